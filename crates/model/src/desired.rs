@@ -1,0 +1,85 @@
+//! What the kernel shall look like, as far as networks go: one value.
+//!
+//! `engine` derives it from its state: each network contributes a [`Bridge`], each endpoint of a running container an
+//! [`Attachment`] with its [`Publication`]s. The worker `network` makes it real: a start applies one container's
+//! part, and only start-up, repair and upgrade look at the whole ([`Desired`]).
+
+use crate::id::{ContainerId, EndpointId, NetworkId, SandboxId};
+use crate::net::{InterfaceName, MacAddr, Protocol};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Everything, for reconciliation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    pub bridges: BTreeMap<NetworkId, Bridge>,
+    pub attachments: BTreeMap<EndpointId, Attachment>,
+    /// Of endpoints in `attachments`.
+    pub publications: BTreeMap<EndpointId, BTreeSet<Publication>>,
+}
+
+/// A network of driver `bridge`, as a device of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    pub network: NetworkId,
+    /// `br-<12 hex>`, `isle0`, or what `com.docker.network.bridge.name` says (BR-02).
+    pub device: InterfaceName,
+    /// Explicit, so that a joining port does not change it.
+    pub mac: MacAddr,
+    /// The bridge's own addresses with their prefix lengths: the gateways. At most one per family (IP-13).
+    pub gateways: Vec<IpNet>,
+    /// The subnets that members have addresses from, whether or not the bridge has an address in them.
+    pub subnets: Vec<IpNet>,
+    pub mtu: u32,
+    /// Members reach each other (SEC-03).
+    pub icc: bool,
+    /// No way out and none in (SEC-02).
+    pub internal: bool,
+    /// Whether flows that leave by another device take the host's address (BR-08).
+    pub masquerade: bool,
+    /// Members' source addresses are checked in every packet (costs 3 to 7 %).
+    pub check_sources: bool,
+}
+
+/// An endpoint made real in a sandbox: a veth pair between the bridge and the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    pub endpoint: EndpointId,
+    pub network: NetworkId,
+    pub container: ContainerId,
+    pub sandbox: SandboxId,
+    /// The bridge that the host's end joins.
+    pub bridge: InterfaceName,
+    /// The host's end: `ve` and 13 hexadecimal digits of the endpoint's id.
+    pub outer: InterfaceName,
+    /// The sandbox's end: `eth0`.
+    pub inner: InterfaceName,
+    pub mac: MacAddr,
+    pub addresses: Vec<IpNet>,
+    /// The bridge's hardware address and addresses: permanent neighbours in the sandbox.
+    pub gateway_mac: MacAddr,
+    pub gateways: Vec<IpAddr>,
+    /// Through which of `gateways` this endpoint is the sandbox's way out: at most one per family.
+    pub default_routes: Vec<IpAddr>,
+    pub mtu: u32,
+    /// The network has `icc=false`: the port is isolated from other isolated ports.
+    pub isolated: bool,
+    /// The container has NET_ADMIN and may add addresses of its own: its port is not held to the assigned ones.
+    pub trusted: bool,
+    /// Keys relative to `/proc/sys` inside the sandbox, dots as separators, `IFNAME` already replaced (BR-12).
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// Host ports that lead to an endpoint: `count` consecutive ones from `host_port` to as many from `container_port`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Publication {
+    /// The address on the host: a specific one, or the unspecified one of its family for all.
+    pub host: IpAddr,
+    pub protocol: Protocol,
+    pub host_port: u16,
+    pub count: u16,
+    pub container: IpAddr,
+    pub container_port: u16,
+}

@@ -1,0 +1,85 @@
+//! What each sandbox may resolve: zones and views, as values. The keeper's resolver answers from them (DNS-01 ff.).
+//!
+//! A network has a [`Zone`]: who is on it, under which names and addresses. A sandbox has a [`View`]: which zones it
+//! sees, in which order, with its own link aliases, and where other questions go. The daemon feeds both to the keeper
+//! as [`Change`]s.
+
+use crate::id::{ContainerId, EndpointId, NetworkId, SandboxId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The names that a network knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// The network's name: `c1.webapp1` is `c1` on `webapp1` (DNS-03).
+    pub name: String,
+    pub members: BTreeMap<EndpointId, Member>,
+}
+
+/// One endpoint in a zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub container: ContainerId,
+    /// Container name, aliases, short id, hostname: in this order, without duplicates (DNS-04, API-28). The first one
+    /// is what an address resolves back to. Compared without regard to case.
+    pub names: Vec<String>,
+    pub ipv4: Option<Ipv4Addr>,
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// What one sandbox sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// The networks it is on, in gateway order (BR-10): searched in this order.
+    pub networks: Vec<NetworkId>,
+    /// Aliases visible to this sandbox alone (`--link c:alias` on user networks, BR-15): alias to the names searched
+    /// in that network instead.
+    pub links: BTreeMap<NetworkId, BTreeMap<String, Vec<String>>>,
+    pub upstreams: Upstreams,
+    /// `ndots` that the user set, greater than 0: single-label names are never forwarded (DNS-15).
+    pub keep_single_labels: bool,
+}
+
+/// Where questions go that no zone answers (DNS-10 to DNS-13).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Upstreams {
+    /// The nameservers of the host's resolv.conf, as they are now, asked from the host.
+    Host,
+    /// Given by `--dns`: asked from inside the sandbox.
+    Given(Vec<IpAddr>),
+    /// Nobody: the container is on internal networks only. SERVFAIL.
+    None,
+}
+
+/// One difference between two states of what the keeper knows; applied in order, all of a delta at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A network appears, or has another name.
+    Zone {
+        network: NetworkId,
+        name: String,
+    },
+    ZoneGone {
+        network: NetworkId,
+    },
+    /// An endpoint joins, or its names or addresses change.
+    Member {
+        network: NetworkId,
+        endpoint: EndpointId,
+        member: Member,
+    },
+    MemberGone {
+        network: NetworkId,
+        endpoint: EndpointId,
+    },
+    /// A sandbox's view appears or changes.
+    View {
+        sandbox: SandboxId,
+        view: View,
+    },
+    /// The sandbox is going: its sockets are closed.
+    ViewGone {
+        sandbox: SandboxId,
+    },
+}
