@@ -78,12 +78,19 @@ pub fn send(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -
     Ok(())
 }
 
+/// One message and the descriptors that came with it.
+#[derive(Debug)]
+pub struct Packet {
+    pub message: Vec<u8>,
+    pub descriptors: Vec<OwnedFd>,
+}
+
 /// Receives one message and its descriptors; `None` when the other end is closed. A message of no bytes counts as the
 /// end: nobody sends one.
 ///
 /// # Errors
 /// `EMSGSIZE` for a message that does not fit, which is then lost; `EAGAIN` on a non-blocking socket.
-pub fn receive(socket: impl AsFd) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, Errno> {
+pub fn receive(socket: impl AsFd) -> Result<Option<Packet>, Errno> {
     let mut buffer = vec![0; MAX_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -103,7 +110,7 @@ pub fn receive(socket: impl AsFd) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, Err
         return Ok(None);
     }
     buffer.truncate(received.bytes);
-    Ok(Some((buffer, descriptors)))
+    Ok(Some(Packet { message: buffer, descriptors }))
 }
 
 #[cfg(test)]
@@ -116,11 +123,11 @@ mod tests {
         let (x, y) = pair().unwrap();
         send(&a, b"one", &[x.as_fd()]).unwrap();
         send(&a, b"two", &[]).unwrap();
-        let (message, mut descriptors) = receive(&b).unwrap().unwrap();
+        let Packet { message, mut descriptors } = receive(&b).unwrap().unwrap();
         assert_eq!((message.as_slice(), descriptors.len()), (b"one".as_slice(), 1));
-        assert_eq!(receive(&b).unwrap().unwrap().0, b"two");
+        assert_eq!(receive(&b).unwrap().unwrap().message, b"two");
         send(descriptors.pop().unwrap(), b"through", &[]).unwrap();
-        assert_eq!(receive(&y).unwrap().unwrap().0, b"through");
+        assert_eq!(receive(&y).unwrap().unwrap().message, b"through");
         drop(a);
         assert!(receive(&b).unwrap().is_none());
         assert_eq!(send(&b, &vec![0; MAX_MESSAGE + 1], &[]), Err(Errno::MSGSIZE));

@@ -10,6 +10,7 @@
 
 pub mod container;
 pub mod desired;
+pub mod files;
 pub mod id;
 pub mod image;
 pub mod ipam;
