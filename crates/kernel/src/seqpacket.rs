@@ -60,6 +60,14 @@ pub fn accept(listener: &OwnedFd) -> Result<OwnedFd, Errno> {
     rustix::io::retry_on_intr(|| net::accept_with(listener, SocketFlags::CLOEXEC))
 }
 
+/// Makes calls on the socket return `EAGAIN` instead of waiting.
+///
+/// # Errors
+/// The descriptor does not take flags.
+pub fn set_nonblocking(socket: impl AsFd) -> Result<(), Errno> {
+    rustix::io::ioctl_fionbio(socket, true)
+}
+
 /// Sends one message with its descriptors, blocking while the buffer is full.
 ///
 /// # Errors
