@@ -13,7 +13,7 @@
 //!                                     ◀──  Done
 //! ```
 
-use model::id::{ContainerId, EndpointId, RootId, SandboxId};
+use model::id::{ContainerId, RootId, SandboxId};
 use model::names::Change;
 use serde::{Deserialize, Serialize};
 
@@ -85,8 +85,8 @@ pub enum Key {
     TableOwner,
     /// A sandbox: its namespace and its resolver's sockets.
     Sandbox(SandboxId),
-    /// The sockets that reserve an endpoint's host ports.
-    Ports(EndpointId),
+    /// The sockets that reserve a container's host ports.
+    Ports(ContainerId),
     /// A container's pidfd and duplicates of its stdio.
     Process(ContainerId),
     /// The listening sockets of the proxy for [::1] and IPv6 to IPv4-only containers.

@@ -308,8 +308,17 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveEndpoint {
     pub attachment: crate::desired::Attachment,
-    /// This endpoint publishes the container's ports (PT-11).
+    /// Of the container's ports, those that lead to this endpoint: it is the way out of their family (PT-11).
     pub publications: std::collections::BTreeSet<crate::desired::Publication>,
+}
+
+impl ActiveEndpoint {
+    pub fn ipv4(&self) -> Option<ipnet::Ipv4Net> {
+        self.attachment.addresses.iter().find_map(|a| if let ipnet::IpNet::V4(a) = a { Some(*a) } else { None })
+    }
+    pub fn ipv6(&self) -> Option<ipnet::Ipv6Net> {
+        self.attachment.addresses.iter().find_map(|a| if let ipnet::IpNet::V6(a) = a { Some(*a) } else { None })
+    }
 }
 
 /// How a container is.
@@ -324,6 +333,9 @@ pub struct State {
     pub started: Option<Timestamp>,
     pub finished: Option<Timestamp>,
     pub sandbox: Option<crate::id::SandboxId>,
+    /// Host ports, while it runs.
+    #[serde(default)]
+    pub ports: Vec<crate::port::Published>,
 }
 
 impl State {
@@ -337,6 +349,7 @@ impl State {
             started: None,
             finished: None,
             sandbox: None,
+            ports: Vec::new(),
         }
     }
     /// Its process exists: running, or paused.

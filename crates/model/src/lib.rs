@@ -11,6 +11,7 @@
 pub mod container;
 pub mod desired;
 pub mod files;
+pub mod gateway;
 pub mod id;
 pub mod image;
 pub mod ipam;

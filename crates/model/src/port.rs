@@ -1,11 +1,12 @@
 //! Published ports: from what a client asks to what is reserved and published.
 //!
 //! `PortBindings` are texts, one entry a port. [`plan_requests`] turns them into [`Wanted`] ranges, collapsing
-//! consecutive ports into one; when the host ports are known, [`plan_publications`] says which flows lead where.
+//! consecutive ports into one; when the host ports are known, [`Published::publications`] says which flows lead where.
 
 use crate::container::PortBinding;
 use crate::desired::Publication;
 use crate::net::Protocol;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -176,26 +177,50 @@ fn collapse(mut wanted: Vec<Wanted>) -> Vec<Wanted> {
     merged
 }
 
-/// Which flows lead where, once `host_port` is reserved for `wanted`. The container's address of the host's family is
-/// taken, the other one where there is none (the keeper's proxy then carries the flow).
-pub fn plan_publications(
-    wanted: &Wanted,
-    host_port: u16,
-    ipv4: Option<IpAddr>,
-    ipv6: Option<IpAddr>,
-) -> Vec<Publication> {
-    let to = |host: &IpAddr| if host.is_ipv4() { ipv4.or(ipv6) } else { ipv6.or(ipv4) };
-    let publication = |host: &IpAddr| {
-        Some(Publication {
-            host: *host,
-            protocol: wanted.protocol,
-            host_port,
-            count: wanted.count,
-            container: to(host)?,
-            container_port: wanted.container_port,
+/// Host ports that are reserved for a running container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub hosts: Vec<IpAddr>,
+    pub protocol: Protocol,
+    pub container_port: u16,
+    pub count: u16,
+    pub host_port: u16,
+}
+
+impl Published {
+    /// `wanted`, at the host port it got.
+    pub fn new(wanted: &Wanted, host_port: u16) -> Self {
+        let Wanted { hosts, protocol, container_port, count, .. } = wanted.clone();
+        Self { hosts, protocol, container_port, count, host_port }
+    }
+
+    /// Which flows lead where. The container's address of the host's family is taken, the other one where there is
+    /// none (the keeper's proxy then carries the flow).
+    pub fn publications(&self, ipv4: Option<IpAddr>, ipv6: Option<IpAddr>) -> impl Iterator<Item = Publication> {
+        let to = move |host: &IpAddr| if host.is_ipv4() { ipv4.or(ipv6) } else { ipv6.or(ipv4) };
+        self.hosts.iter().filter_map(move |host| {
+            Some(Publication {
+                host: *host,
+                protocol: self.protocol,
+                host_port: self.host_port,
+                count: self.count,
+                container: to(host)?,
+                container_port: self.container_port,
+            })
         })
-    };
-    wanted.hosts.iter().filter_map(publication).collect()
+    }
+
+    /// Whether both hold a port of the same address.
+    pub fn collides(&self, wanted: &Wanted) -> bool {
+        let HostPort::Exactly(first) = wanted.host else { return false };
+        let ends = |first: u16, count: u16| u32::from(first) + u32::from(count);
+        let same_host =
+            |a: &IpAddr, b: &IpAddr| a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified());
+        self.protocol == wanted.protocol
+            && u32::from(self.host_port) < ends(first, wanted.count)
+            && u32::from(first) < ends(self.host_port, self.count)
+            && self.hosts.iter().any(|a| wanted.hosts.iter().any(|b| same_host(a, b)))
+    }
 }
 
 #[cfg(test)]
