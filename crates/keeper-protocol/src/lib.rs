@@ -39,7 +39,7 @@ pub enum Request {
     Apply {
         changes: Vec<Change>,
     },
-    /// Hold descriptors. Under [`Key::Sandbox`] they are `[network namespace, udp, tcp]`: the two sockets are served
+    /// Hold descriptors. Under [`Key::Sandbox`] they are `[network namespace, udp, tcp, …]`: the sockets are served
     /// as that sandbox's resolver. Under [`Key::Proxy`]: `[tcp4, tcp6]`.
     Hold {
         key: Key,

@@ -59,7 +59,7 @@ impl Holdings {
             ));
         };
         self.namespaces.borrow_mut().insert(sandbox, Rc::new(namespace.try_clone()?));
-        if let [udp, tcp] = rest {
+        if let [udp, tcp, ..] = rest {
             let (udp, tcp) = (udp.try_clone()?.into(), tcp.try_clone()?.into());
             let shared = self.shared.clone();
             let task = tokio::task::spawn_local(async move {

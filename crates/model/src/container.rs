@@ -403,7 +403,7 @@ pub struct MountPoint {
     pub rw: bool,
     pub propagation: String,
     /// Made for this container alone: goes with `rm -v` and `--rm`.
-    #[serde(default, skip)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
 }
 
