@@ -289,6 +289,15 @@ impl Dir {
         Ok(fs::lsetxattr(self.proc_path(name), key, value, XattrFlags::empty())?)
     }
 
+    /// Sets an attribute unless this file system, or this sort of file, has none like it. Returns whether it did.
+    pub fn set_attribute_if_possible(&self, name: &OsStr, key: &OsStr, value: &[u8]) -> io::Result<bool> {
+        match fs::lsetxattr(self.proc_path(name), key, value, XattrFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::PERM) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Marks the directory `name` as opaque for overlayfs: nothing of lower layers shows through.
     pub fn set_opaque(&self, name: &OsStr) -> io::Result<()> {
         self.set_attribute(name, OsStr::new("trusted.overlay.opaque"), b"y")
