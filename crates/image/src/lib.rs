@@ -1,1 +1,34 @@
+//! Images: where they lie, how they come and go, and the root file systems that containers get of them.
+//!
+//! [`Images`] is the store; everything is a method of it.
+//!
+//! - [`store`], [`index`]: what is recorded, and how it stays whole
+//! - [`unpack`], [`pack`], [`digest`], [`copy`]: archives and trees
+//! - [`archive`]: `load`, `save`, `import`
+//! - [`image`], [`remove`]: looking up, listing, naming, removing
+//! - [`rootfs`], [`lookup`]: a container's root file system: prepared, read, compared, committed
+//! - [`mod@build`]: Dockerfiles
 
+#![allow(dead_code)] // the builder is the next commit, and uses the rest
+
+mod archive;
+pub mod build;
+mod copy;
+mod digest;
+mod error;
+mod image;
+mod index;
+mod lookup;
+mod pack;
+mod remove;
+mod rootfs;
+mod store;
+mod unpack;
+
+pub use archive::{Import, Loaded};
+pub use error::{Conflict, Error, Kind};
+pub use image::{Change, Filter, HistoryStep, Image};
+pub use kernel::tree::Kind as FileKind;
+pub use remove::{Pruned, Removed, Use};
+pub use rootfs::Commit;
+pub use store::Images;

@@ -4,6 +4,7 @@
 //!
 //! - [`id`]: who is who
 //! - [`container`], [`image`], [`rootfs`], [`spec`]: what a container shall be
+//! - [`reference`]: how people name images
 //! - [`net`], [`network`], [`ipam`], [`port`]: networks, their addresses and their published ports
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`names`]: what each sandbox may resolve
@@ -19,4 +20,5 @@ pub mod names;
 pub mod net;
 pub mod network;
 pub mod port;
+pub mod reference;
 pub mod rootfs;

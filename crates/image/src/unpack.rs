@@ -1,0 +1,350 @@
+//! A tar becomes a directory: a layer for overlayfs, the context of a build, or files added to a root.
+//!
+//! An archive is a stranger's. Its paths are resolved inside the destination (kernel's [`Dir`]), `..` beyond it is
+//! refused, a hard link's target is looked for inside, and of extended attributes only those get through that mean
+//! something in a container: never `trusted.*`, which is how overlayfs is told to look elsewhere.
+//!
+//! In a layer, `.wh.name` hides `name` of the layers below, and `.wh..wh..opq` all of them in its directory. These
+//! marks speak of lower layers only, wherever in the archive they stand; here they become overlayfs's own: a character
+//! device 0/0, and an attribute of the directory.
+
+use crate::error::{Attempt, Error};
+use kernel::tree::{Dir, Kind};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use tar::EntryType;
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// How an archive is to be taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// `.wh.` files are marks, and become overlayfs's.
+    pub(crate) whiteouts: bool,
+    /// Everybody's owner instead of the archive's.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// Device nodes are left out.
+    pub(crate) no_devices: bool,
+}
+
+/// Unpacks a whole tar into `root`; returns the bytes of its regular files.
+pub(crate) fn unpack(tar: &mut dyn Read, root: &Dir, options: Options) -> Result<u64, Error> {
+    let mut state = Unpacking { root, options, parent: None, directories: Vec::new(), size: 0 };
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        state.entry(&mut entry)?;
+    }
+    // A directory's times are set when nothing is put into it any more, the deepest first.
+    for (path, mtime) in state.directories.iter().rev() {
+        let (parent, name) = split(path);
+        let set = if name.is_empty() {
+            root.own_facts().and_then(|f| root.set_own((f.uid, f.gid), f.mode, *mtime))
+        } else {
+            root.inside(parent).and_then(|parent| match parent.facts(name)? {
+                Some(facts) if facts.kind == Kind::Directory => parent.set_mtime(name, *mtime),
+                _ => Ok(()), // replaced since
+            })
+        };
+        match set {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(error).attempt(|| format!("cannot set the times of {path:?}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(state.size)
+}
+
+/// An error of the archive itself, or of reading it.
+pub(crate) fn damaged(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Archive("unexpected EOF".to_owned()),
+        _ => Error::Archive(error.to_string()),
+    }
+}
+
+struct Unpacking<'a> {
+    root: &'a Dir,
+    options: Options,
+    /// The directory of the last entry: mostly that of the next one too.
+    parent: Option<(PathBuf, Dir)>,
+    directories: Vec<(PathBuf, (i64, u32))>,
+    size: u64,
+}
+
+/// What an entry says beside its header.
+#[derive(Default)]
+struct Extensions {
+    uid: Option<u32>,
+    gid: Option<u32>,
+    mtime: Option<(i64, u32)>,
+    attributes: Vec<(OsString, Vec<u8>)>,
+}
+
+impl Unpacking<'_> {
+    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Error> {
+        let kind = entry.header().entry_type();
+        if matches!(kind, EntryType::XGlobalHeader) {
+            return Ok(());
+        }
+        let path = inside(&entry.path_bytes())?;
+        let extensions = extensions(entry)?;
+        let header = entry.header();
+        let mode = header.mode().map_err(damaged)? & 0o7777;
+        let (uid, gid) = match self.options.owner {
+            Some(owner) => owner,
+            None => (
+                extensions.uid.map_or_else(|| id(header.uid()), Ok)?,
+                extensions.gid.map_or_else(|| id(header.gid()), Ok)?,
+            ),
+        };
+        let mtime = match extensions.mtime {
+            Some(mtime) => mtime,
+            None => (i64::try_from(header.mtime().map_err(damaged)?).unwrap_or(0), 0),
+        };
+        let (parent_path, name) = split(&path);
+        if name.is_empty() {
+            // the root itself
+            if kind.is_dir() {
+                self.root.set_own((uid, gid), mode, mtime).attempt(|| "cannot set the root's owner".to_owned())?;
+                self.directories.push((path, mtime));
+            }
+            return Ok(());
+        }
+        let name = name.to_owned();
+        let shown = || format!("cannot unpack {}", path.display());
+        let marks = self.options.whiteouts;
+        if self.options.no_devices && matches!(kind, EntryType::Char | EntryType::Block) {
+            return Ok(());
+        }
+        let target = entry.link_name_bytes().map(|t| t.into_owned());
+        let root = self.root;
+        self.enter(parent_path)?;
+        let parent = &self.parent.as_ref().expect("just entered").1;
+
+        if marks && name.as_bytes() == OPAQUE {
+            let (above, own) = split(parent_path);
+            return match own.is_empty() {
+                true => Ok(()), // the root of a layer: nothing to hide that overlayfs could
+                false => root.inside(above).and_then(|d| d.set_opaque(own)).attempt(shown),
+            };
+        }
+        if marks && let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
+            if hidden.is_empty() || hidden == b"." || hidden == b".." || hidden.starts_with(b".wh.") {
+                // `.wh..wh.plnk` and its like: aufs's own files, which mean nothing here
+                return Ok(());
+            }
+            let hidden = OsStr::from_bytes(hidden);
+            return match parent.facts(hidden).attempt(shown)? {
+                None => parent.make_whiteout(hidden).attempt(shown),
+                // this layer's own directory stays, and shows nothing of those below
+                Some(facts) if facts.kind == Kind::Directory => parent.set_opaque(hidden).attempt(shown),
+                Some(_) => Ok(()),
+            };
+        }
+
+        let existing = parent.facts(&name).attempt(shown)?;
+        let over_whiteout = marks && existing.as_ref().is_some_and(|f| f.is_whiteout());
+        let stays = kind.is_dir() && existing.as_ref().is_some_and(|f| f.kind == Kind::Directory);
+        if existing.is_some() && !stays {
+            parent.remove(&name).attempt(shown)?;
+        }
+        match kind {
+            EntryType::Directory => {
+                if !stays {
+                    parent.make_directory(&name, 0o755).attempt(shown)?;
+                }
+                if over_whiteout {
+                    parent.set_opaque(&name).attempt(shown)?;
+                }
+                self.directories.push((path.clone(), mtime));
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let mut file = parent.make_file(&name, 0o600).attempt(shown)?;
+                self.size += copy(entry, &mut file, &path)?;
+            }
+            EntryType::Symlink => {
+                let target = target.ok_or_else(|| Error::Archive(format!("{}: a link to nothing", path.display())))?;
+                parent.make_symlink(&name, Path::new(OsStr::from_bytes(&target))).attempt(shown)?;
+            }
+            EntryType::Link => {
+                let target = target.ok_or_else(|| Error::Archive(format!("{}: a link to nothing", path.display())))?;
+                let target = inside(&target)?;
+                let (target_parent, target_name) = split(&target);
+                let from = match target_parent == parent_path {
+                    true => parent.try_clone(),
+                    false => root.inside(target_parent),
+                };
+                from.and_then(|from| parent.make_link(&name, &from, target_name)).map_err(|error| {
+                    Error::Archive(format!("{}: a hard link to {}: {error}", path.display(), target.display()))
+                })?;
+                return Ok(()); // its owner, mode and times are those of its target
+            }
+            EntryType::Char | EntryType::Block => {
+                let number = |n: io::Result<Option<u32>>| n.map(Option::unwrap_or_default).map_err(damaged);
+                let device = (number(entry.header().device_major())?, number(entry.header().device_minor())?);
+                let kind = if kind == EntryType::Char { Kind::CharDevice } else { Kind::BlockDevice };
+                parent.make_node(&name, kind, 0o600, device).attempt(shown)?;
+            }
+            EntryType::Fifo => parent.make_node(&name, Kind::Fifo, 0o600, (0, 0)).attempt(shown)?,
+            other => {
+                return Err(Error::Archive(format!("{}: unhandled tar header type {:?}", path.display(), other)));
+            }
+        }
+        parent.set_owner(&name, uid, gid).attempt(shown)?;
+        if kind != EntryType::Symlink {
+            parent.set_mode(&name, mode).attempt(shown)?;
+        }
+        for (key, value) in &extensions.attributes {
+            // a symlink, or a file system, that has none of them: as Docker, not worth failing for
+            parent.set_attribute_if_possible(&name, key, value).attempt(shown)?;
+        }
+        if !kind.is_dir() {
+            parent.set_mtime(&name, mtime).attempt(shown)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `path` the current directory, with those of its parents that the archive left out.
+    fn enter(&mut self, path: &Path) -> Result<(), Error> {
+        if self.parent.as_ref().is_some_and(|(current, _)| current == path) {
+            return Ok(());
+        }
+        let dir = ensure_directory(self.root, path, self.options).map_err(|error| {
+            Error::Archive(format!("{}: cannot be a directory of the archive's: {error}", path.display()))
+        })?;
+        self.parent = Some((path.to_owned(), dir));
+        Ok(())
+    }
+}
+
+/// Opens `path` in `root`, making what is missing of it.
+fn ensure_directory(root: &Dir, path: &Path, options: Options) -> io::Result<Dir> {
+    match root.inside(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        other => return other,
+    }
+    let mut done = PathBuf::new();
+    let mut current = root.try_clone()?;
+    for name in path.components().map(|c| c.as_os_str()) {
+        done.push(name);
+        current = match root.inside(&done) {
+            Ok(next) => next,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                let hidden = match current.facts(name)? {
+                    Some(facts) if options.whiteouts && facts.is_whiteout() => {
+                        current.remove(name)?;
+                        true
+                    }
+                    Some(facts) if facts.kind != Kind::Symlink => return Err(error),
+                    _ => false,
+                };
+                current.make_directory(name, 0o755)?;
+                if hidden {
+                    current.set_opaque(name)?;
+                }
+                if let Some((uid, gid)) = options.owner {
+                    current.set_owner(name, uid, gid)?;
+                }
+                current.child(name)?
+            }
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(current)
+}
+
+/// Errors of writing are the machine's (a full disk), errors of reading the archive's.
+fn copy(entry: &mut impl Read, file: &mut std::fs::File, path: &Path) -> Result<u64, Error> {
+    use std::io::Write;
+    let mut buffer = vec![0; 1 << 16];
+    let mut total = 0;
+    loop {
+        let n = entry.read(&mut buffer).map_err(damaged)?;
+        if n == 0 {
+            return Ok(total);
+        }
+        file.write_all(&buffer[..n]).attempt(|| format!("cannot write {}", path.display()))?;
+        total += n as u64;
+    }
+}
+
+fn id(number: io::Result<u64>) -> Result<u32, Error> {
+    let number = number.map_err(damaged)?;
+    u32::try_from(number).map_err(|_| Error::Archive(format!("{number} is no user or group")))
+}
+
+/// The path below the root that an archive's path means: without leading slashes, dots resolved. Leaving is refused.
+fn inside(path: &[u8]) -> Result<PathBuf, Error> {
+    let mut clean = PathBuf::new();
+    for part in path.split(|&b| b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                if !clean.pop() {
+                    let path = String::from_utf8_lossy(path);
+                    return Err(Error::Archive(format!("{path:?} leads out of the archive's root")));
+                }
+            }
+            name if name.contains(&0) => return Err(Error::Archive("a name with a zero byte".to_owned())),
+            name => clean.push(OsStr::from_bytes(name)),
+        }
+    }
+    Ok(clean)
+}
+
+/// The parent and the last name of a clean path; the root has an empty name.
+fn split(path: &Path) -> (&Path, &OsStr) {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => (parent, name),
+        (_, Some(name)) => (Path::new("."), name),
+        _ => (Path::new("."), OsStr::new("")),
+    }
+}
+
+fn extensions(entry: &mut tar::Entry<'_, impl Read>) -> Result<Extensions, Error> {
+    let mut found = Extensions::default();
+    let Some(records) = entry.pax_extensions().map_err(damaged)? else { return Ok(found) };
+    for record in records {
+        let record = record.map_err(damaged)?;
+        let value = record.value_bytes();
+        let number = || std::str::from_utf8(value).ok().and_then(|v| v.parse::<u32>().ok());
+        match record.key_bytes() {
+            b"uid" => found.uid = number(),
+            b"gid" => found.gid = number(),
+            b"mtime" => found.mtime = std::str::from_utf8(value).ok().and_then(pax_time),
+            key => {
+                let attribute =
+                    key.strip_prefix(b"SCHILY.xattr.").or_else(|| key.strip_prefix(b"LIBARCHIVE.xattr.raw."));
+                if let Some(attribute) = attribute.filter(|a| is_for_containers(a)) {
+                    found.attributes.push((OsString::from_vec(attribute.to_vec()), value.to_vec()));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// `1700000000.123456789`
+fn pax_time(text: &str) -> Option<(i64, u32)> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nanoseconds: u32 = digits.parse().ok()?;
+    if whole.starts_with('-') && nanoseconds > 0 {
+        return Some((seconds - 1, 1_000_000_000 - nanoseconds));
+    }
+    Some((seconds, nanoseconds))
+}
+
+/// Whether an extended attribute is the image's business: not overlayfs's, not the host's security module's.
+pub(crate) fn is_for_containers(key: &[u8]) -> bool {
+    key == b"security.capability"
+        || key == b"system.posix_acl_access"
+        || key == b"system.posix_acl_default"
+        || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
+}
