@@ -1,1 +1,18 @@
+//! What Linux can do: the only home of syscalls, netlink and `unsafe` beside the shim.
+//!
+//! Nothing here knows what a container is, or decides anything: each function is one act of the kernel's, with the
+//! kernel's own error.
+#![allow(unsafe_code)]
 
+pub mod address;
+pub mod conntrack;
+pub mod fds;
+pub mod link;
+pub mod neighbour;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod packet;
+pub mod reserve;
+pub mod route;
+pub mod sysctl;
