@@ -118,18 +118,26 @@ pub struct Port {
     pub no_multicast_router: bool,
 }
 
-/// Sets how a port behaves; with `alias`, who made it; with `master`, the bridge that it belongs to.
-pub fn set_port(batch: &mut Batch, name: &str, alias: &str, master: u32, port: Port) {
+/// Makes a device a port of a bridge.
+pub fn join(batch: &mut Batch, name: &str, master: u32) {
+    batch.message(NEWLINK, 0, &header(0, 0, 0)).text(IFNAME, name).u32(MASTER, master);
+}
+
+/// Sets how a port behaves, and writes on it who made it. The device has joined a bridge by an earlier message.
+/// `ipv6`: whether it has any (see [`set_quiet`]).
+pub fn set_port(batch: &mut Batch, name: &str, alias: &str, ipv6: bool, port: Port) {
     const MODE: u16 = 4;
     const LEARNING: u16 = 8;
     const UNICAST_FLOOD: u16 = 9;
     const MULTICAST_ROUTER: u16 = 25;
     const ISOLATED: u16 = 33;
     const LOCKED: u16 = 39;
-    // joining is a message of its own: a port's settings are looked at before the new master is
-    batch.message(NEWLINK, 0, &header(0, 0, 0)).text(IFNAME, name).u32(MASTER, master);
     let mut message = batch.message(NEWLINK, 0, &header(0, 0, 0));
-    message.text(IFNAME, name).text(IFALIAS, alias).nest(AF_SPEC, no_generated_addresses).nest(LINKINFO, |m| {
+    message.text(IFNAME, name).text(IFALIAS, alias);
+    if ipv6 {
+        message.nest(AF_SPEC, no_generated_addresses);
+    }
+    message.nest(LINKINFO, |m| {
         m.text(INFO_SLAVE_KIND, "bridge").nest(INFO_SLAVE_DATA, |m| {
             m.u8(MODE, port.hairpin.into()).u8(LEARNING, port.learning.into()).u8(UNICAST_FLOOD, port.flood.into());
             m.u8(MULTICAST_ROUTER, if port.no_multicast_router { 0 } else { 1 }).u8(ISOLATED, port.isolated.into());
@@ -155,15 +163,22 @@ pub mod ipv4 {
 }
 
 /// No addresses that the kernel makes up itself (before the device is up), and IPv4 settings, which need no file.
-pub fn set_quiet(batch: &mut Batch, name: &str, alias: Option<&str>, ipv4: &[(u16, u32)]) {
+/// `ipv6`: whether the device has any, which it has not where the host has none or the MTU is below 1280; the kernel
+/// answers `EAFNOSUPPORT` if that is wrong.
+pub fn set_quiet(batch: &mut Batch, name: &str, alias: Option<&str>, ipv6: bool, ipv4: &[(u16, u32)]) {
     const INET_CONF: u16 = 1;
     let mut message = batch.message(NEWLINK, 0, &header(0, 0, 0));
     message.text(IFNAME, name);
     if let Some(alias) = alias {
         message.text(IFALIAS, alias);
     }
+    if !ipv6 && ipv4.is_empty() {
+        return;
+    }
     message.nest(AF_SPEC, |m| {
-        no_generated_addresses(m);
+        if ipv6 {
+            no_generated_addresses(m);
+        }
         if !ipv4.is_empty() {
             m.nest(libc::AF_INET as u16, |m| {
                 m.nest(INET_CONF, |m| {

@@ -272,6 +272,16 @@ impl Socket {
         self.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
     }
 
+    /// The number by which the kernel knows it in its namespace: an owned table says it.
+    pub fn port(&self) -> io::Result<u32> {
+        // SAFETY: an all-zero sockaddr_nl is valid.
+        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::sockaddr_nl>() as u32;
+        // SAFETY: the pointers describe `address` and its length, which live through the call.
+        check(unsafe { libc::getsockname(self.fd.as_raw_fd(), (&raw mut address).cast(), &raw mut length) })?;
+        Ok(address.nl_pid)
+    }
+
     /// A second descriptor of the same socket, for another process.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         self.fd.try_clone()

@@ -122,6 +122,7 @@ pub enum Base {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
     Protocol = 1,
+    Priority = 2,
     InputName = 6,
     OutputName = 7,
     NetfilterProtocol = 15,
@@ -159,6 +160,11 @@ pub enum Expression {
         length: u32,
         from: Register,
         checksum: u32,
+    },
+    /// Writes what the kernel knows about a packet.
+    SetMeta {
+        key: Meta,
+        from: Register,
     },
     /// What kind of address the destination is (RTN_*).
     DestinationType {
@@ -207,7 +213,7 @@ pub enum Expression {
 impl Expression {
     fn write(&self, m: &mut Message<'_>) {
         let name = match self {
-            Self::Meta { .. } => "meta",
+            Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Track { .. } => "ct",
             Self::Payload { .. } | Self::SetPayload { .. } => "payload",
             Self::DestinationType { .. } => "fib",
@@ -229,6 +235,9 @@ impl Expression {
         match self {
             Self::Meta { key, into } => {
                 m.be32(1, into.number()).be32(2, *key as u32);
+            }
+            Self::SetMeta { key, from } => {
+                m.be32(3, from.number()).be32(2, *key as u32);
             }
             Self::Track { key, into } => {
                 m.be32(1, into.number()).be32(2, *key as u32);

@@ -64,6 +64,11 @@ pub fn make_room(socket: &OwnedFd, bytes: usize) -> Result<(), Errno> {
         .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, bytes))
 }
 
+/// Makes a held TCP port one that answers.
+pub fn listen(socket: &OwnedFd, backlog: i32) -> Result<(), Errno> {
+    rustix::net::listen(socket, backlog)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

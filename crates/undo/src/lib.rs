@@ -70,27 +70,34 @@ mod tests {
     #[test]
     fn what_is_not_committed_is_undone_newest_first_and_past_failures() {
         let log = Mutex::new(Vec::new());
-        let note = |what: &'static str| log.lock().unwrap().push(what);
+        let note = |what: &'static str| -> std::io::Result<()> {
+            log.lock().unwrap().push(what);
+            Ok(())
+        };
         let mut undo = Undo::default();
-        undo.push("first", || Ok::<_, std::io::Error>(note("first")));
+        undo.push("first", || note("first"));
         undo.push("second", || Err::<(), _>(std::io::Error::other("cannot")));
-        undo.push("third", || Ok::<_, std::io::Error>(note("third")));
+        undo.push("third", || note("third"));
         drop(undo);
         assert_eq!(*log.lock().unwrap(), ["third", "first"]);
     }
 
     #[test]
-    fn what_is_committed_stays() {
-        let log = Mutex::new(0);
+    fn what_is_committed_stays_and_a_larger_act_takes_over() {
+        let count = Mutex::new(0);
+        let note = || -> std::io::Result<()> {
+            *count.lock().unwrap() += 1;
+            Ok(())
+        };
         let mut undo = Undo::default();
-        undo.push("act", || Ok::<_, std::io::Error>(*log.lock().unwrap() += 1));
+        undo.push("act", note);
         undo.commit();
         let mut larger = Undo::default();
         let mut undo = Undo::default();
-        undo.push("act", || Ok::<_, std::io::Error>(*log.lock().unwrap() += 1));
+        undo.push("act", note);
         undo.into(&mut larger);
-        assert_eq!(*log.lock().unwrap(), 0);
+        assert_eq!(*count.lock().unwrap(), 0);
         drop(larger);
-        assert_eq!(*log.lock().unwrap(), 1);
+        assert_eq!(*count.lock().unwrap(), 1);
     }
 }
