@@ -5,9 +5,21 @@
 
 #![allow(unsafe_code)]
 
+pub mod address;
+pub mod conntrack;
+pub mod device;
+pub mod fds;
 pub mod inet;
+pub mod link;
+pub mod neighbour;
+pub mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod overlay;
+pub mod packet;
 pub mod readiness;
+pub mod reserve;
+pub mod route;
 pub mod seqpacket;
+pub mod sysctl;
 pub mod tree;
