@@ -14,7 +14,7 @@ use kernel::seqpacket::{self, Packet};
 use keeper_protocol::{Key, Reply, Request, VERSION, decode, encode};
 use model::id::{ContainerId, RootId};
 use model::names::Change;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -63,6 +63,10 @@ pub enum Act {
     /// Take `changes` out when the pidfd's process ends.
     Watch(ContainerId, OwnedFd, Vec<Change>),
     Unwatch(ContainerId),
+    /// Releases whatever is held under other keys.
+    KeepOnly(BTreeSet<Key>),
+    /// Feeds the whole state anew.
+    Refresh,
 }
 
 /// What a keeper that outlived its daemon gave back.
@@ -97,16 +101,14 @@ impl Keeper {
         if changes.is_empty() { Ok(()) } else { self.tell(vec![Act::Apply(changes)]).await }
     }
 
-    /// The same behind the caller's back; failures are logged.
-    pub fn tell_later(&self, acts: Vec<Act>) {
-        let (done, answer) = oneshot::channel();
-        if self.orders.send(Order { acts, done }).is_ok() {
-            tokio::spawn(async move {
-                if let Ok(Err(e)) = answer.await {
-                    tracing::warn!("the keeper: {e}");
-                }
-            });
-        }
+    /// Releases what is held under other keys: of containers that are gone.
+    pub async fn keep_only(&self, keys: BTreeSet<Key>) -> Result<()> {
+        self.tell(vec![Act::KeepOnly(keys)]).await
+    }
+
+    /// Feeds the keeper the whole state.
+    pub async fn refresh(&self) -> Result<()> {
+        self.tell(vec![Act::Refresh]).await
     }
 }
 
@@ -116,19 +118,11 @@ pub struct Connecting {
 }
 
 impl Connecting {
-    /// Feeds the keeper the whole state, drops what is held under other keys than `keep`, and goes on from there.
-    ///
-    /// # Errors
-    /// The keeper refuses.
-    pub async fn begin(mut self, snapshot: Snapshot, keep: impl Fn(&Key) -> bool) -> Result<Keeper> {
-        let stale: Vec<Key> = self.link.held.keys().filter(|k| !keep(k)).cloned().collect();
-        for key in stale {
-            self.link.act(&Act::Release(key)).await.map_err(link_error)?;
-        }
-        self.link.feed(&snapshot()).await.map_err(link_error)?;
+    /// Starts the task that owns the link. What the keeper knows is fed by [`Keeper::refresh`].
+    pub fn begin(self, snapshot: Snapshot) -> Keeper {
         let (orders, queue) = mpsc::unbounded_channel();
         tokio::spawn(self.link.run(queue, snapshot));
-        Ok(Keeper { orders })
+        Keeper { orders }
     }
 }
 
@@ -232,7 +226,7 @@ impl Link {
     async fn obey(&mut self, acts: &[Act], snapshot: &Snapshot) -> Result<()> {
         let mut attempt = 0;
         loop {
-            match self.perform(acts).await {
+            match self.perform(acts, snapshot).await {
                 Ok(result) => return result,
                 Err(e) if attempt == ATTEMPTS => return Err(link_error(e)),
                 Err(e) => {
@@ -247,9 +241,9 @@ impl Link {
     }
 
     /// Sends all acts, then reads all answers. The outer error is the connection's, the inner one the keeper's.
-    async fn perform(&mut self, acts: &[Act]) -> io::Result<Result<()>> {
+    async fn perform(&mut self, acts: &[Act], snapshot: &Snapshot) -> io::Result<Result<()>> {
         for act in acts {
-            if let Err(e) = self.act(act).await {
+            if let Err(e) = self.act(act, snapshot).await {
                 if e.kind() == io::ErrorKind::Other {
                     return Ok(Err(link_error(e)));
                 }
@@ -259,13 +253,18 @@ impl Link {
         Ok(Ok(()))
     }
 
-    async fn act(&mut self, act: &Act) -> io::Result<()> {
+    async fn act(&mut self, act: &Act, snapshot: &Snapshot) -> io::Result<()> {
         match act {
-            Act::Hold(key, descriptors) => {
-                self.held.insert(key.clone(), duplicate(descriptors)?);
-                let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-                self.request(&Request::Hold { key: key.clone() }, &descriptors).await
+            Act::KeepOnly(keys) => {
+                let stale: Vec<Key> = self.held.keys().filter(|k| !keys.contains(k)).cloned().collect();
+                for key in stale {
+                    self.held.remove(&key);
+                    self.request(&Request::Release { key }, &[]).await?;
+                }
+                Ok(())
             }
+            Act::Refresh => self.feed(&snapshot()).await,
+            Act::Hold(key, descriptors) => self.hold(key.clone(), descriptors).await,
             Act::Release(key) => {
                 self.held.remove(key);
                 self.request(&Request::Release { key: key.clone() }, &[]).await
@@ -276,16 +275,23 @@ impl Link {
                 }
                 Ok(())
             }
-            Act::Watch(container, pidfd, changes) => {
-                self.watched.insert(*container, (pidfd.try_clone()?, changes.clone()));
-                let watch = Request::Watch { container: *container, changes: changes.clone() };
-                self.request(&watch, &[pidfd.as_fd()]).await
-            }
+            Act::Watch(container, pidfd, changes) => self.watch(*container, pidfd, changes).await,
             Act::Unwatch(container) => {
                 self.watched.remove(container);
                 self.request(&Request::Unwatch { container: *container }, &[]).await
             }
         }
+    }
+
+    async fn hold(&mut self, key: Key, descriptors: &[OwnedFd]) -> io::Result<()> {
+        self.held.insert(key.clone(), duplicate(descriptors)?);
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        self.request(&Request::Hold { key }, &descriptors).await
+    }
+
+    async fn watch(&mut self, container: ContainerId, pidfd: &OwnedFd, changes: &[Change]) -> io::Result<()> {
+        self.watched.insert(container, (pidfd.try_clone()?, changes.to_vec()));
+        self.request(&Request::Watch { container, changes: changes.to_vec() }, &[pidfd.as_fd()]).await
     }
 
     async fn request(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -331,7 +337,7 @@ impl Link {
         self.start().await?;
         let held = std::mem::take(&mut self.held);
         for (key, descriptors) in held {
-            self.act(&Act::Hold(key, descriptors)).await?;
+            self.hold(key, &descriptors).await?;
         }
         self.feed(&snapshot()).await
     }
@@ -344,7 +350,7 @@ impl Link {
         self.request(&Request::Begin, &[]).await?;
         let watched = std::mem::take(&mut self.watched);
         for (container, (pidfd, changes)) in watched {
-            self.act(&Act::Watch(container, pidfd, changes)).await?;
+            self.watch(container, &pidfd, &changes).await?;
         }
         Ok(())
     }

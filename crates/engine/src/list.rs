@@ -102,7 +102,7 @@ impl Engine {
 
     /// The images that filters of `ancestor` mean, and all that are made from them.
     pub fn ancestor_ids(&self, references: &[String]) -> BTreeSet<ImageId> {
-        references.iter().filter_map(|r| self.images.resolve(r).ok()).map(|i| i.id.clone()).collect()
+        references.iter().filter_map(|r| self.image_id(r)).collect()
     }
 }
 
