@@ -6,8 +6,10 @@
 #![allow(unsafe_code)]
 
 pub mod address;
+pub mod cgroup;
 pub mod conntrack;
 pub mod device;
+pub mod device_filter;
 pub mod fds;
 pub mod inet;
 pub mod link;

@@ -22,3 +22,5 @@ pub mod network;
 pub mod port;
 pub mod reference;
 pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
