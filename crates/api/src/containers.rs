@@ -438,7 +438,7 @@ fn has_port(wanted: &str, ports: &[Port]) -> bool {
     parse_range(wanted).is_ok_and(|wanted| wanted.iter().any(|w| ports.contains(w)))
 }
 
-fn show_listed(l: &Listed) -> Value {
+pub fn show_listed(l: &Listed) -> Value {
     let c = &l.record;
     let command: Vec<String> = c
         .command()

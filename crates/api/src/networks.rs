@@ -112,6 +112,7 @@ pub async fn create(State(engine): Ctx, bytes: Bytes) -> Answer {
         pools: asked.ipam.config.into_iter().map(pool).collect(),
         options: asked.options,
         labels: asked.labels,
+        mtu: 0,
     };
     let id = engine.create_network(request).await?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": id, "Warning": "" }))).into_response())

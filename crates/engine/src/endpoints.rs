@@ -207,6 +207,7 @@ pub fn activate(
         mtu: bridge.mtu,
         isolated: !bridge.icc,
         trusted,
+        check_sources: bridge.check_sources,
         sysctls: BTreeMap::new(),
     };
     Ok(ActiveEndpoint { attachment, publications: BTreeSet::new() })

@@ -54,7 +54,16 @@ impl Engine {
             cgroup_driver: runtime.cgroup_driver,
             seccomp: runtime.seccomp,
             warnings,
-            network: self.network.features().list(),
+            network: {
+                let f = self.network.features();
+                vec![
+                    ("tables that only Isle changes", f.owned_tables),
+                    ("locked bridge ports", f.locked_ports),
+                    ("IPv6 forwarding by interface", f.force_forwarding),
+                    ("IPv6", f.ipv6),
+                    ("bridged frames pass the firewall (br_netfilter)", f.br_netfilter),
+                ]
+            },
             ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
             memory,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),

@@ -153,10 +153,8 @@ impl Link {
                 let keys = self.hello().await?;
                 let mut held = Held::new();
                 for key in keys {
-                    let (reply, descriptors) = self.exchange(&Request::Recall { key: key.clone() }, &[]).await?;
-                    if reply == Reply::Recalled {
-                        held.insert(key, descriptors);
-                    }
+                    let descriptors = self.recall(&key).await?;
+                    held.insert(key, descriptors);
                 }
                 Ok(held)
             }
@@ -286,7 +284,25 @@ impl Link {
     async fn hold(&mut self, key: Key, descriptors: &[OwnedFd]) -> io::Result<()> {
         self.held.insert(key.clone(), duplicate(descriptors)?);
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        self.request(&Request::Hold { key }, &descriptors).await
+        let mut parts = descriptors.chunks(seqpacket::MAX_DESCRIPTORS);
+        let first = parts.next().unwrap_or_default();
+        self.request(&Request::Hold { key: key.clone(), more: false }, first).await?;
+        for part in parts {
+            self.request(&Request::Hold { key: key.clone(), more: true }, part).await?;
+        }
+        Ok(())
+    }
+
+    async fn recall(&self, key: &Key) -> io::Result<Vec<OwnedFd>> {
+        let mut all = Vec::new();
+        loop {
+            let recall = Request::Recall { key: key.clone(), from: all.len() };
+            let (reply, part) = self.exchange(&recall, &[]).await?;
+            if reply != Reply::Recalled || part.is_empty() {
+                return Ok(all);
+            }
+            all.extend(part);
+        }
     }
 
     async fn watch(&mut self, container: ContainerId, pidfd: &OwnedFd, changes: &[Change]) -> io::Result<()> {

@@ -14,6 +14,7 @@
 pub mod attach;
 pub mod build;
 pub mod create;
+mod describe;
 pub mod endpoints;
 pub mod error;
 pub mod events;

@@ -8,7 +8,7 @@ use model::desired::Bridge;
 use model::id::NetworkId;
 use model::names::Change;
 use model::net::MacAddr;
-use model::network::{Driver, Network, Request, option, plan_create};
+use model::network::{Driver, Network, Request, plan_create};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub fn bridge_of(network: &Network) -> Option<Bridge> {
         mac: MacAddr::local([a, b, c, d, e, f]),
         gateways: gateways.collect(),
         subnets: network.ipam.pools.iter().map(|p| p.subnet).collect(),
-        mtu: network.mtu().filter(|m| *m > 0).unwrap_or(1500),
+        mtu: network.mtu(),
         icc: network.icc(),
         internal: network.internal,
         masquerade: network.masquerades(),
@@ -71,25 +71,18 @@ impl Engine {
     ///
     /// # Errors
     /// See [`model::network::Refusal`]; or the kernel refuses.
-    pub async fn create_network(self: &Arc<Self>, request: Request) -> Result<NetworkId> {
+    pub async fn create_network(self: &Arc<Self>, mut request: Request) -> Result<NetworkId> {
         let engine = self.clone();
         self.detached(async move {
-            let routes = blocking({
-                let engine = engine.clone();
-                move || engine.network.host_routes()
-            })
-            .await
-            .map_err(Error::internal)?;
-            let mtu = engine.network.uplink_mtu();
+            let asked = engine.clone();
+            let (routes, mtu) = blocking(move || (asked.network.host_routes(), asked.network.uplink_mtu())).await;
+            let routes = routes.map_err(Error::internal)?;
+            request.mtu = mtu.map_err(Error::internal)?;
             let network = {
                 let mut state = engine.state();
                 let id = NetworkId::new(crate::random());
                 let existing = state.networks.values();
-                let mut network = plan_create(request, id, crate::now(), existing, &routes, &engine.settings.pools)?;
-                // What was chosen is part of the record, but an option only where the client gave it.
-                if network.mtu().is_none() && mtu != 1500 {
-                    network.options.insert(option::MTU.into(), mtu.to_string());
-                }
+                let network = plan_create(request, id, crate::now(), existing, &routes, &engine.settings.pools)?;
                 state.networks.insert(network.id, network.clone());
                 state.leases.open(&network);
                 network

@@ -309,6 +309,7 @@ fn predefined(state: &mut State, settings: &Settings, routes: &[ipnet::IpNet]) -
             ipam: Ipam::default(),
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            mtu: 1500,
             predefined: true,
         };
         if driver == Driver::Bridge {

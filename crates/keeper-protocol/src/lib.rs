@@ -26,9 +26,10 @@ pub enum Request {
         version: u32,
         root: RootId,
     },
-    /// Give duplicates of what you hold under `key`.
+    /// Give duplicates of what you hold under `key`, from the `from`th on: as many as a message carries.
     Recall {
         key: Key,
+        from: usize,
     },
     /// Forget all zones, views and watches; what is held stays. A snapshot follows. Until `Begin` answers go on from
     /// the old data.
@@ -41,8 +42,10 @@ pub enum Request {
     },
     /// Hold descriptors. Under [`Key::Sandbox`] they are `[network namespace, udp, tcp, …]`: the sockets are served
     /// as that sandbox's resolver. Under [`Key::Proxy`]: `[tcp4, tcp6]`.
+    /// `more` adds to what is held under the key already: a message carries a limited number.
     Hold {
         key: Key,
+        more: bool,
     },
     Release {
         key: Key,

@@ -88,12 +88,12 @@ impl Control {
             let _ = send(connection, &Reply::Done, &[]).await;
             return Err(End::Retire);
         }
-        if let Request::Recall { key } = &request {
+        if let Request::Recall { key, from } = &request {
             let (reply, held) = match self.holdings.get(key) {
-                Some(held) => (Reply::Recalled, held),
+                Some(held) => (Reply::Recalled, held.get(*from..).unwrap_or_default()),
                 None => (Reply::Failed { why: format!("nothing is held under {key:?}") }, [].as_slice()),
             };
-            let held: Vec<BorrowedFd<'_>> = held.iter().map(AsFd::as_fd).collect();
+            let held: Vec<BorrowedFd<'_>> = held.iter().take(seqpacket::MAX_DESCRIPTORS).map(AsFd::as_fd).collect();
             return send(connection, &reply, &held).await.map_err(|_| End::Gone);
         }
         let reply = self.perform(request, packet.descriptors).unwrap_or_else(|why| Reply::Failed { why });
@@ -119,9 +119,9 @@ impl Control {
             }
             Request::Begin => self.holdings.begin(),
             Request::Apply { changes } => self.holdings.apply(changes),
-            Request::Hold { key } => {
+            Request::Hold { key, more } => {
                 let what = format!("{key:?}");
-                self.holdings.hold(key, descriptors).map_err(|e| format!("cannot hold {what}: {e}"))?;
+                self.holdings.hold(key, descriptors, more).map_err(|e| format!("cannot hold {what}: {e}"))?;
             }
             Request::Release { key } => self.holdings.release(&key),
             Request::Watch { container, changes } => {

@@ -38,11 +38,16 @@ impl Holdings {
         self.held.get(key).map(Vec::as_slice)
     }
 
-    /// Takes descriptors; a sandbox's are served at once. What was held under the key before is closed.
+    /// Takes descriptors; a sandbox's are served at once. What was held under the key before is closed, unless these
+    /// are `more` of it.
     ///
     /// # Errors
     /// The descriptors are not what the key says.
-    pub fn hold(&mut self, key: Key, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    pub fn hold(&mut self, key: Key, descriptors: Vec<OwnedFd>, more: bool) -> io::Result<()> {
+        if more {
+            self.held.entry(key).or_default().extend(descriptors);
+            return Ok(());
+        }
         self.release(&key);
         if let Key::Sandbox(sandbox) = key {
             self.serve(sandbox, &descriptors)?;

@@ -55,7 +55,7 @@ fn feed(daemon: &Daemon) -> SocketAddr {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
     let at = udp.local_addr().unwrap();
-    daemon.tell(&Request::Hold { key: Key::Sandbox(SANDBOX) }, &[namespace.as_fd(), udp.as_fd(), tcp.as_fd()]);
+    daemon.tell(&Request::Hold { key: Key::Sandbox(SANDBOX), more: false }, &[namespace.as_fd(), udp.as_fd(), tcp.as_fd()]);
     snapshot(daemon);
     at
 }
@@ -112,7 +112,7 @@ fn lc_05_names_are_answered_while_the_daemon_is_gone_and_descriptors_come_back()
 
     let (daemon, held) = Daemon::connect(&path);
     assert_eq!(held, [Key::Sandbox(SANDBOX)]);
-    let (reply, descriptors) = daemon.ask(&Request::Recall { key: Key::Sandbox(SANDBOX) }, &[]);
+    let (reply, descriptors) = daemon.ask(&Request::Recall { key: Key::Sandbox(SANDBOX), from: 0 }, &[]);
     assert_eq!((reply, descriptors.len()), (Reply::Recalled, 3));
     let udp = UdpSocket::from(descriptors.into_iter().nth(1).unwrap());
     assert_eq!(udp.local_addr().unwrap(), at);

@@ -55,6 +55,7 @@ mod tests {
             ipam: Ipam::default(),
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            mtu: 1500,
             predefined: false,
         }
     }

@@ -361,6 +361,7 @@ mod tests {
             pools,
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            mtu: 1500,
         }
     }
 

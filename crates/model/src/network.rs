@@ -24,6 +24,8 @@ pub struct Network {
     pub ipam: Ipam,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// Bytes: the uplink's when the network was made (BR-07).
+    pub mtu: u32,
     /// `bridge`, `host` and `none`: there from the start, never removed (API-09, API-11).
     pub predefined: bool,
 }
@@ -87,8 +89,9 @@ impl Network {
     pub fn checks_sources(&self) -> bool {
         self.flag(option::CHECK_SOURCES, false)
     }
-    pub fn mtu(&self) -> Option<u32> {
-        self.option(option::MTU)?.parse().ok()
+    /// What a client asked for, or the uplink's when it was made.
+    pub fn mtu(&self) -> u32 {
+        self.option(option::MTU).and_then(|m| m.parse().ok()).filter(|m| *m > 0).unwrap_or(self.mtu)
     }
     /// The bridge's name: given, or `br-<12 hex>` (BR-02).
     pub fn device(&self) -> InterfaceName {
@@ -132,6 +135,8 @@ pub struct Request {
     pub pools: Vec<PoolRequest>,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// The uplink's, in bytes.
+    pub mtu: u32,
 }
 
 /// One entry of `IPAM.Config`, as the texts the client sent: all that is wrong is told at once (API-10).
@@ -228,6 +233,7 @@ pub fn plan_create<'a>(
         ipam: Ipam { options: request.ipam_options, pools },
         options: request.options,
         labels: request.labels,
+        mtu: request.mtu,
         predefined: false,
     };
     let device = network.device();
