@@ -14,3 +14,5 @@ pub mod image;
 pub mod names;
 pub mod net;
 pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
