@@ -515,10 +515,9 @@ impl Shim {
         let main = self.slot(Process::Main)?;
         let pidfd = main.pidfd.as_ref().filter(|_| main.is_running()).ok_or(Refusal::NotRunning)?;
         let mut held = Vec::new();
-        for fd in [Some(pidfd), main.ends.stdin.as_ref(), main.ends.stdout.as_ref(), main.ends.stderr.as_ref()] {
-            if let Some(fd) = fd {
-                held.push(fd.try_clone().map_err(|_| kernel("duplicate a descriptor", Errno::MFILE))?);
-            }
+        let Ends { stdin, stdout, stderr, .. } = &main.ends;
+        for fd in [Some(pidfd), stdin.as_ref(), stdout.as_ref(), stderr.as_ref()].into_iter().flatten() {
+            held.push(fd.try_clone().map_err(|_| kernel("duplicate a descriptor", Errno::MFILE))?);
         }
         let reply = Reply::Held {
             stdin: main.ends.stdin.is_some(),

@@ -24,4 +24,3 @@ pub mod reference;
 pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
-pub mod users;
