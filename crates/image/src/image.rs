@@ -109,14 +109,19 @@ impl Images {
     }
 
     pub(crate) fn describe(&self, index: &Index, id: &ImageId, record: &Record) -> Image {
-        let names = index.names_of(id);
+        let (digests, tags): (Vec<_>, Vec<_>) = index.names_of(id).into_iter().partition(|r| r.digest().is_some());
+        let familiar = |references: Vec<&Reference>| {
+            let mut names: Vec<String> = references.into_iter().map(Reference::familiar).collect();
+            names.sort();
+            names
+        };
         let layers = &record.configuration.rootfs.diff_ids;
         Image {
             id: id.clone(),
             parent: record.facts.parent.clone().filter(|p| index.images.contains_key(p)),
             configuration: record.configuration.clone(),
-            repo_tags: names.iter().filter(|r| r.digest().is_none()).map(|r| r.familiar()).collect(),
-            repo_digests: names.iter().filter(|r| r.digest().is_some()).map(|r| r.familiar()).collect(),
+            repo_tags: familiar(tags),
+            repo_digests: familiar(digests),
             size: layers.iter().filter_map(|l| index.layers.get(l)).map(|l| l.size).sum(),
             tagged: record.facts.tagged,
             has_children: index.children_of(id).next().is_some(),

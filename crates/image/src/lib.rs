@@ -7,9 +7,7 @@
 //! - [`archive`]: `load`, `save`, `import`
 //! - [`image`], [`remove`]: looking up, listing, naming, removing
 //! - [`rootfs`], [`lookup`]: a container's root file system: prepared, read, compared, committed
-//! - [`mod@build`]: Dockerfiles
-
-#![allow(dead_code)] // the builder is the next commit, and uses the rest
+//! - [`build`], [`progress`]: Dockerfiles; how far a transfer has come
 
 mod archive;
 pub mod build;
@@ -20,6 +18,7 @@ mod image;
 mod index;
 mod lookup;
 mod pack;
+mod progress;
 mod remove;
 mod rootfs;
 mod store;
@@ -29,6 +28,7 @@ pub use archive::{Import, Loaded};
 pub use error::{Conflict, Error, Kind};
 pub use image::{Change, Filter, HistoryStep, Image};
 pub use kernel::tree::Kind as FileKind;
+pub use progress::{Progress, ProgressDetail};
 pub use remove::{Pruned, Removed, Use};
 pub use rootfs::Commit;
 pub use store::Images;

@@ -63,20 +63,24 @@ impl Images {
         Ok(rootfs)
     }
 
-    /// A root file system without an image: for the first steps of `FROM scratch`.
-    pub(crate) fn prepare_on_layers(&self, container: &str, layers: &[String]) -> Result<Rootfs, Error> {
-        let home = self.container_home(container)?;
-        fs::create_dir_all(&home).attempt(|| format!("cannot make {}", home.display()))?;
-        let rootfs = self.rootfs_of(&home, layers, true);
+    /// A root file system on layers (the lowest first) that the caller holds leases on, in a directory of its own.
+    pub(crate) fn rootfs_in(&self, home: &Path, layers: &[String]) -> Result<Rootfs, Error> {
+        let rootfs = self.rootfs_of(home, layers, true);
         self.make_upper(&rootfs)?;
         Ok(rootfs)
     }
 
-    fn rootfs_of(&self, home: &Path, layers: &[String], volatile: bool) -> Rootfs {
+    /// The directories of layers (the lowest first), the uppermost first. Never empty.
+    pub(crate) fn lower_of(&self, layers: &[String]) -> Vec<PathBuf> {
         let mut lower: Vec<PathBuf> = layers.iter().rev().map(|l| self.layer_path(l)).collect();
         if lower.is_empty() {
             lower.push(self.empty_layer());
         }
+        lower
+    }
+
+    fn rootfs_of(&self, home: &Path, layers: &[String], volatile: bool) -> Rootfs {
+        let lower = self.lower_of(layers);
         Rootfs { lower, upper: home.join("upper"), work: home.join("work"), volatile }
     }
 

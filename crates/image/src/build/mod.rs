@@ -1,20 +1,148 @@
-//! Building images from Dockerfiles.
+//! Building images from Dockerfiles, with the semantics of Docker's classic builder.
 //!
-//! [`parse`] reads the file, [`words`] puts variables in, [`config`] applies what changes no file.
+//! [`parse`] reads the file, [`args`] and [`words`] put variables in, [`config`] applies what changes no file,
+//! [`copying`] does `COPY` and `ADD` with what [`context`] finds, and [`stage`] goes through the steps. What needs a
+//! running container or a registry is asked of a [`Runner`], which the engine is.
+//!
+//! Every step makes an image; the next build finds it again by its key: the parent, what the step is, and the
+//! configuration it leads to.
 
+mod args;
 mod config;
+mod context;
+mod copying;
 mod duration;
 mod glob;
 mod parse;
+mod stage;
+mod users;
 mod words;
 
+pub use context::Context;
 pub use parse::ParseError;
 
 pub(crate) use config::apply_changes;
 pub(crate) use duration::go_duration;
 pub(crate) use glob::matches;
 
-use crate::error::Kind;
+use crate::error::{Error, Kind};
+use crate::progress::Progress;
+use crate::store::Images;
+use model::image::{ImageId, Platform};
+use model::reference::Reference;
+use model::rootfs::Rootfs;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// What a build is told, beside its context.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// Path of the Dockerfile in the context; empty means `Dockerfile`.
+    pub dockerfile: String,
+    /// Names for the image.
+    pub tags: Vec<String>,
+    /// A name without a value counts as not given.
+    pub build_args: BTreeMap<String, Option<String>>,
+    pub labels: BTreeMap<String, String>,
+    /// The stage to stop after; None is the last one.
+    pub target: Option<String>,
+    pub platform: Option<Platform>,
+    pub no_cache: bool,
+    /// Ask the registry for base images even if they are here.
+    pub pull: bool,
+    /// The network of `RUN`: None is the default one.
+    pub network_mode: Option<String>,
+}
+
+/// A command to run for `RUN`.
+#[derive(Clone, Debug)]
+pub struct RunStep {
+    /// An id for the container: 64 hexadecimal digits, drawn for this step.
+    pub container: String,
+    /// Mount it; when the step is over, nobody uses it any more.
+    pub rootfs: Rootfs,
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    /// Absolute; it may be missing in the image, and is made then.
+    pub cwd: String,
+    /// `name`, `uid`, `name:group`; empty is root.
+    pub user: String,
+    pub network_mode: Option<String>,
+    /// The image that the step stands on, if it is not scratch.
+    pub image: Option<ImageId>,
+}
+
+/// What a step's command wrote, as it comes, from standard output and error alike.
+pub type Output = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// Where a build's events go.
+pub type Events = Arc<dyn Fn(BuildEvent) + Send + Sync>;
+
+/// A future in a box, so that [`Runner`] can be a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Who runs commands and fetches images for a build. Dropping a future stops what it does.
+pub trait Runner: Send + Sync {
+    /// Runs a command to its end; its exit status, or why it could not be started.
+    fn run<'a>(&'a self, step: RunStep, output: Output) -> BoxFuture<'a, Result<i32, String>>;
+
+    /// Brings an image into the store; the engine has the credentials.
+    fn pull<'a>(
+        &'a self,
+        reference: &'a Reference,
+        platform: Option<&'a Platform>,
+        progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    ) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// What happens in a build.
+#[derive(Clone, Debug)]
+pub enum BuildEvent {
+    /// Text for people, with its line ends: Docker's `stream`.
+    Stream(String),
+    /// A base image is being fetched.
+    Progress(Progress),
+    /// A stage's image is finished: Docker's `aux`.
+    Image(ImageId),
+}
+
+impl Images {
+    /// Builds an image. What a client reads comes as events, while it happens; the last `Image` event is the result.
+    /// Dropping the future stops the build; its finished steps stay in the cache.
+    pub async fn build(
+        &self,
+        context: Context,
+        options: BuildOptions,
+        runner: &dyn Runner,
+        events: Events,
+    ) -> Result<ImageId, Error> {
+        let built = stage::build(self, context, options, runner, events).await;
+        let images = self.clone();
+        // finished steps are in the cache whether or not the last one came
+        let flushed = blocking(move || images.flush()).await;
+        let id = built?;
+        flushed?;
+        Ok(id)
+    }
+}
+
+/// Runs what waits for the disk on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(act).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Io {
+                attempt: "the daemon is stopping".to_owned(),
+                source: std::io::ErrorKind::Interrupted.into(),
+            }),
+        },
+    }
+}
 
 /// Why a build, or a `--change`, failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +154,43 @@ pub enum BuildError {
     /// An instruction that is right in itself cannot be carried out with these values.
     #[error("{0}")]
     Instruction(String),
+    /// The same, with where it stands.
+    #[error("{message} (line {line} of the Dockerfile)")]
+    At { line: usize, message: String },
+    #[error("Cannot locate specified Dockerfile: {0}")]
+    NoDockerfile(String),
+    #[error("the Dockerfile ({0}) cannot be empty")]
+    EmptyDockerfile(String),
+    #[error("target stage {0:?} could not be found")]
+    NoTarget(String),
+    #[error("base name ({0}) should not be blank")]
+    BlankBase(String),
+    #[error("invalid from flag value {0}: {1}")]
+    From(String, String),
+    #[error("COPY failed: forbidden path outside the build context: {0} ()")]
+    OutsideContext(String),
+    #[error("COPY failed: file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
+    NoSource(String),
+    #[error("COPY failed: no source files were specified")]
+    NoSources,
+    #[error("When using {0} with more than one source file, the destination must be a directory and end with a /")]
+    ManySources(&'static str),
+    #[error("ADD {0}: remote sources are not supported; download it in a RUN")]
+    RemoteSource(String),
+    #[error("COPY failed: {}: {why}", path.display())]
+    Copy { path: PathBuf, why: String },
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Failed { command: String, code: i32 },
+    /// The engine could not run a step, or fetch an image: its own words.
+    #[error("{0}")]
+    Runner(String),
 }
 
 impl BuildError {
     pub fn kind(&self) -> Kind {
         match self {
-            BuildError::Parse(_) | BuildError::NotAChange(_) | BuildError::Instruction(_) => Kind::Invalid,
+            BuildError::Failed { .. } | BuildError::Runner(_) => Kind::Internal,
+            _ => Kind::Invalid,
         }
     }
 }

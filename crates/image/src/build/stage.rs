@@ -1,0 +1,646 @@
+//! The steps of a build, one after the other.
+//!
+//! A stage's [`State`] is the image as it would be now. Each step either changes its configuration or its files, then
+//! looks whether the cache has an image of just that, and makes one if not. After the first miss of a stage nothing
+//! after it can be in the cache.
+
+use super::args::Args;
+use super::config::{self, command_words, env_value, set_env};
+use super::context::{Files, Source};
+use super::copying::{Found, Order, make_directories};
+use super::glob::Ignore;
+use super::parse::{self, Command, Copy, Dockerfile, Heredoc, Instruction, RunFlags};
+use super::words::expand;
+use super::{BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, blocking, users};
+use crate::digest;
+use crate::error::{Attempt, Error};
+use crate::image::{Image, encode};
+use crate::index::Facts;
+use crate::store::{Images, Lease, Scratch, When};
+use jiff::Timestamp;
+use kernel::tree::Kind as FileKind;
+use model::image::{Configuration, History, ImageId, Platform};
+use model::reference::Reference;
+use model::rootfs::Rootfs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) async fn build(
+    images: &Images,
+    context: Context,
+    options: BuildOptions,
+    runner: &dyn Runner,
+    events: Events,
+) -> Result<ImageId, Error> {
+    let tags = options.tags.iter().map(|t| t.parse::<Reference>().map(Reference::or_latest));
+    let tags = tags.collect::<Result<Vec<_>, _>>()?;
+    if tags.iter().any(|t| t.digest().is_some()) {
+        return Err(Error::TagByDigest);
+    }
+    let (files, dockerfile) = {
+        let (images, path) = (images.clone(), options.dockerfile.clone());
+        blocking(move || {
+            let mut files = Files::lay_out(&images, context)?;
+            let text = files.dockerfile(&path)?;
+            Ok((files, parse::parse(&text).map_err(BuildError::from)?))
+        })
+        .await?
+    };
+    let dockerfile = up_to_target(dockerfile, &options)?;
+    let platform = options.platform.clone().unwrap_or_else(Platform::host);
+    let steps = dockerfile.global.len() + dockerfile.stages.iter().map(|s| 1 + s.instructions.len()).sum::<usize>();
+    let mut build = Build {
+        images: images.clone(),
+        args: Args::new(options.build_args.clone(), &platform),
+        options,
+        runner,
+        events,
+        files: Arc::new(files),
+        escape: dockerfile.escape,
+        platform,
+        stages: Vec::new(),
+        step: 0,
+        steps,
+    };
+    let id = build.run(&dockerfile).await?;
+    let unused = build.args.unused();
+    if !unused.is_empty() {
+        build.say(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")));
+    }
+    build.say(format!("Successfully built {}\n", id.short()));
+    for tag in tags {
+        images.name(&id, &tag, When::Later)?;
+        build.say(format!("Successfully tagged {}\n", tag.familiar()));
+    }
+    Ok(id)
+}
+
+/// Drops the stages after the target, and adds the labels that the caller wants.
+fn up_to_target(mut dockerfile: Dockerfile, options: &BuildOptions) -> Result<Dockerfile, Error> {
+    if let Some(target) = options.target.as_deref().filter(|t| !t.is_empty()) {
+        let named = |s: &parse::Stage| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(target));
+        let at = dockerfile.stages.iter().position(named).or_else(|| target.parse().ok());
+        let at = at.filter(|&at| at < dockerfile.stages.len()).ok_or(BuildError::NoTarget(target.to_owned()))?;
+        dockerfile.stages.truncate(at + 1);
+    }
+    if let Some(last) = dockerfile.stages.last_mut().filter(|_| !options.labels.is_empty()) {
+        let literal = |text: &str| -> String {
+            let kept = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':');
+            text.chars().flat_map(|c| [(!kept(c)).then_some(dockerfile.escape), Some(c)]).flatten().collect()
+        };
+        let pairs: Vec<_> = options.labels.iter().map(|(k, v)| (literal(k), literal(v))).collect();
+        let shown: Vec<_> = options.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let text = format!("LABEL {}", shown.join(" "));
+        last.instructions.push(Instruction { text, line: 0, command: Command::Label(pairs) });
+    }
+    Ok(dockerfile)
+}
+
+struct Build<'a> {
+    images: Images,
+    options: BuildOptions,
+    runner: &'a dyn Runner,
+    events: Events,
+    files: Arc<Files>,
+    args: Args,
+    escape: char,
+    platform: Platform,
+    /// Those that are finished.
+    stages: Vec<Finished>,
+    step: usize,
+    steps: usize,
+}
+
+struct Finished {
+    name: Option<String>,
+    state: State,
+}
+
+/// An image in the making.
+struct State {
+    /// The last step's; None before the first one on scratch.
+    image: Option<ImageId>,
+    configuration: Configuration,
+    /// What the stage stands on stays in the store.
+    leases: Vec<Lease>,
+    /// This stage has had a `CMD`.
+    cmd_set: bool,
+    /// Nothing that comes now can be in the cache.
+    missed: bool,
+}
+
+impl State {
+    /// A step's key in the cache.
+    fn key(&self, created_by: &str) -> String {
+        let parent = self.image.as_ref().map_or("scratch", |i| i.as_str());
+        let Configuration { os, architecture, config, .. } = &self.configuration;
+        let config = serde_json::to_string(config).unwrap_or_default();
+        digest::of(format!("{parent}\n{os}/{architecture}\n{created_by}\n{config}").as_bytes())
+    }
+    fn env(&self, name: &str) -> Option<String> {
+        env_value(self.configuration.config.env.as_deref().unwrap_or_default(), name).map(str::to_owned)
+    }
+}
+
+impl Build<'_> {
+    fn say(&self, text: String) {
+        (self.events)(BuildEvent::Stream(text));
+    }
+
+    fn announce(&mut self, text: &str) {
+        self.step += 1;
+        self.say(format!("Step {}/{} : {text}\n", self.step, self.steps));
+    }
+
+    fn say_image(&self, state: &State) {
+        self.say(format!(" ---> {}\n", state.image.as_ref().map_or("", |i| i.short())));
+    }
+
+    async fn run(&mut self, dockerfile: &Dockerfile) -> Result<ImageId, Error> {
+        for instruction in &dockerfile.global {
+            self.announce(&instruction.text);
+            let Command::Arg(pairs) = &instruction.command else { continue };
+            for (name, default) in pairs {
+                let default = default.as_ref().map(|d| self.expand_globally(d)).transpose()?;
+                self.args.add_global(name, default);
+            }
+        }
+        let mut last = None;
+        for stage in &dockerfile.stages {
+            self.args.begin_stage();
+            self.announce(&stage.from.text);
+            let mut state = self.begin(stage).await?;
+            for instruction in &stage.instructions {
+                self.announce(&instruction.text);
+                self.dispatch(instruction, &mut state).await.map_err(|error| match error {
+                    Error::Build(BuildError::Instruction(message)) if instruction.line > 0 => {
+                        BuildError::At { line: instruction.line, message }.into()
+                    }
+                    other => other,
+                })?;
+                self.say_image(&state);
+            }
+            last = state.image.clone();
+            if let Some(id) = &last {
+                (self.events)(BuildEvent::Image(id.clone()));
+            }
+            self.stages.push(Finished { name: stage.name.clone(), state });
+        }
+        last.ok_or_else(|| {
+            BuildError::Instruction("No image was generated. Is your Dockerfile empty?".to_owned()).into()
+        })
+    }
+
+    fn expand_globally(&self, text: &str) -> Result<String, BuildError> {
+        expand(text, self.escape, &|name| self.args.global(name)).map_err(BuildError::Instruction)
+    }
+
+    fn expand(&self, text: &str, state: &State) -> Result<String, BuildError> {
+        expand(text, self.escape, &|name| self.lookup(name, state)).map_err(BuildError::Instruction)
+    }
+
+    fn lookup(&self, name: &str, state: &State) -> Option<String> {
+        state.env(name).or_else(|| self.args.value(name))
+    }
+
+    /// `FROM`.
+    async fn begin(&mut self, stage: &parse::Stage) -> Result<State, Error> {
+        let name = self.expand_globally(&stage.image)?;
+        if name.is_empty() {
+            return Err(BuildError::BlankBase(stage.image.clone()).into());
+        }
+        let platform = match &stage.platform {
+            Some(text) => Some(self.expand_globally(text)?).filter(|t| !t.is_empty()),
+            None => None,
+        };
+        let platform = match platform {
+            Some(text) => Some(text.parse::<Platform>().map_err(|error| BuildError::Instruction(error.to_string()))?),
+            None => self.options.platform.clone(),
+        };
+        let finished = self.stages.iter().find(|s| s.name.as_deref() == Some(name.to_ascii_lowercase().as_str()));
+        let mut state = if let Some(finished) = finished {
+            self.standing_on(finished.state.image.clone(), finished.state.configuration.clone())
+        } else if name == "scratch" {
+            let Platform { os, architecture, variant } = platform.unwrap_or_else(|| self.platform.clone());
+            self.standing_on(None, Configuration { os, architecture, variant, ..Configuration::default() })
+        } else {
+            let image = self.image(&name, platform.as_ref()).await?;
+            self.standing_on(Some(image.id), Configuration::clone(&image.configuration))
+        };
+        if state.env("PATH").is_none() {
+            set_env(state.configuration.config.env.get_or_insert_default(), "PATH", DEFAULT_PATH);
+        }
+        self.say_image(&state);
+        let triggers = state.configuration.config.on_build.take().unwrap_or_default();
+        if !triggers.is_empty() {
+            let plural = if triggers.len() == 1 { "" } else { "s" };
+            self.say(format!("# Executing {} build trigger{plural}\n", triggers.len()));
+        }
+        for trigger in triggers {
+            let instruction = parse::parse_one(&trigger).map_err(BuildError::from)?;
+            self.dispatch(&instruction, &mut state).await?;
+        }
+        Ok(state)
+    }
+
+    fn standing_on(&self, image: Option<ImageId>, configuration: Configuration) -> State {
+        let layers = configuration.rootfs.diff_ids.iter().map(|l| self.images.lease(l));
+        let leases = layers.chain(image.iter().map(|i| self.images.lease(i.as_str()))).collect();
+        State { image, configuration, leases, cmd_set: false, missed: false }
+    }
+
+    /// An image by its name, fetched if it is not here or shall be asked for.
+    async fn image(&self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
+        let here = self.images.get(name);
+        let fits = |image: &Image| platform.is_none_or(|p| p.accepts(&image.platform()));
+        let reference = match name.parse::<Reference>() {
+            Ok(reference) => reference.or_latest(),
+            // an id
+            Err(error) => return here.map_err(|_| error.into()),
+        };
+        match here {
+            Ok(image) if !self.options.pull && fits(&image) => return Ok(image),
+            // an id again, or the beginning of one: no registry has it
+            Ok(image) if image.id.hex().starts_with(name) => return Ok(image),
+            Ok(_) | Err(Error::NoSuchImage(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let events = self.events.clone();
+        let progress = Arc::new(move |line| events(BuildEvent::Progress(line)));
+        self.runner.pull(&reference, platform, progress).await.map_err(BuildError::Runner)?;
+        self.images.get(&reference.to_string())
+    }
+
+    async fn dispatch(&mut self, instruction: &Instruction, state: &mut State) -> Result<(), Error> {
+        match &instruction.command {
+            Command::Run { line, flags, heredocs } => {
+                let words = run_words(line, heredocs, state);
+                self.run_command(words, flags, state).await
+            }
+            Command::Copy(copy) => self.copy(copy, state).await,
+            Command::Arg(pairs) => {
+                let mut shown = String::from("ARG");
+                for (name, default) in pairs {
+                    let name = self.expand(name, state)?;
+                    let default = default.as_ref().map(|d| self.expand(d, state)).transpose()?;
+                    shown.push_str(&default.as_ref().map_or(format!(" {name}"), |d| format!(" {name}={d}")));
+                    self.args.add(&name, default);
+                }
+                self.finish_or_cached(state, no_operation(&shown)).await
+            }
+            Command::Workdir(_) => {
+                let shown = self.apply(&instruction.command, state)?;
+                self.workdir(no_operation(&shown), state).await
+            }
+            Command::Maintainer(name) => {
+                let shown = self.apply(&instruction.command, state)?;
+                state.configuration.author = self.expand(name, state)?;
+                self.finish_or_cached(state, no_operation(&shown)).await
+            }
+            command => {
+                let shown = self.apply(command, state)?;
+                self.finish_or_cached(state, no_operation(&shown)).await
+            }
+        }
+    }
+
+    fn apply(&self, command: &Command, state: &mut State) -> Result<String, Error> {
+        let env = state.configuration.config.env.clone().unwrap_or_default();
+        let lookup = |name: &str| env_value(&env, name).map(str::to_owned).or_else(|| self.args.value(name));
+        let applied = config::apply(command, &mut state.configuration.config, self.escape, &lookup, &mut state.cmd_set);
+        Ok(applied.map_err(BuildError::Instruction)?)
+    }
+
+    /// A step that changes no file.
+    async fn finish_or_cached(&self, state: &mut State, created_by: String) -> Result<(), Error> {
+        let key = state.key(&created_by);
+        if !self.cached(state, &key) {
+            self.finish(state, created_by, key, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the cache has the step's image; then the state is it.
+    fn cached(&self, state: &mut State, key: &str) -> bool {
+        if self.options.no_cache || state.missed {
+            return false;
+        }
+        let index = self.images.index();
+        let fitting = index
+            .images
+            .iter()
+            .filter(|(_, r)| r.facts.cache_key.as_deref() == Some(key) && r.facts.parent == state.image)
+            .max_by_key(|(_, r)| r.configuration.created);
+        let found = fitting.map(|(id, record)| (id.clone(), record.configuration.clone()));
+        let Some((id, configuration)) = found else {
+            state.missed = true;
+            return false;
+        };
+        let next = self.standing_on(Some(id), Configuration::clone(&configuration));
+        // leased now; it may have been removed just before
+        if !configuration.rootfs.diff_ids.iter().all(|l| self.images.layer(l).is_some()) {
+            state.missed = true;
+            return false;
+        }
+        let author = std::mem::take(&mut state.configuration.author);
+        *state = State { cmd_set: state.cmd_set, ..next };
+        if state.configuration.author.is_empty() {
+            state.configuration.author = author;
+        }
+        self.say(" ---> Using cache\n".to_owned());
+        true
+    }
+
+    /// Makes the step's image, with a layer if it changed files.
+    async fn finish(
+        &self,
+        state: &mut State,
+        created_by: String,
+        key: String,
+        layer: Option<Lease>,
+    ) -> Result<(), Error> {
+        let now = Timestamp::now();
+        state.configuration.created = Some(now);
+        state.configuration.comment.clear();
+        state.configuration.history.push(History {
+            created: Some(now),
+            created_by,
+            author: state.configuration.author.clone(),
+            comment: String::new(),
+            empty_layer: layer.is_none(),
+        });
+        if let Some(layer) = layer {
+            state.configuration.rootfs.diff_ids.push(layer.digest().to_owned());
+            state.leases.push(layer);
+        }
+        let facts = Facts { parent: state.image.clone(), cache_key: Some(key), ..Facts::default() };
+        let (images, bytes) = (self.images.clone(), encode(&state.configuration));
+        let id = blocking(move || images.add_image(&bytes, facts, When::Later)).await?;
+        state.leases.push(self.images.lease(id.as_str()));
+        state.image = Some(id);
+        Ok(())
+    }
+
+    /// A root file system on what the stage has by now, in a directory of its own.
+    fn rootfs(&self, state: &State) -> Result<(Scratch, Rootfs), Error> {
+        let scratch = self.images.scratch()?;
+        let rootfs = self.images.rootfs_in(scratch.path(), &state.configuration.rootfs.diff_ids)?;
+        Ok((scratch, rootfs))
+    }
+
+    async fn run_command(&self, words: Vec<String>, flags: &RunFlags, state: &mut State) -> Result<(), Error> {
+        let (named, proxies) = self.args.for_run(&|name| state.env(name));
+        let shown = words.join(" ");
+        let created_by = match named.len() {
+            0 => shown.clone(),
+            n => format!("|{n} {} {shown}", named.join(" ")),
+        };
+        let key = state.key(&created_by);
+        if self.cached(state, &key) {
+            return Ok(());
+        }
+        let container = random_id()?;
+        let (scratch, rootfs) = self.rootfs(state)?;
+        let config = &state.configuration.config;
+        let network = flags.network.as_deref().filter(|n| *n != "default").map(str::to_owned);
+        let step = RunStep {
+            container: container.clone(),
+            rootfs: rootfs.clone(),
+            args: words,
+            env: [config.env.clone().unwrap_or_default(), named, proxies].concat(),
+            cwd: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
+            user: config.user.clone(),
+            network_mode: network.or_else(|| self.options.network_mode.clone()),
+            image: state.image.clone(),
+        };
+        self.say(format!(" ---> Running in {}\n", &container[..12]));
+        let code = self.runner.run(step, self.output()).await.map_err(BuildError::Runner)?;
+        if code != 0 {
+            return Err(BuildError::Failed { command: shown, code }.into());
+        }
+        let images = self.images.clone();
+        let layer = blocking(move || {
+            let layer = images.add_layer_directory(&rootfs.upper);
+            drop(scratch);
+            layer
+        })
+        .await?;
+        self.say(format!(" ---> Removed intermediate container {}\n", &container[..12]));
+        self.finish(state, created_by, key, Some(layer)).await
+    }
+
+    /// Turns what a command writes into events; a character that comes in two pieces is put together.
+    fn output(&self) -> Output {
+        let events = self.events.clone();
+        let rest: Mutex<Vec<u8>> = Mutex::default();
+        Arc::new(move |bytes| {
+            let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
+            rest.extend_from_slice(bytes);
+            let whole = match std::str::from_utf8(&rest) {
+                Err(error) if error.error_len().is_none() => error.valid_up_to(),
+                _ => rest.len(),
+            };
+            if whole > 0 {
+                let text = String::from_utf8_lossy(&rest[..whole]).into_owned();
+                rest.drain(..whole);
+                events(BuildEvent::Stream(text));
+            }
+        })
+    }
+
+    async fn workdir(&self, created_by: String, state: &mut State) -> Result<(), Error> {
+        let key = state.key(&created_by);
+        if self.cached(state, &key) {
+            return Ok(());
+        }
+        let path = PathBuf::from(&state.configuration.config.working_dir);
+        let (scratch, rootfs) = self.rootfs(state)?;
+        let images = self.images.clone();
+        let layer = blocking(move || {
+            let _scratch = scratch;
+            if images.kind_of(&rootfs, &path)? == Some(FileKind::Directory) {
+                return Ok(None);
+            }
+            make_directories(&images.mount(&rootfs)?, &path, (0, 0))?;
+            images.add_layer_directory(&rootfs.upper).map(Some)
+        })
+        .await?;
+        self.finish(state, created_by, key, layer).await
+    }
+
+    async fn copy(&mut self, copy: &Copy, state: &mut State) -> Result<(), Error> {
+        let expand = |text: &String| self.expand(text, state);
+        let sources = copy.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+        let mut inline = Vec::new();
+        for heredoc in &copy.heredocs {
+            let content = match heredoc.expand {
+                true => expand_heredoc(&heredoc.content, self.escape, &|name| self.lookup(name, state))?,
+                false => heredoc.content.clone(),
+            };
+            inline.push((heredoc.name.clone(), content));
+        }
+        let asked = expand(&copy.destination)?;
+        let mut destination = config::below(&state.configuration.config.working_dir, &asked);
+        let is_directory = asked.ends_with('/') || matches!(asked.rsplit('/').next(), Some("." | ".."));
+        if is_directory && !destination.ends_with('/') {
+            destination.push('/');
+        }
+        let chown = copy.chown.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
+        let chmod = copy.chmod.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
+        let mode = match &chmod {
+            Some(text) => match u32::from_str_radix(text, 8) {
+                Ok(mode) if mode <= 0o7777 => Some(mode),
+                _ => {
+                    let message =
+                        format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
+                    return Err(BuildError::Instruction(message).into());
+                }
+            },
+            None => None,
+        };
+        // where from: None is the context
+        let from: Option<Vec<String>> = match &copy.from {
+            Some(from) => Some(self.layers_of(&expand(from)?).await?),
+            None => None,
+        };
+
+        let (scratch, rootfs) = self.rootfs(state)?;
+        let (images, files) = (self.images.clone(), self.files.clone());
+        let (owner_text, add, exclude) = (chown.clone(), copy.add, copy.exclude.join("\n"));
+        let prepared = blocking(move || {
+            let owner = match &owner_text {
+                Some(text) => Some(users::owner(&images, &rootfs, text)?.map_err(|why| {
+                    BuildError::Instruction(format!("unable to convert uid/gid chown string to host mapping: {why}"))
+                })?),
+                None => None,
+            };
+            let order = Order {
+                add,
+                sources,
+                inline,
+                destination,
+                owner,
+                mode,
+                keep_owner: from.is_some() && owner.is_none(),
+                exclude: Ignore::read(&exclude),
+            };
+            let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
+            let nothing = Ignore::default();
+            let source = match &mounted {
+                Some(root) => Source { root, ignore: &nothing },
+                None => Source { root: &files.root, ignore: &files.ignore },
+            };
+            let found = order.find(&source)?;
+            Ok(Prepared { _scratch: scratch, rootfs, order, found, from_image: mounted.is_some() })
+        })
+        .await?;
+
+        let keyword = if copy.add { "ADD" } else { "COPY" };
+        let flag = |name: &str, value: &Option<String>| {
+            value.as_ref().map_or(String::new(), |value| format!("--{name}={value} "))
+        };
+        let created_by = format!(
+            "/bin/sh -c #(nop) {keyword} {}{}{} in {} ",
+            flag("chown", &chown),
+            flag("chmod", &chmod),
+            prepared.found.hash,
+            prepared.order.destination
+        );
+        let key = state.key(&created_by);
+        if self.cached(state, &key) {
+            return Ok(());
+        }
+        let (images, files) = (self.images.clone(), self.files.clone());
+        let layer = blocking(move || {
+            let Prepared { _scratch, rootfs, order, found, from_image } = prepared;
+            let nothing = Ignore::default();
+            let ignore = if from_image { &nothing } else { &files.ignore };
+            let root = images.mount(&rootfs)?;
+            order.carry_out(&found, ignore, &root)?;
+            drop((root, found));
+            images.add_layer_directory(&rootfs.upper)
+        })
+        .await?;
+        self.finish(state, created_by, key, Some(layer)).await
+    }
+
+    /// The layers of what `--from` names: a stage by number or name, or an image.
+    async fn layers_of(&self, from: &str) -> Result<Vec<String>, Error> {
+        let wrong = |why: &str| BuildError::From(from.to_owned(), why.to_owned());
+        let stage = match from.parse::<usize>() {
+            Ok(number) if number == self.stages.len() => return Err(wrong("refers to current build stage").into()),
+            Ok(number) => Some(self.stages.get(number).ok_or_else(|| wrong("index out of bounds"))?),
+            Err(_) => self.stages.iter().rev().find(|s| s.name.as_deref() == Some(from.to_ascii_lowercase().as_str())),
+        };
+        match stage {
+            Some(stage) => Ok(stage.state.configuration.rootfs.diff_ids.clone()),
+            None => {
+                let image = self.image(from, self.options.platform.as_ref()).await?;
+                Ok(image.configuration.rootfs.diff_ids.clone())
+            }
+        }
+    }
+}
+
+/// A `COPY` whose sources are found and whose root file system is ready.
+struct Prepared {
+    _scratch: Scratch,
+    rootfs: Rootfs,
+    order: Order,
+    found: Found,
+    from_image: bool,
+}
+
+/// What the history says of a step that ran nothing.
+fn no_operation(shown: &str) -> String {
+    format!("/bin/sh -c #(nop)  {shown}")
+}
+
+/// The command of a `RUN`. A heredoc alone is a script; beside a command it is the command's, and the shell's business.
+fn run_words(line: &parse::CommandLine, heredocs: &[Heredoc], state: &State) -> Vec<String> {
+    let parse::CommandLine::Shell(text) = line else { return command_words(line, &state.configuration.config) };
+    let script = match heredocs {
+        [] => text.clone(),
+        [only] if text.starts_with("<<") && !text.contains(char::is_whitespace) => match only.content.starts_with("#!")
+        {
+            false => only.content.clone(),
+            // a file of its own, for the interpreter that it names
+            true => format!(
+                "f=$(mktemp) && cat >\"$f\" <<'{name}' && chmod +x \"$f\" && {{ \"$f\"; s=$?; rm -f \"$f\"; exit $s; }}\n{content}{name}\n",
+                name = only.name,
+                content = only.content
+            ),
+        },
+        several => {
+            let mut script = format!("{text}\n");
+            for heredoc in several {
+                script.push_str(&format!("{}{}\n", heredoc.content, heredoc.name));
+            }
+            script
+        }
+    };
+    command_words(&parse::CommandLine::Shell(script), &state.configuration.config)
+}
+
+/// Variables in a file's content; quotes are nothing special there.
+fn expand_heredoc(content: &str, escape: char, lookup: super::words::Lookup<'_>) -> Result<String, BuildError> {
+    // protected, so that `expand` leaves them
+    let mut protected = String::new();
+    for c in content.chars() {
+        if matches!(c, '\'' | '"') {
+            protected.push(escape);
+        }
+        protected.push(c);
+    }
+    expand(&protected, escape, lookup).map_err(BuildError::Instruction)
+}
+
+fn random_id() -> Result<String, Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| std::io::Error::other(error.to_string()))
+        .attempt(|| "cannot draw a container's id".to_owned())?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
