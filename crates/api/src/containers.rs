@@ -213,7 +213,8 @@ fn show_host(host: &HostConfig) -> Value {
     if host.console_size.is_none() {
         shown["ConsoleSize"] = json!([0, 0]);
     }
-    let defaults = [("MaskedPaths", model::spec::MASKED_PATHS), ("ReadonlyPaths", model::spec::READONLY_PATHS)];
+    let defaults: [(&str, &[&str]); 2] =
+        [("MaskedPaths", &model::spec::MASKED_PATHS), ("ReadonlyPaths", &model::spec::READONLY_PATHS)];
     for (name, paths) in defaults {
         if shown[name].is_null() && !host.privileged {
             shown[name] = json!(paths);

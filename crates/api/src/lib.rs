@@ -5,6 +5,8 @@
 //! - [`query`]: parameters and filters, as clients write them
 //! - the rest: one file an object of the API
 
+#![recursion_limit = "256"]
+
 mod build;
 mod containers;
 mod error;

@@ -27,8 +27,8 @@ pub async fn serve(
     engine: Arc<engine::Engine>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let app = axum::middleware::from_fn(version::layer);
-    let app = tower::Layer::layer(&app, router(engine));
+    // Around the router, not in it: the version is off the path before the path is looked up.
+    let app = axum::Router::new().fallback_service(router(engine)).layer(axum::middleware::from_fn(version::layer));
     tokio::pin!(stop);
     loop {
         let stream = tokio::select! {

@@ -190,12 +190,13 @@ impl Engine {
     ) -> Result<runtime::ExecOrder> {
         let user = if request.user.is_empty() { record.config.user.clone() } else { request.user.clone() };
         let id = record.id;
-        let (engine, volatile) = (self.clone(), record.host.auto_remove);
+        let engine = self.clone();
+        let rootfs = self.rootfs_of(record);
         let more = if request.user.is_empty() { record.host.group_add.clone().unwrap_or_default() } else { Vec::new() };
         let account = blocking(move || -> Result<_> {
             let read = |path: &str| -> Result<String> {
-                let Some(rootfs) = engine.images.rootfs(&id.to_string(), volatile) else { return Ok(String::new()) };
-                let bytes = engine.images.read_file(&rootfs, path, 4 << 20).map_err(crate::images::image_error)?;
+                let Some(rootfs) = &rootfs else { return Ok(String::new()) };
+                let bytes = engine.images.read_file(rootfs, path, 4 << 20).map_err(crate::images::image_error)?;
                 Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
             };
             model::users::resolve(&user, &read("/etc/passwd")?, &read("/etc/group")?, &more).map_err(Error::invalid)

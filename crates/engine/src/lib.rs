@@ -111,3 +111,12 @@ pub(crate) fn now() -> jiff::Timestamp {
 
 /// Shared by everything that outlives a request.
 pub type Shared = Arc<Engine>;
+
+impl Engine {
+    /// Writes what is still to be written. Containers run on.
+    pub async fn close(&self) {
+        if let Err(e) = self.store.commit(Vec::new()).await {
+            tracing::error!("{e}");
+        }
+    }
+}

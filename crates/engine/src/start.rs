@@ -332,7 +332,7 @@ impl Engine {
         sandbox: Option<&Arc<network::Sandbox>>,
     ) -> Result<runtime::StartOrder> {
         let id = record.id;
-        let rootfs = self.images.rootfs(&id.to_string(), record.host.auto_remove).ok_or_else(|| {
+        let rootfs = self.rootfs_of(record).ok_or_else(|| {
             Error::new(Kind::Internal, format!("the file system of container {} is gone", record.name))
         })?;
         let account = {
@@ -380,6 +380,12 @@ impl Engine {
             join: self.joins(record)?,
             fail_at: None,
         })
+    }
+
+    /// A container's file system.
+    pub(crate) fn rootfs_of(&self, record: &Container) -> Option<model::rootfs::Rootfs> {
+        let given = self.state().entry(record.id).ok().and_then(|e| e.rootfs.clone());
+        given.or_else(|| self.images.rootfs(&record.id.to_string(), record.host.auto_remove))
     }
 
     /// The processes whose namespaces are shared (`--pid container:X`, `--ipc container:X`).

@@ -3,7 +3,7 @@
 //! Its methods look up and decide; they are short, never wait, and touch nothing outside. Whoever acts on a decision
 //! does so after the lock is given back.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::store::Volume;
 use model::container::{Container, Status};
 use model::id::{ContainerId, ExecId, NetworkId, SandboxId};
@@ -28,6 +28,8 @@ pub struct State {
 /// A container with what this daemon has of it.
 pub struct Entry {
     pub record: Container,
+    /// Given by whoever made it: a build's step works on a file system of the build's. Else the image store has it.
+    pub rootfs: Option<model::rootfs::Rootfs>,
     /// The way to its shim, while it runs.
     pub live: Option<runtime::Container>,
     /// Operations on one container happen one after the other, in the order they arrived.
@@ -73,6 +75,7 @@ impl Entry {
         };
         Self {
             record,
+            rootfs: None,
             live: None,
             turn: Arc::default(),
             pulse: watch::Sender::new(pulse),
@@ -232,9 +235,4 @@ impl State {
         }
         changes
     }
-}
-
-/// Sorts a failure to read an argument as the client's.
-pub fn bad_request(error: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Invalid, error)
 }

@@ -24,3 +24,4 @@ pub mod reference;
 pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
+pub mod users;

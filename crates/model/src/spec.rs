@@ -275,7 +275,7 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-const MASKED: [&str; 13] = [
+pub const MASKED_PATHS: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -291,7 +291,7 @@ const MASKED: [&str; 13] = [
     "/sys/devices/system/cpu/cpu0/thermal_throttle",
 ];
 
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 impl CapabilitySet {
     /// Everything that this kernel interface knows.
@@ -350,8 +350,8 @@ impl Description {
         let mut linux = json!({
             "resources": self.resources()?,
             "namespaces": namespaces,
-            "maskedPaths": list(&self.masked_paths, &MASKED),
-            "readonlyPaths": list(&self.readonly_paths, &READONLY),
+            "maskedPaths": list(&self.masked_paths, &MASKED_PATHS),
+            "readonlyPaths": list(&self.readonly_paths, &READONLY_PATHS),
             "devices": self.devices.iter().map(device).collect::<Vec<_>>(),
         });
         if let Some(maps) = &self.id_maps {
