@@ -64,10 +64,14 @@ fn bridge_data(m: &mut Message<'_>) {
     m.u32(STP_STATE, 0).u32(FORWARD_DELAY, 0).u8(MCAST_SNOOPING, 0);
 }
 
-/// The same settings for a bridge that exists, with its hardware address and MTU (in bytes).
-pub fn mend_bridge(batch: &mut Batch, bridge: &NewBridge<'_>) {
+/// The same settings for a bridge that exists, with its MTU (in bytes), and its hardware address if that is another
+/// now: setting one makes the kernel forget all neighbours there, permanent ones too, even if it is the same.
+pub fn mend_bridge(batch: &mut Batch, bridge: &NewBridge<'_>, now: &Link) {
     let mut message = batch.message(NEWLINK, 0, &header(0, 0, 0));
-    message.text(IFNAME, bridge.name).attr(ADDRESS, &bridge.mac).u32(MTU, bridge.mtu).nest(LINKINFO, |m| {
+    if now.mac != Some(bridge.mac) {
+        message.attr(ADDRESS, &bridge.mac);
+    }
+    message.text(IFNAME, bridge.name).u32(MTU, bridge.mtu).nest(LINKINFO, |m| {
         m.text(INFO_KIND, "bridge").nest(INFO_DATA, bridge_data);
     });
 }

@@ -349,7 +349,7 @@ impl Inner {
         let new = NewBridge { name, mac: bridge.mac.0, mtu: bridge.mtu };
         match (&found, ours) {
             (None, _) => link::create_bridge(&mut batch, &new),
-            (Some(_), true) => link::mend_bridge(&mut batch, &new),
+            (Some(link), true) => link::mend_bridge(&mut batch, &new, link),
             (Some(_), false) => {}
         }
         self.with_route(|socket| socket.send(batch)).attempt("create", thing())?;
@@ -682,14 +682,12 @@ impl Inner {
                 (done, false, format!("{} firewall elements out, {} in", out.len(), into.len()))
             }
             Repair::RemoveLink(name) => (self.delete_link(name), true, format!("interface {name}")),
-            Repair::Bridge(bridge, missing) => {
+            Repair::Bridge(bridge) => {
                 let mut done = self.create_bridge(bridge);
-                if *missing {
-                    // its ports are still there, without a master
-                    let members = desired.attachments.values().filter(|a| a.network == bridge.network);
-                    for member in members.filter(|a| observed.links.contains_key(a.outer.as_str())) {
-                        done = done.and(self.mend_port(member));
-                    }
+                // its ports may be without a master, and what changes a bridge makes the host forget its neighbours
+                let members = desired.attachments.values().filter(|a| a.network == bridge.network);
+                for member in members.filter(|a| observed.links.contains_key(a.outer.as_str())) {
+                    done = done.and(self.mend_port(member));
                 }
                 (done, false, format!("bridge {}", bridge.device))
             }

@@ -32,8 +32,8 @@ pub enum Repair {
     Elements(Elements, Elements),
     /// A link with our mark that nobody wants.
     RemoveLink(String),
-    /// A bridge that is missing (true), or differs.
-    Bridge(Box<Bridge>, bool),
+    /// A bridge that is missing, or differs; its ports with it.
+    Bridge(Box<Bridge>),
     /// An endpoint whose interfaces are gone.
     Attach(Box<Attachment>),
     /// A port that left its bridge or behaves otherwise, or lost its entries.
@@ -90,9 +90,9 @@ pub fn plan_repairs(
 
     for bridge in desired.bridges.values() {
         match observed.links.get(bridge.device.as_str()) {
-            None => repairs.push(Repair::Bridge(Box::new(bridge.clone()), true)),
+            None => repairs.push(Repair::Bridge(Box::new(bridge.clone()))),
             Some(link) if bridge_differs(bridge, link, observed, mark_of(link).is_some()) => {
-                repairs.push(Repair::Bridge(Box::new(bridge.clone()), false));
+                repairs.push(Repair::Bridge(Box::new(bridge.clone())));
             }
             Some(_) => {}
         }
