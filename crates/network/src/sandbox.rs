@@ -95,6 +95,6 @@ impl AsFd for Sandbox {
     }
 }
 
-pub(crate) fn refusal(error: io::Error) -> Refusal {
+fn refusal(error: io::Error) -> Refusal {
     Refusal::of(kernel::netlink::Errno::from_io_error(&error).unwrap_or(kernel::netlink::Errno::IO))
 }

@@ -5,7 +5,7 @@ mod world;
 use kernel::netns;
 use model::desired::{Attachment, Bridge, Desired, Publication};
 use model::net::Protocol::{Tcp, Udp};
-use network::{Error, Network, PortError, PortRequest, Role, Target};
+use network::{Error, Features, Loss, Network, PortError, PortRequest, Role, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
@@ -21,7 +21,11 @@ struct Running {
 }
 
 fn running() -> Option<Running> {
-    let world = world()?;
+    running_in(world())
+}
+
+fn running_in(world: Option<World>) -> Option<Running> {
+    let world = world?;
     let bridge = world.bridge(1);
     let (a, b) = (world.member(&bridge, 2), world.member(&bridge, 3));
     let mut desired = Desired::default();
@@ -137,6 +141,49 @@ fn lc_05_a_restart_keeps_the_firewall_and_a_foreign_flush_does_not_touch_it() {
     }
     running.reconcile(&successor);
     assert!(running.works());
+}
+
+#[test]
+fn lc_05_where_tables_cannot_be_owned_a_foreign_flush_is_heard_and_mended() {
+    let Some(mut running) = running_in(world_limited(|features| Features { owned_tables: false, ..features })) else {
+        return;
+    };
+    let mut watch = running.world.network.watch().unwrap();
+    assert_eq!(watch.read().unwrap(), []);
+    running.world.look(&["nft", "flush", "ruleset"]);
+    assert_eq!(watch.read().unwrap(), [Loss::Rules]);
+    running.reconcile(&running.world.network);
+    assert!(running.works());
+    watch.read().unwrap();
+    running.world.look(&["ip", "link", "del", running.bridge.device.as_str()]);
+    assert_eq!(watch.read().unwrap(), [Loss::Link(running.bridge.device.to_string())]);
+    running.reconcile(&running.world.network);
+    assert!(running.works());
+
+    // a kernel that learns to own tables takes these over
+    let desired = std::mem::take(&mut running.desired);
+    drop(watch);
+    let newer = open(&running.world.host, None, Some(running.world.network.owner().unwrap()));
+    running.desired = desired;
+    let report = running.reconcile(&newer);
+    assert!(report.mended.is_empty() && report.removed.is_empty(), "{report:?}");
+    if newer.features().owned_tables {
+        running.world.look(&["nft", "flush", "ruleset"]);
+    }
+    assert!(running.works());
+}
+
+#[test]
+fn v6_05_without_forwarding_by_interface_all_forward_and_uplinks_go_on_hearing_routers() {
+    let Some(world) = world_limited(|features| Features { force_forwarding: false, ..features }) else { return };
+    world.set("net.ipv6.conf.all.forwarding", "0");
+    world.set("net.ipv6.conf.up0.accept_ra", "1");
+    let a = world.member(&world.bridge(1), 2);
+    assert_eq!(world.get("net.ipv6.conf.all.forwarding"), "1");
+    assert_eq!(world.get("net.ipv6.conf.up0.accept_ra"), "2");
+    serve(&a, Tcp, a.v6(), 80);
+    world.publish(Tcp, ANY6, a.v6());
+    assert!(ask(&world.outside, Tcp, HOST6, 8080).is_ok());
 }
 
 #[test]

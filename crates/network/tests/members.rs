@@ -5,7 +5,7 @@ mod world;
 use kernel::packet::{FrameSocket, announcement};
 use kernel::{link, netns};
 use model::net::Protocol::{Tcp, Udp};
-use network::Network;
+use network::{Features, Network};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use world::*;
@@ -80,6 +80,19 @@ fn sec_12_frames_with_another_hardware_address_go_nowhere() {
 }
 
 #[test]
+fn sec_12_without_locked_ports_the_firewall_checks_hardware_addresses() {
+    let Some(world) = world_limited(|features| Features { locked_ports: false, ..features }) else { return };
+    let bridge = world.bridge(1);
+    let (peer, liar) = (world.member(&bridge, 3), world.member(&bridge, 4));
+    for ip in peer.both() {
+        serve(&peer, Tcp, ip, 80);
+        assert!(ask(&liar, Tcp, ip, 80).is_ok());
+    }
+    look(liar.as_fd(), &["ip", "link", "set", "eth0", "address", "02:42:01:00:00:99"]);
+    assert!(ask(&liar, Tcp, peer.v4(), 80).is_err(), "a changed hardware address is cut off");
+}
+
+#[test]
 fn sec_12_where_sources_are_checked_no_packet_has_anothers() {
     let Some(world) = world() else { return };
     for strict in [false, true] {
@@ -140,6 +153,7 @@ fn br_05_neighbours_hear_that_an_address_has_a_new_owner() {
     }
     world.network.detach(&b.sandbox, &b.attachments[0]).unwrap();
     let c = world.member_with(&bridge, 9, |c| c.addresses = b.attachments[0].addresses.clone());
+    world.network.settle();
     for ip in b.both() {
         serve(&c, Tcp, ip, 80);
         assert!(ask(&a, Tcp, ip, 80).is_ok(), "{ip}");

@@ -152,8 +152,10 @@ fn pt_15_a_udp_flow_that_began_before_its_port_was_published_follows_it() {
         let socket = flow(host);
         assert!(talk(&socket).is_err(), "nobody is there yet");
         let published = world.publish(Udp, any, a.both()[n]);
+        world.network.settle();
         assert!(talk(&socket).is_ok(), "{host}: the same flow reaches the container now");
         world.network.unpublish(&published).unwrap();
+        world.network.settle();
         assert!(talk(&socket).and_then(|_| talk(&socket)).is_err(), "{host}: and no longer");
     }
 }
