@@ -223,7 +223,8 @@ impl Network {
         self.0.detach(sandbox, attachment)
     }
 
-    /// Forgets endpoints whose sandbox is being dropped: their interfaces go with it, by themselves.
+    /// Forgets the endpoints of a sandbox that is being dropped, all at once: their interfaces go with it, by
+    /// themselves.
     pub fn release(&self, attachments: &[Attachment]) -> Result<(), Error> {
         self.0.release(attachments)
     }
@@ -277,6 +278,11 @@ impl Network {
         let observed = self.observe()?;
         let repairs = reconcile::plan_repairs(desired, &observed, &self.0.features, self.0.root.as_str(), self.0.proxy);
         let mut report = Report::default();
+        for attachment in desired.attachments.values() {
+            if let Some(sandbox) = sandbox(&attachment.sandbox) {
+                sandbox.remember(std::slice::from_ref(attachment));
+            }
+        }
         for repair in &repairs {
             self.0.mend(repair, desired, &observed, &sandbox, &mut report);
         }
@@ -486,7 +492,13 @@ impl Inner {
     fn attach(&self, sandbox: &Sandbox, attachments: &[Attachment]) -> Result<(), Error> {
         let mut undo = Undo::default();
         let mut pair = Pair::default();
-        for step in plan::plan_attach(attachments, &self.features) {
+        let others: Vec<Vec<IpNet>> = sandbox
+            .endpoints()
+            .iter()
+            .filter(|(id, _)| attachments.iter().all(|a| a.endpoint != **id))
+            .map(|(_, addresses)| addresses.clone())
+            .collect();
+        for step in plan::plan_attach(attachments, &others, &self.features) {
             self.checkpoint("before a step of attaching")?;
             match step {
                 Step::Elements(elements) => {
@@ -509,6 +521,7 @@ impl Inner {
         }
         self.checkpoint("after the last step of attaching")?;
         undo.commit();
+        sandbox.remember(attachments);
         Ok(())
     }
 
@@ -615,11 +628,13 @@ impl Inner {
             .attempt("set up", format!("interface {inner} of {}", sandbox.thing()))
     }
 
-    /// Asking for the link makes the port forward now (its carrier came up just before). Where neighbours may remember
+    /// Asking for links makes the kernel act on their carriers now: the port forwards, and then a bridge with its first
+    /// port sends; else packets are lost until it comes to it (before 6.8 they may be). Where neighbours may remember
     /// another owner of an address, they hear of this one; not otherwise, since the frame goes to every port.
     fn announce(&self, attachment: &Attachment, pair: &Pair) -> Result<(), Error> {
         let mut batch = Batch::default();
         link::ask(&mut batch, attachment.outer.as_str());
+        link::ask(&mut batch, attachment.bridge.as_str());
         self.with_route(|socket| socket.exchange(batch, |_| {}))
             .attempt("find", format!("interface {}", attachment.outer))?;
         let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -635,6 +650,14 @@ impl Inner {
         let mut failures = Vec::new();
         failures.extend(self.delete_link(attachment.outer.as_str()).err());
         failures.extend(self.release(std::slice::from_ref(attachment)).err());
+        let shared = {
+            let mut endpoints = sandbox.endpoints();
+            let before = ruleset::shared_elements(endpoints.values().map(Vec::as_slice));
+            endpoints.remove(&attachment.endpoint);
+            let after = ruleset::shared_elements(endpoints.values().map(Vec::as_slice));
+            before.difference(&after).cloned().collect()
+        };
+        failures.extend(self.remove_elements(&shared, sandbox.thing()).err());
         all("detach", format!("{} from {}", attachment.inner, sandbox.thing()), failures)
     }
 
@@ -727,10 +750,11 @@ impl Inner {
         link::set_port(&mut batch, outer, &alias, self.ipv6(attachment), plan::plan_port(attachment, &self.features));
         link::set_up(&mut batch, outer);
         link::ask(&mut batch, outer);
-        let mut port = None;
-        self.with_route(|socket| socket.exchange(batch, |answer| port = link::parse(answer)))
+        link::ask(&mut batch, bridge);
+        let mut found = Vec::new();
+        self.with_route(|socket| socket.exchange(batch, |answer| found.extend(link::parse(answer))))
             .attempt("mend", format!("port {outer} of bridge {bridge}"))?;
-        let outer = port.map_or(0, |link| link.index);
+        let outer = found.iter().find(|link| link.name == outer).map_or(0, |link| link.index);
         self.introduce(attachment, &Pair { bridge: master.index, outer, ..Pair::default() })
     }
 
