@@ -29,6 +29,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use undo::Undo;
 
 /// What a [`Network`] is opened with.
@@ -435,7 +436,8 @@ impl Inner {
             for address in &wanted {
                 address::add(&mut batch, address);
             }
-            socket.send(batch)
+            socket.send(batch)?;
+            wanted.iter().filter(|a| !is_link_local(a.ip)).try_for_each(|a| wait_until_local(socket, a.ip))
         })
         .attempt("give addresses to", format!("bridge {name}"))
     }
@@ -610,6 +612,7 @@ impl Inner {
             link::set_quiet(&mut batch, inner, None, true, &[]);
         }
         link::set_up(&mut batch, inner);
+        link::ask(&mut batch, inner); // IPv6 is ready when the kernel has seen the carrier
         let mut give = |ip: IpAddr, prefix: u8| address::add(&mut batch, &Address { link: pair.inner, ip, prefix });
         for net in &attachment.addresses {
             give(net.addr(), net.prefix_len());
@@ -624,7 +627,10 @@ impl Inner {
             route::set_default(&mut batch, *gateway, Some(pair.inner));
         }
         sandbox
-            .with_route(|socket| socket.send(batch))
+            .with_route(|socket| {
+                socket.send(batch)?;
+                attachment.addresses.iter().try_for_each(|net| wait_until_local(socket, net.addr()))
+            })
             .attempt("set up", format!("interface {inner} of {}", sandbox.thing()))
     }
 
@@ -778,6 +784,22 @@ fn set_inside(sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
         Ok(()) => Ok(()),
         Err((key, source)) => Err(source).attempt("set", format!("{key} in {}", sandbox.thing())),
     }
+}
+
+/// An IPv6 address receives once a worker of the kernel's has been there: tens of microseconds, on a busy machine
+/// milliseconds; a packet that came before would be lost, and the next one would come a second later. It goes on without
+/// after the longest that a start may take for it.
+fn wait_until_local(socket: &mut Socket, ip: IpAddr) -> Result<(), Refusal> {
+    const LONGEST: Duration = Duration::from_millis(20);
+    let start = Instant::now();
+    while ip.is_ipv6() && !route::is_local(socket, ip)? {
+        if start.elapsed() > LONGEST {
+            tracing::debug!(%ip, "an address does not receive yet");
+            break;
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 fn forward_ipv4() -> io::Result<()> {

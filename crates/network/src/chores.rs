@@ -1,18 +1,25 @@
-//! What follows an act and need not be waited for: forgetting stale flows (the kernel looks through all of its table,
-//! 9 ms), and announcing addresses (a frame to every port of a bridge).
+//! What follows an act and need not be waited for: forgetting stale flows, and announcing addresses (a frame to every
+//! port of a bridge).
+//!
+//! To find flows the kernel looks through all of its table, 9 ms in which whatever waits for RCU on any CPU stands
+//! still, also the making of interfaces. So the flows of many publications are looked for together.
 //!
 //! One thread with sockets of its own, in the namespace that opened them; it ends with the [`crate::Network`].
 
 use crate::error::{Attempt, Error};
 use kernel::netlink::{Protocol, Refusal, Socket};
 use kernel::packet::{FrameSocket, announcement};
-use kernel::{address, conntrack};
+use kernel::{address, conntrack, sysctl};
 use model::desired::Publication;
 use model::net::{MacAddr, Protocol as Transport};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long flows wait for others to be forgotten with.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(crate) struct Chores {
@@ -88,31 +95,46 @@ impl Drop for Chores {
 
 impl Worker {
     fn run(mut self, chores: &Receiver<Chore>) {
-        while let Ok(first) = chores.recv() {
-            // flows of many publications are looked for in one go
-            let mut publications = Vec::new();
-            let mut tell = Vec::new();
-            for chore in std::iter::once(first).chain(chores.try_iter()) {
-                match chore {
-                    Chore::Forget(more) => publications.extend(more),
-                    Chore::Announce(bridge, ip, mac) => {
-                        if let Err(error) = self.frames.send(bridge, &announcement(ip, mac.0)) {
-                            tracing::debug!(%ip, %error, "could not announce an address");
-                        }
+        let mut publications = Vec::new();
+        let mut since: Option<Instant> = None;
+        loop {
+            let next = match since {
+                None => chores.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => chores.recv_timeout(TOGETHER.saturating_sub(since.elapsed())),
+            };
+            let mut asked = None;
+            match next {
+                Ok(Chore::Announce(bridge, ip, mac)) => {
+                    if let Err(error) = self.frames.send(bridge, &announcement(ip, mac.0)) {
+                        tracing::debug!(%ip, %error, "could not announce an address");
                     }
-                    Chore::Tell(who) => tell.push(who),
+                    continue;
                 }
+                Ok(Chore::Forget(more)) => {
+                    publications.extend(more);
+                    since = since.or_else(|| Some(Instant::now()));
+                    continue;
+                }
+                Ok(Chore::Tell(who)) => asked = Some(who),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if publications.is_empty() => return,
+                Err(RecvTimeoutError::Disconnected) => {}
             }
             if let Err(error) = self.forget(&publications) {
                 tracing::warn!(%error, "could not forget UDP flows: those that exist may go where they went");
             }
-            for who in tell {
-                let _ = who.send(()); // who asked has gone
+            publications.clear();
+            since = None;
+            if let Some(who) = asked {
+                let _ = who.send(()); // an error means that who asked has gone
             }
         }
     }
 
     fn forget(&mut self, publications: &[Publication]) -> Result<(), Refusal> {
+        if publications.is_empty() || sysctl::read("net.netfilter.nf_conntrack_count").is_ok_and(|count| count == "0") {
+            return Ok(());
+        }
         let here: Vec<IpAddr> = if publications.iter().any(|p| p.host.is_unspecified()) {
             address::list(&mut self.route)?.into_iter().map(|address| address.ip).collect()
         } else {
