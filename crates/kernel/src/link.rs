@@ -64,10 +64,14 @@ fn bridge_data(m: &mut Message<'_>) {
     m.u32(STP_STATE, 0).u32(FORWARD_DELAY, 0).u8(MCAST_SNOOPING, 0);
 }
 
-/// The same settings for a bridge that exists, with its hardware address and MTU (in bytes).
-pub fn mend_bridge(batch: &mut Batch, bridge: &NewBridge<'_>) {
+/// The same settings for a bridge that exists, with its MTU (in bytes), and its hardware address if that is another
+/// now: setting one makes the kernel forget all neighbours there, permanent ones too, even if it is the same.
+pub fn mend_bridge(batch: &mut Batch, bridge: &NewBridge<'_>, now: &Link) {
     let mut message = batch.message(NEWLINK, 0, &header(0, 0, 0));
-    message.text(IFNAME, bridge.name).attr(ADDRESS, &bridge.mac).u32(MTU, bridge.mtu).nest(LINKINFO, |m| {
+    if now.mac != Some(bridge.mac) {
+        message.attr(ADDRESS, &bridge.mac);
+    }
+    message.text(IFNAME, bridge.name).u32(MTU, bridge.mtu).nest(LINKINFO, |m| {
         m.text(INFO_KIND, "bridge").nest(INFO_DATA, bridge_data);
     });
 }
@@ -206,10 +210,12 @@ pub fn delete(batch: &mut Batch, name: &str) {
     batch.message(DELLINK, 0, &header(0, 0, 0)).text(IFNAME, name);
 }
 
-/// Asks for one device; the answer goes to [`parse`]. It also makes the kernel act on a carrier that came up just now
+/// Asks for one device, without its counters; the answer goes to [`parse`]. It also makes the kernel act on a carrier that came up just now
 /// (6.8 and later), instead of some time soon.
 pub fn ask(batch: &mut Batch, name: &str) {
-    batch.message(GETLINK, 0, &header(0, 0, 0)).text(IFNAME, name);
+    const EXT_MASK: u16 = 29;
+    const SKIP_STATS: u32 = 1 << 3;
+    batch.message(GETLINK, 0, &header(0, 0, 0)).text(IFNAME, name).u32(EXT_MASK, SKIP_STATS);
 }
 
 /// A network device, as it is.
@@ -312,6 +318,14 @@ fn stats(value: &[u8]) -> Stats {
         rx_dropped: at(6),
         tx_dropped: at(7),
     }
+}
+
+/// The multicast group that hears of devices that come, change and go (RTNLGRP_LINK).
+pub const GROUP: u32 = 1;
+
+/// The device that a message to [`GROUP`] says is gone.
+pub fn gone(heard: Answer<'_>) -> Option<Link> {
+    (heard.kind == DELLINK).then(|| parse(Answer { kind: NEWLINK, ..heard })).flatten()
 }
 
 /// All devices of the socket's namespace.

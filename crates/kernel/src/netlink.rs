@@ -282,6 +282,23 @@ impl Socket {
         Ok(address.nl_pid)
     }
 
+    /// Hears what is said to a group, from now on. A socket that does so serves nothing else.
+    pub fn join(&self, group: u32) -> io::Result<()> {
+        self.set(libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group as i32)
+    }
+
+    /// What was said to the groups that were joined, as far as it is here; never waits.
+    ///
+    /// # Errors
+    /// `ENOBUFS` if some was lost.
+    pub fn hear(&mut self, mut each: impl FnMut(Answer<'_>)) -> Result<(), Errno> {
+        let mut buffer = vec![0; CHUNK];
+        while let Some(length) = receive(self.fd.as_fd(), &mut buffer, libc::MSG_DONTWAIT)? {
+            Messages(&buffer[..length]).for_each(|m| each(Answer { kind: m.kind, body: m.body }));
+        }
+        Ok(())
+    }
+
     /// A second descriptor of the same socket, for another process.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         self.fd.try_clone()

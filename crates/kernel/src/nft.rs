@@ -556,6 +556,18 @@ fn attributes(answer: Answer<'_>, what: u8) -> Option<Attributes<'_>> {
     (answer.kind == kind(what)).then(|| Attributes(answer.body.get(4..).unwrap_or_default()))
 }
 
+/// The multicast group that hears of changes (NFNLGRP_NFTABLES).
+pub const GROUP: u32 = 7;
+
+/// The table that a message to [`GROUP`] says has lost a chain, a rule, a set, or itself.
+pub fn bereft(heard: Answer<'_>) -> Option<String> {
+    const DELCHAIN: u8 = 5;
+    const DELRULE: u8 = 8;
+    const DELSET: u8 = 11;
+    let lost = [DELTABLE, DELCHAIN, DELRULE, DELSET].into_iter().any(|what| heard.kind == kind(what));
+    lost.then(|| Attributes(heard.body.get(4..)?).find(1).map(attribute::text)).flatten()
+}
+
 /// All tables of a family.
 pub fn tables(socket: &mut Socket, family: Family) -> Result<Vec<FoundTable>, Refusal> {
     let (mut batch, fixed, kind) = request(GETTABLE, family);

@@ -51,6 +51,18 @@ pub fn remove_default(batch: &mut Batch, ipv6: bool) {
     batch.message(DELROUTE, 0, &header(family as u8, 0));
 }
 
+/// Whether packets to an address are this namespace's own. A new IPv6 address is only once the kernel's worker has been
+/// there, some time after it was added, even if nobody is asked whether it is taken.
+pub fn is_local(socket: &mut Socket, ip: IpAddr) -> Result<bool, Refusal> {
+    const LOCAL: u8 = 2;
+    let bytes = octets(ip);
+    let mut request = Batch::default();
+    request.message(GETROUTE, 0, &header(family(ip), 8 * bytes.len() as u8)).attr(DST, &bytes);
+    let mut local = false;
+    socket.exchange(request, |answer| local |= answer.kind == NEWROUTE && answer.body.get(7) == Some(&LOCAL))?;
+    Ok(local)
+}
+
 /// All unicast routes of the main table of the socket's namespace.
 pub fn list(socket: &mut Socket) -> Result<Vec<Route>, Refusal> {
     let mut found = Vec::new();

@@ -2,6 +2,7 @@
 //!
 //! Every act brings its undo. Tear-down is different: it goes on past failures, and takes 'already gone' for success.
 
+use crate::chores::Chores;
 use crate::error::{Attempt, Error, all, unless_gone};
 use crate::features::Features;
 use crate::observe::{self, Observed};
@@ -11,24 +12,24 @@ use crate::reserve::{self, Means, PortError, PortRequest, Reservation};
 use crate::resolver::{self, ResolverSockets};
 use crate::ruleset::{self, Elements};
 use crate::sandbox::{InterfaceStats, Sandbox};
-use crate::tables::{self, Tables};
+use crate::tables::Tables;
+use crate::watch::Watch;
 use ipnet::IpNet;
 use kernel::address::{self, Address};
-use kernel::conntrack;
 use kernel::link::{self, Link, NewBridge, NewVeth};
 use kernel::neighbour::{self, Neighbour};
 use kernel::netlink::{Batch, Errno, Protocol, Refusal, Socket};
-use kernel::packet::{FrameSocket, announcement};
 use kernel::route::{self, Route};
 use kernel::{netns, sysctl};
 use model::desired::{Attachment, Bridge, Desired, Publication};
 use model::id::{RootId, SandboxId};
-use model::net::Protocol as Transport;
-use std::collections::BTreeSet;
+use model::net::MacAddr;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use undo::Undo;
 
 /// What a [`Network`] is opened with.
@@ -56,9 +57,10 @@ struct Inner {
     home_identity: (u64, u64),
     /// The kernel takes one change of links at a time anyway.
     route: Mutex<Socket>,
-    tracking: Mutex<Socket>,
-    frames: FrameSocket,
     tables: Tables,
+    chores: Chores,
+    /// Who had an address of a bridge last (by the bridge's index), where its neighbours may remember it.
+    departed: Mutex<HashMap<(u32, IpAddr), MacAddr>>,
     /// The device that carries nothing: UDP sockets that only hold a port are bound to it.
     nothing: String,
     #[cfg(test)]
@@ -89,12 +91,18 @@ impl Network {
     /// # Errors
     /// [`Error::TablesHeld`] if another process owns our tables; otherwise what the kernel refused.
     pub fn open(settings: Settings) -> Result<Self, Error> {
+        Self::open_as(settings, |features| features)
+    }
+
+    /// [`Network::open`] as if the kernel could do only what `limit` leaves of what it can: the fallbacks are tried
+    /// this way on a kernel that needs none.
+    pub fn open_as(settings: Settings, limit: impl FnOnce(Features) -> Features) -> Result<Self, Error> {
         let Settings { root, owner, proxy_port } = settings;
         let home = netns::current().attempt("open", "the network namespace")?;
         let home_identity = netns::identity(home.as_fd()).attempt("identify", "the network namespace")?;
         let mut route = Socket::open(Protocol::Route).attempt("open", "a socket for links")?;
         let mut owner = Tables::open_socket(owner)?;
-        let features = Features::probe(&mut owner, root.as_str());
+        let features = limit(Features::probe(&mut owner, root.as_str()));
         let tables = Tables::new(root.as_str(), owner, features.variant(), features.owned_tables)?;
         tables.claim()?;
         let base = ruleset::base_elements(proxy_port);
@@ -122,9 +130,9 @@ impl Network {
             home,
             home_identity,
             route: Mutex::new(route),
-            tracking: Mutex::new(tables::open_tracking()?),
-            frames: FrameSocket::open().attempt("open", "a socket for frames")?,
             tables,
+            chores: Chores::open()?,
+            departed: Mutex::default(),
             nothing,
             #[cfg(test)]
             faults: faults::Faults::default(),
@@ -216,7 +224,8 @@ impl Network {
         self.0.detach(sandbox, attachment)
     }
 
-    /// Forgets endpoints whose sandbox is being dropped: their interfaces go with it, by themselves.
+    /// Forgets the endpoints of a sandbox that is being dropped, all at once: their interfaces go with it, by
+    /// themselves.
     pub fn release(&self, attachments: &[Attachment]) -> Result<(), Error> {
         self.0.release(attachments)
     }
@@ -232,19 +241,26 @@ impl Network {
         self.0.at_home(|| reserve::reserve(requests, &means))?
     }
 
-    /// Leads host ports to containers: all, or none.
+    /// Leads host ports to containers: all, or none. UDP flows that began before follow within milliseconds (PT-15).
     pub fn publish(&self, publications: &BTreeSet<Publication>) -> Result<(), Error> {
         let elements = self.0.publication_elements(publications);
         self.0.tables.change(&Elements::new(), &elements).attempt("publish", show(publications))?;
-        self.0.forget_flows(publications)
+        self.0.chores.forget_flows(publications);
+        Ok(())
     }
 
     /// Leads them nowhere. Those that are not published are no error.
     pub fn unpublish(&self, publications: &BTreeSet<Publication>) -> Result<(), Error> {
         let elements = self.0.publication_elements(publications);
         let removed = self.0.tables.remove(&elements).attempt("unpublish", show(publications));
-        let forgotten = self.0.forget_flows(publications);
-        all("unpublish", show(publications), [removed, forgotten].into_iter().filter_map(Result::err).collect())
+        self.0.chores.forget_flows(publications);
+        removed
+    }
+
+    /// Waits until the chores that follow earlier acts are done: flows forgotten, addresses announced. Nobody needs to
+    /// but tests.
+    pub fn settle(&self) {
+        self.0.chores.settle();
     }
 
     /// Reads what is.
@@ -263,10 +279,20 @@ impl Network {
         let observed = self.observe()?;
         let repairs = reconcile::plan_repairs(desired, &observed, &self.0.features, self.0.root.as_str(), self.0.proxy);
         let mut report = Report::default();
+        for attachment in desired.attachments.values() {
+            if let Some(sandbox) = sandbox(&attachment.sandbox) {
+                sandbox.remember(std::slice::from_ref(attachment));
+            }
+        }
         for repair in &repairs {
             self.0.mend(repair, desired, &observed, &sandbox, &mut report);
         }
         Ok(report)
+    }
+
+    /// Hears of what others take away from us, from now on.
+    pub fn watch(&self) -> Result<Watch, Error> {
+        self.0.at_home(|| Watch::open(&self.0.root)).attempt("enter", "the host's network namespace")?
     }
 
     /// Counters of a sandbox's interfaces, loopback left out (OB-02).
@@ -349,7 +375,7 @@ impl Inner {
         let new = NewBridge { name, mac: bridge.mac.0, mtu: bridge.mtu };
         match (&found, ours) {
             (None, _) => link::create_bridge(&mut batch, &new),
-            (Some(_), true) => link::mend_bridge(&mut batch, &new),
+            (Some(link), true) => link::mend_bridge(&mut batch, &new, link),
             (Some(_), false) => {}
         }
         self.with_route(|socket| socket.send(batch)).attempt("create", thing())?;
@@ -410,7 +436,8 @@ impl Inner {
             for address in &wanted {
                 address::add(&mut batch, address);
             }
-            socket.send(batch)
+            socket.send(batch)?;
+            wanted.iter().filter(|a| !is_link_local(a.ip)).try_for_each(|a| wait_until_local(socket, a.ip))
         })
         .attempt("give addresses to", format!("bridge {name}"))
     }
@@ -422,7 +449,10 @@ impl Inner {
         failures.extend(self.remove_elements(&ruleset::bridge_elements(bridge), thing()).err());
         let alias = mark(self.root.as_str(), &bridge.network.to_string());
         match self.find(name) {
-            Ok(Some(link)) if link.alias.as_deref() == Some(&alias) => failures.extend(self.delete_link(name).err()),
+            Ok(Some(link)) if link.alias.as_deref() == Some(&alias) => {
+                self.departed.lock().unwrap_or_else(PoisonError::into_inner).retain(|(on, _), _| *on != link.index);
+                failures.extend(self.delete_link(name).err());
+            }
             Ok(_) => {}
             Err(error) => failures.push(error),
         }
@@ -464,7 +494,13 @@ impl Inner {
     fn attach(&self, sandbox: &Sandbox, attachments: &[Attachment]) -> Result<(), Error> {
         let mut undo = Undo::default();
         let mut pair = Pair::default();
-        for step in plan::plan_attach(attachments, &self.features) {
+        let others: Vec<Vec<IpNet>> = sandbox
+            .endpoints()
+            .iter()
+            .filter(|(id, _)| attachments.iter().all(|a| a.endpoint != **id))
+            .map(|(_, addresses)| addresses.clone())
+            .collect();
+        for step in plan::plan_attach(attachments, &others, &self.features) {
             self.checkpoint("before a step of attaching")?;
             match step {
                 Step::Elements(elements) => {
@@ -487,6 +523,7 @@ impl Inner {
         }
         self.checkpoint("after the last step of attaching")?;
         undo.commit();
+        sandbox.remember(attachments);
         Ok(())
     }
 
@@ -575,6 +612,7 @@ impl Inner {
             link::set_quiet(&mut batch, inner, None, true, &[]);
         }
         link::set_up(&mut batch, inner);
+        link::ask(&mut batch, inner); // IPv6 is ready when the kernel has seen the carrier
         let mut give = |ip: IpAddr, prefix: u8| address::add(&mut batch, &Address { link: pair.inner, ip, prefix });
         for net in &attachment.addresses {
             give(net.addr(), net.prefix_len());
@@ -589,21 +627,26 @@ impl Inner {
             route::set_default(&mut batch, *gateway, Some(pair.inner));
         }
         sandbox
-            .with_route(|socket| socket.send(batch))
+            .with_route(|socket| {
+                socket.send(batch)?;
+                attachment.addresses.iter().try_for_each(|net| wait_until_local(socket, net.addr()))
+            })
             .attempt("set up", format!("interface {inner} of {}", sandbox.thing()))
     }
 
-    /// Asking for the link makes the port forward now (its carrier came up just before); whoever knew another owner
-    /// of the addresses hears of this one.
+    /// Asking for links makes the kernel act on their carriers now: the port forwards, and then a bridge with its first
+    /// port sends; else packets are lost until it comes to it (before 6.8 they may be). Where neighbours may remember
+    /// another owner of an address, they hear of this one; not otherwise, since the frame goes to every port.
     fn announce(&self, attachment: &Attachment, pair: &Pair) -> Result<(), Error> {
         let mut batch = Batch::default();
         link::ask(&mut batch, attachment.outer.as_str());
+        link::ask(&mut batch, attachment.bridge.as_str());
         self.with_route(|socket| socket.exchange(batch, |_| {}))
             .attempt("find", format!("interface {}", attachment.outer))?;
+        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
         for net in &attachment.addresses {
-            let frame = announcement(net.addr(), attachment.mac.0);
-            if let Err(error) = self.frames.send(pair.bridge, &frame) {
-                tracing::debug!(address = %net.addr(), %error, "could not announce an address");
+            if departed.remove(&(pair.bridge, net.addr())).is_some_and(|mac| mac != attachment.mac) {
+                self.chores.announce(pair.bridge, net.addr(), attachment.mac);
             }
         }
         Ok(())
@@ -613,6 +656,14 @@ impl Inner {
         let mut failures = Vec::new();
         failures.extend(self.delete_link(attachment.outer.as_str()).err());
         failures.extend(self.release(std::slice::from_ref(attachment)).err());
+        let shared = {
+            let mut endpoints = sandbox.endpoints();
+            let before = ruleset::shared_elements(endpoints.values().map(Vec::as_slice));
+            endpoints.remove(&attachment.endpoint);
+            let after = ruleset::shared_elements(endpoints.values().map(Vec::as_slice));
+            before.difference(&after).cloned().collect()
+        };
+        failures.extend(self.remove_elements(&shared, sandbox.thing()).err());
         all("detach", format!("{} from {}", attachment.inner, sandbox.thing()), failures)
     }
 
@@ -625,6 +676,9 @@ impl Inner {
             match self.find(attachment.bridge.as_str()) {
                 Ok(Some(bridge)) => {
                     failures.extend(self.forget_neighbours(bridge.index, &attachment.addresses).err());
+                    let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+                    departed
+                        .extend(attachment.addresses.iter().map(|net| ((bridge.index, net.addr()), attachment.mac)));
                 }
                 Ok(None) => {}
                 Err(error) => failures.push(error),
@@ -637,32 +691,6 @@ impl Inner {
 
     fn publication_elements(&self, publications: &BTreeSet<Publication>) -> Elements {
         publications.iter().flat_map(|p| ruleset::publication_elements(p, self.proxy)).collect()
-    }
-
-    /// UDP flows to these ports began when they led elsewhere, or nowhere, and would go on so (PT-15).
-    fn forget_flows(&self, publications: &BTreeSet<Publication>) -> Result<(), Error> {
-        let udp: Vec<&Publication> = publications.iter().filter(|p| p.protocol == Transport::Udp).collect();
-        if udp.is_empty() {
-            return Ok(());
-        }
-        let addresses = if udp.iter().any(|p| p.host.is_unspecified()) {
-            self.with_route(address::list).attempt("list", "addresses")?
-        } else {
-            Vec::new()
-        };
-        let is_here = |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|a| a.ip == ip);
-        let mut tracking = self.tracking.lock().unwrap_or_else(PoisonError::into_inner);
-        for publication in udp {
-            let ports = publication.host_port..=publication.host_port.saturating_add(publication.count.max(1) - 1);
-            let one = (publication.count <= 1).then_some(publication.host_port);
-            let number = publication.protocol.number();
-            conntrack::forget(&mut tracking, publication.host.is_ipv6(), number, one, |to| {
-                let hit = if publication.host.is_unspecified() { is_here(to.ip) } else { to.ip == publication.host };
-                hit && ports.contains(&to.port)
-            })
-            .attempt("forget the flows to", format!("{}:{}/udp", publication.host, publication.host_port))?;
-        }
-        Ok(())
     }
 
     // repair
@@ -682,14 +710,12 @@ impl Inner {
                 (done, false, format!("{} firewall elements out, {} in", out.len(), into.len()))
             }
             Repair::RemoveLink(name) => (self.delete_link(name), true, format!("interface {name}")),
-            Repair::Bridge(bridge, missing) => {
+            Repair::Bridge(bridge) => {
                 let mut done = self.create_bridge(bridge);
-                if *missing {
-                    // its ports are still there, without a master
-                    let members = desired.attachments.values().filter(|a| a.network == bridge.network);
-                    for member in members.filter(|a| observed.links.contains_key(a.outer.as_str())) {
-                        done = done.and(self.mend_port(member));
-                    }
+                // its ports may be without a master, and what changes a bridge makes the host forget its neighbours
+                let members = desired.attachments.values().filter(|a| a.network == bridge.network);
+                for member in members.filter(|a| observed.links.contains_key(a.outer.as_str())) {
+                    done = done.and(self.mend_port(member));
                 }
                 (done, false, format!("bridge {}", bridge.device))
             }
@@ -730,10 +756,11 @@ impl Inner {
         link::set_port(&mut batch, outer, &alias, self.ipv6(attachment), plan::plan_port(attachment, &self.features));
         link::set_up(&mut batch, outer);
         link::ask(&mut batch, outer);
-        let mut port = None;
-        self.with_route(|socket| socket.exchange(batch, |answer| port = link::parse(answer)))
+        link::ask(&mut batch, bridge);
+        let mut found = Vec::new();
+        self.with_route(|socket| socket.exchange(batch, |answer| found.extend(link::parse(answer))))
             .attempt("mend", format!("port {outer} of bridge {bridge}"))?;
-        let outer = port.map_or(0, |link| link.index);
+        let outer = found.iter().find(|link| link.name == outer).map_or(0, |link| link.index);
         self.introduce(attachment, &Pair { bridge: master.index, outer, ..Pair::default() })
     }
 
@@ -757,6 +784,22 @@ fn set_inside(sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
         Ok(()) => Ok(()),
         Err((key, source)) => Err(source).attempt("set", format!("{key} in {}", sandbox.thing())),
     }
+}
+
+/// An IPv6 address receives once a worker of the kernel's has been there: tens of microseconds, on a busy machine
+/// milliseconds; a packet that came before would be lost, and the next one would come a second later. It goes on without
+/// after the longest that a start may take for it.
+fn wait_until_local(socket: &mut Socket, ip: IpAddr) -> Result<(), Refusal> {
+    const LONGEST: Duration = Duration::from_millis(20);
+    let start = Instant::now();
+    while ip.is_ipv6() && !route::is_local(socket, ip)? {
+        if start.elapsed() > LONGEST {
+            tracing::debug!(%ip, "an address does not receive yet");
+            break;
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 fn forward_ipv4() -> io::Result<()> {

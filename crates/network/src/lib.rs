@@ -20,6 +20,7 @@
 extern crate self as network;
 
 pub mod apply;
+mod chores;
 pub mod error;
 pub mod features;
 pub mod observe;
@@ -30,6 +31,7 @@ pub mod resolver;
 pub mod ruleset;
 pub mod sandbox;
 mod tables;
+pub mod watch;
 
 pub use apply::{Network, Settings};
 pub use error::Error;
@@ -38,6 +40,7 @@ pub use reconcile::Report;
 pub use reserve::{HeldSocket, PortError, PortRequest, Reservation, Role, Target};
 pub use resolver::ResolverSockets;
 pub use sandbox::{InterfaceStats, Sandbox};
+pub use watch::{Loss, Watch};
 
 #[cfg(test)]
 #[path = "../tests/world/mod.rs"]

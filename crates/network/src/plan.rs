@@ -5,6 +5,7 @@
 
 use crate::features::Features;
 use crate::ruleset::{self, Elements};
+use ipnet::IpNet;
 use kernel::link::Port;
 use model::desired::{Attachment, Bridge};
 
@@ -23,11 +24,14 @@ pub enum Step<'a> {
     Announce(&'a Attachment),
 }
 
-/// The steps that attach endpoints to a sandbox.
-pub fn plan_attach<'a>(attachments: &'a [Attachment], features: &Features) -> Vec<Step<'a>> {
+/// The steps that attach endpoints to a sandbox; `others`: the addresses of each endpoint that it has already.
+pub fn plan_attach<'a>(attachments: &'a [Attachment], others: &[Vec<IpNet>], features: &Features) -> Vec<Step<'a>> {
     let mut steps = Vec::with_capacity(1 + 4 * attachments.len());
-    let elements: Elements =
+    let mut elements: Elements =
         attachments.iter().flat_map(|a| ruleset::attachment_elements(a, features.variant())).collect();
+    let before = others.iter().map(Vec::as_slice);
+    let now = before.clone().chain(attachments.iter().map(|a| a.addresses.as_slice()));
+    elements.extend(ruleset::shared_elements(now).difference(&ruleset::shared_elements(before)).cloned());
     if !elements.is_empty() {
         steps.push(Step::Elements(elements));
     }

@@ -5,11 +5,12 @@ use crate::features::Features;
 use crate::observe::Observed;
 use crate::plan;
 use crate::ruleset::{self, Elements};
+use ipnet::IpNet;
 use kernel::link::Link;
 use kernel::neighbour::Neighbour;
 use model::desired::{Attachment, Bridge, Desired};
-use model::id::{EndpointId, NetworkId};
-use std::collections::BTreeSet;
+use model::id::{EndpointId, NetworkId, SandboxId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// What was done to make the kernel as it shall be.
@@ -32,8 +33,8 @@ pub enum Repair {
     Elements(Elements, Elements),
     /// A link with our mark that nobody wants.
     RemoveLink(String),
-    /// A bridge that is missing (true), or differs.
-    Bridge(Box<Bridge>, bool),
+    /// A bridge that is missing, or differs; its ports with it.
+    Bridge(Box<Bridge>),
     /// An endpoint whose interfaces are gone.
     Attach(Box<Attachment>),
     /// A port that left its bridge or behaves otherwise, or lost its entries.
@@ -90,9 +91,9 @@ pub fn plan_repairs(
 
     for bridge in desired.bridges.values() {
         match observed.links.get(bridge.device.as_str()) {
-            None => repairs.push(Repair::Bridge(Box::new(bridge.clone()), true)),
+            None => repairs.push(Repair::Bridge(Box::new(bridge.clone()))),
             Some(link) if bridge_differs(bridge, link, observed, mark_of(link).is_some()) => {
-                repairs.push(Repair::Bridge(Box::new(bridge.clone()), false));
+                repairs.push(Repair::Bridge(Box::new(bridge.clone())));
             }
             Some(_) => {}
         }
@@ -128,6 +129,11 @@ pub fn elements(desired: &Desired, features: &Features, proxy: Option<u16>) -> E
     for attachment in desired.attachments.values() {
         all.extend(ruleset::attachment_elements(attachment, features.variant()));
     }
+    let mut sandboxes: BTreeMap<SandboxId, Vec<&[IpNet]>> = BTreeMap::new();
+    for attachment in desired.attachments.values() {
+        sandboxes.entry(attachment.sandbox).or_default().push(&attachment.addresses);
+    }
+    all.extend(sandboxes.into_values().flat_map(ruleset::shared_elements));
     for publication in desired.publications.values().flatten() {
         all.extend(ruleset::publication_elements(publication, proxy));
     }
@@ -135,7 +141,7 @@ pub fn elements(desired: &Desired, features: &Features, proxy: Option<u16>) -> E
 }
 
 fn bridge_differs(bridge: &Bridge, link: &Link, observed: &Observed, ours: bool) -> bool {
-    let has = |net: &ipnet::IpNet| {
+    let has = |net: &IpNet| {
         observed.addresses.iter().any(|a| a.link == link.index && a.ip == net.addr() && a.prefix == net.prefix_len())
     };
     let surplus = observed.addresses.iter().any(|a| {

@@ -136,7 +136,10 @@ fn ephemeral(request: &PortRequest, count: u16, means: &Means<'_>) -> Result<Res
             probe = hold(transport, other.map_or(first.host, |target| target.host), 0, None);
         }
         let port = match probe {
-            Ok((_, port)) => port,
+            Ok((socket, port)) => {
+                drop(socket); // it is held again just below, in its proper way, with the others
+                port
+            }
             // nobody can hold a port of a transport that the kernel does not have
             Err(Errno::PROTONOSUPPORT) => 49152,
             Err(errno) => return Err(failure(first.host, 0, request.protocol, errno)),
@@ -158,8 +161,8 @@ fn hold_group(request: &PortRequest, port: u16, count: u16, means: &Means<'_>) -
         match hold_target(request, target, port, count, means) {
             Ok(sockets) => reservation.sockets.extend(sockets),
             // a host without IPv6 has no [::] to publish on
-            Err(errno) if is_absent(target.host, errno) && request.targets.len() > 1 => continue,
-            Err(errno) => return Err(failure(target.host, port, request.protocol, errno)),
+            Err((_, errno)) if is_absent(target.host, errno) && request.targets.len() > 1 => continue,
+            Err((port, errno)) => return Err(failure(target.host, port, request.protocol, errno)),
         }
         reservation.publications.insert(Publication {
             host: target.host,
@@ -179,7 +182,7 @@ fn hold_target(
     first: u16,
     count: u16,
     means: &Means<'_>,
-) -> Result<Vec<HeldSocket>, Errno> {
+) -> Result<Vec<HeldSocket>, (u16, Errno)> {
     const LOCALHOST: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
     const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let Target { host, container } = *target;
@@ -193,7 +196,7 @@ fn hold_target(
         let device = (udp && !served).then_some(means.nothing);
         let socket = match hold(transport, host, port, device) {
             Err(Errno::PROTONOSUPPORT) => continue,
-            other => other?.0,
+            other => other.map_err(|errno| (port, errno))?.0,
         };
         if !keep {
             continue;
@@ -202,7 +205,7 @@ fn hold_target(
         let role = if served { Role::Serves(to) } else { Role::Holds };
         sockets.push(HeldSocket { fd: socket, host, protocol, port, role });
         if udp && !served && means.proxy && host == EVERYWHERE {
-            let (fd, _) = hold(transport, LOCALHOST, port, Some("lo"))?;
+            let (fd, _) = hold(transport, LOCALHOST, port, Some("lo")).map_err(|errno| (port, errno))?;
             sockets.push(HeldSocket { fd, host: LOCALHOST, protocol, port, role: Role::Serves(to) });
         }
     }

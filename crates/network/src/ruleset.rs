@@ -14,6 +14,7 @@
 //! Rules are written in a small language, which [`compile`] turns into the kernel's instructions, and [`render`] into
 //! text: the text is a snapshot in the tests, and its hash is the schema's version.
 
+use ipnet::IpNet;
 use kernel::address::octets;
 use kernel::nft::{self, Base, Data, DataType, Element, Expression, Family, Hook, Meta, Register, Track, hook};
 use model::desired::{Attachment, Bridge, Publication};
@@ -681,6 +682,31 @@ pub fn attachment_elements(attachment: &Attachment, variant: Variant) -> Element
     }
     if attachment.check_sources {
         elements.insert((Set::Strict, plain(port)));
+    }
+    elements
+}
+
+/// The elements of a sandbox with several endpoints: what a member of one of its networks sends to a published port of
+/// its that leads to its address on another takes the gateway's address, or the answer would go straight to the client,
+/// from an address that it did not ask. Each item is one endpoint's addresses.
+pub fn shared_elements<'a>(endpoints: impl IntoIterator<Item = &'a [IpNet]>) -> Elements {
+    let endpoints: Vec<&[IpNet]> = endpoints.into_iter().collect();
+    let mut elements = Elements::new();
+    for (n, published) in endpoints.iter().enumerate() {
+        let others = endpoints.iter().enumerate().filter(|(other, _)| *other != n);
+        for (client, to) in others.flat_map(|(_, nets)| nets.iter()).flat_map(|c| published.iter().map(move |p| (c, p)))
+        {
+            let set = match (client.addr(), to.addr()) {
+                (from, to) if client.contains(&to) || from == to => continue, // a network's own element says so
+                (IpAddr::V4(_), IpAddr::V4(_)) => Set::Hairpin4,
+                (IpAddr::V6(_), IpAddr::V6(_)) => Set::Hairpin6,
+                _ => continue,
+            };
+            let address = octets(to.addr());
+            let key = joined(&[&octets(client.network()), &address]);
+            let end = Some(joined(&[&octets(client.broadcast()), &address]));
+            elements.insert((set, Element { key, end, data: None }));
+        }
     }
     elements
 }

@@ -3,14 +3,17 @@
 //! Its descriptors keep it alive; dropping them all drops the namespace, in 10 µs: the kernel tidies up later.
 
 use crate::error::{Attempt, Error};
+use ipnet::IpNet;
 use kernel::link::{self, Stats};
 use kernel::netlink::{Batch, Protocol, Refusal, Socket};
 use kernel::netns;
-use model::id::SandboxId;
+use model::desired::Attachment;
+use model::id::{EndpointId, SandboxId};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A network namespace, and the netlink socket that was opened in it.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Sandbox {
     /// For the shim and the keeper to hold, or to enter.
     pub netns: OwnedFd,
     route: Mutex<Socket>,
+    /// What it was told is attached: the firewall treats endpoints of one sandbox together.
+    endpoints: Mutex<BTreeMap<EndpointId, Vec<IpNet>>>,
 }
 
 /// Counters of one interface of a sandbox (OB-02).
@@ -39,14 +44,14 @@ impl Sandbox {
         };
         let (netns, route) = netns::create(prepare).attempt("create", format!("sandbox {}", id.short()))?;
         let route = route.attempt("prepare", format!("sandbox {}", id.short()))?;
-        Ok(Self { id: *id, netns, route: Mutex::new(route) })
+        Ok(Self { id: *id, netns, route: Mutex::new(route), endpoints: Mutex::default() })
     }
 
     pub(crate) fn adopt(id: &SandboxId, netns: OwnedFd) -> Result<Self, Error> {
         let thing = || format!("sandbox {}", id.short());
         let route = netns::inside(netns.as_fd(), || Socket::open(Protocol::Route)).attempt("enter", thing())?;
         let route = route.attempt("open a netlink socket in", thing())?;
-        Ok(Self { id: *id, netns, route: Mutex::new(route) })
+        Ok(Self { id: *id, netns, route: Mutex::new(route), endpoints: Mutex::default() })
     }
 
     /// What to call it in a message.
@@ -56,6 +61,15 @@ impl Sandbox {
 
     pub(crate) fn with_route<R>(&self, f: impl FnOnce(&mut Socket) -> R) -> R {
         f(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The endpoints that are attached, by their addresses.
+    pub(crate) fn endpoints(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Vec<IpNet>>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn remember(&self, attachments: &[Attachment]) {
+        self.endpoints().extend(attachments.iter().map(|a| (a.endpoint, a.addresses.clone())));
     }
 
     /// Runs `f` on a thread inside.
@@ -95,6 +109,6 @@ impl AsFd for Sandbox {
     }
 }
 
-pub(crate) fn refusal(error: io::Error) -> Refusal {
+fn refusal(error: io::Error) -> Refusal {
     Refusal::of(kernel::netlink::Errno::from_io_error(&error).unwrap_or(kernel::netlink::Errno::IO))
 }

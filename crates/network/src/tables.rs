@@ -5,7 +5,6 @@
 
 use crate::error::{Attempt, Error};
 use crate::ruleset::{self, Elements, Set, Variant};
-use crate::sandbox::refusal;
 use kernel::netlink::{Errno, Protocol, Refusal, Socket};
 use kernel::nft::{self, Element, Family, OWNED, Table};
 use std::collections::BTreeMap;
@@ -230,9 +229,4 @@ fn by_set(elements: &Elements) -> BTreeMap<Set, Vec<&Element>> {
         sorted.entry(*set).or_default().push(element);
     }
     sorted
-}
-
-/// A socket for connection tracking.
-pub(crate) fn open_tracking() -> Result<Socket, Error> {
-    Socket::open(Protocol::Netfilter).map_err(refusal).attempt("open", "a socket for connection tracking")
 }

@@ -152,8 +152,45 @@ fn pt_15_a_udp_flow_that_began_before_its_port_was_published_follows_it() {
         let socket = flow(host);
         assert!(talk(&socket).is_err(), "nobody is there yet");
         let published = world.publish(Udp, any, a.both()[n]);
+        world.network.settle();
         assert!(talk(&socket).is_ok(), "{host}: the same flow reaches the container now");
         world.network.unpublish(&published).unwrap();
+        world.network.settle();
         assert!(talk(&socket).and_then(|_| talk(&socket)).is_err(), "{host}: and no longer");
     }
+}
+
+#[test]
+fn pt_12_a_container_on_two_networks_is_reached_by_its_published_port_from_both() {
+    let Some(world) = world() else { return };
+    let (first, second) = (world.bridge(1), world.bridge(2));
+    let a = world.member(&first, 2);
+    let late = attachment(&second, 2, 1);
+    world.network.attach(&a.sandbox, std::slice::from_ref(&late)).unwrap();
+    let (near, far) = (world.member(&first, 3), world.member(&second, 3));
+    for (n, ip) in a.both().into_iter().enumerate() {
+        let host = [HOST4, HOST6][n];
+        serve(&a, Tcp, ip, 80);
+        world.publish(Tcp, [ANY4, ANY6][n], ip);
+        for on in [false, true] {
+            world.br_netfilter(on);
+            assert!(ask(&near, Tcp, host, 8080).is_ok(), "{host} from its first network, br_netfilter {on}");
+            let seen = ask(&far, Tcp, host, 8080);
+            assert_eq!(seen.ok(), Some(first.gateways[n].addr()), "{host} from its second, br_netfilter {on}");
+        }
+    }
+    world.network.detach(&a.sandbox, &late).unwrap();
+    assert_eq!(ask(&far, Tcp, HOST4, 8080).ok(), Some(far.v4()), "nothing in common any more: the true address");
+}
+
+#[test]
+fn pt_05_a_port_that_leads_somewhere_is_not_led_elsewhere() {
+    let Some(world) = world() else { return };
+    let bridge = world.bridge(1);
+    let (a, b) = (world.member(&bridge, 2), world.member(&bridge, 3));
+    serve(&a, Tcp, a.v4(), 80);
+    world.publish(Tcp, ANY4, a.v4());
+    let other = [publication(Tcp, HOST4, b.v4()), publication(Tcp, ANY4, b.v4())].into();
+    assert!(world.network.publish(&other).is_err());
+    assert!(ask(&world.outside, Tcp, HOST4, 8080).is_ok(), "all or nothing: the first still leads to the first");
 }

@@ -148,3 +148,27 @@ fn sec_11_a_network_without_ipv6_gives_none() {
     let text = look(a.as_fd(), &["ip", "-6", "addr", "show", "dev", "eth0"]);
     assert_eq!(text, "", "not even a link-local address");
 }
+
+/// IPv6 addresses receive at once too, although a worker of the kernel's makes them.
+/// From 6.8 on the kernel acts on a carrier when it is asked about the link; before, it comes to it by itself.
+#[test]
+fn the_first_packet_after_attaching_arrives() {
+    let Some(world) = world() else { return };
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(8)) {
+        eprintln!("SKIP: kernel {release} brings carriers up in its own time");
+        return;
+    }
+    for n in 1..40 {
+        let bridge = world.bridge(n);
+        let a = world.member(&bridge, 2);
+        for ip in a.both() {
+            serve(&a, Udp, ip, 80);
+        }
+        let ip = a.both()[usize::from(n % 2)];
+        ask(&world.host, Udp, ip, 80).unwrap_or_else(|error| panic!("from the host to {ip}: {error}"));
+        let b = world.member(&bridge, 3);
+        ask(&b, Udp, ip, 80).unwrap_or_else(|error| panic!("from a neighbour to {ip}: {error}"));
+    }
+}

@@ -15,7 +15,7 @@ use kernel::{netns, route, sysctl};
 use model::desired::{Attachment, Bridge, Publication};
 use model::id::{ContainerId, EndpointId, NetworkId, RootId, SandboxId};
 use model::net::{InterfaceName, MacAddr, Protocol};
-use network::{Network, Sandbox, Settings};
+use network::{Features, Network, Sandbox, Settings};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -122,6 +122,14 @@ pub fn bare() -> Option<(OwnedFd, OwnedFd)> {
 pub fn open(host: &OwnedFd, proxy_port: Option<u16>, owner: Option<OwnedFd>) -> Network {
     let settings = Settings { root: root(), owner, proxy_port };
     netns::inside(host.as_fd(), || Network::open(settings)).unwrap().unwrap()
+}
+
+/// With a kernel that can do less.
+pub fn world_limited(limit: impl FnOnce(Features) -> Features + Send) -> Option<World> {
+    let (host, outside) = bare()?;
+    let settings = Settings { root: root(), owner: None, proxy_port: None };
+    let network = netns::inside(host.as_fd(), || Network::open_as(settings, limit)).unwrap().unwrap();
+    Some(World { host, outside, network })
 }
 
 pub fn root() -> RootId {
