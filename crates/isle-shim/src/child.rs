@@ -82,6 +82,7 @@ pub struct Inherited<'a> {
     pub uts: Option<BorrowedFd<'a>>,
     pub cgroup: Option<BorrowedFd<'a>>,
     pub overlay: Option<OwnedFd>,
+    pub joined_shm: Option<&'a OwnedFd>,
     /// The shim's own program, to be the container's init.
     pub program: BorrowedFd<'a>,
     pub fail_at: Option<Step>,
@@ -94,7 +95,7 @@ impl Inherited<'_> {
             keep.extend([pipes.stdin.as_raw_fd(), pipes.stdout.as_raw_fd(), pipes.stderr.as_raw_fd()]);
         }
         keep.extend([self.net, self.ipc, self.uts, self.cgroup].iter().flatten().map(AsRawFd::as_raw_fd));
-        keep.extend(self.overlay.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(self.overlay.iter().chain(self.joined_shm).map(AsRawFd::as_raw_fd));
         sys::close_all_but(&keep);
     }
 
@@ -173,7 +174,7 @@ fn container(launch: &Launch, inherited: &mut Inherited<'_>) -> Result<Never, Fa
     let root = mounts::attach_root(&launch.root, inherited.overlay.take())?;
     let root = root.as_fd();
     inherited.reached(Step::Mounts)?;
-    mounts::mount_all(root, &launch.mounts)?;
+    mounts::mount_all(root, &launch.mounts, inherited.joined_shm)?;
     inherited.reached(Step::Devices)?;
     mounts::devices(root, &launch.devices, &launch.mounts)?;
     inherited.reached(Step::Terminal)?;

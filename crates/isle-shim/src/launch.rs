@@ -7,7 +7,7 @@ use crate::{mounts, stdio};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use shim_protocol::frame::Decoder;
-use shim_protocol::launch::{Cgroup, Command, Failure, Launch, Namespace, Stdio, Step};
+use shim_protocol::launch::{Cgroup, Command, Failure, Launch, Namespace, Stdio, Step, What};
 use shim_protocol::transport;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,6 +35,8 @@ pub fn container(launch: &Launch, mut joins: VecDeque<OwnedFd>, program: &OwnedF
     };
     let (net, pid) = (join(spaces.net)?, join(spaces.pid)?);
     let (ipc, uts, cgroup) = (join(spaces.ipc)?, join(spaces.uts)?, join(spaces.cgroup)?);
+    let wants_shm = launch.mounts.iter().any(|mount| mount.what == What::JoinedShm);
+    let joined_shm = ipc.as_ref().filter(|_| wants_shm).map(mounts::borrow_shm).transpose()?;
     let mut new = libc::CLONE_NEWNS;
     for (kind, flag) in [
         (spaces.net, libc::CLONE_NEWNET),
@@ -59,6 +61,7 @@ pub fn container(launch: &Launch, mut joins: VecDeque<OwnedFd>, program: &OwnedF
         uts: uts.as_ref().map(AsFd::as_fd),
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         overlay,
+        joined_shm: joined_shm.as_ref(),
         program: program.as_fd(),
         fail_at: launch.fail_at,
     };
@@ -90,6 +93,7 @@ pub fn command(
         uts: None,
         cgroup: None,
         overlay: None,
+        joined_shm: None,
         program: program.as_fd(),
         fail_at: None,
     };

@@ -107,6 +107,17 @@ fn mount_by_path(root: &Root) -> Result<(), Failure> {
     mount("overlay", &root.attach_at, "overlay", MountFlags::empty(), &*options).at(step, "of its layers")
 }
 
+/// Another container's `/dev/shm`, mounted nowhere yet: from inside its mount namespace, for a moment.
+pub fn borrow_shm(other: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let step = Step::Mounts;
+    let about = "/dev/shm of the container whose ipc namespace is joined";
+    let home = openat(CWD, "/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(step, about)?;
+    sys::setns(other, libc::CLONE_NEWNS).at(step, about)?;
+    let tree = open_tree(CWD, "/dev/shm", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC);
+    sys::setns(&home, libc::CLONE_NEWNS).at(step, about)?;
+    tree.at(step, about)
+}
+
 /// What a target has to be where it does not exist yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Make {
@@ -188,9 +199,9 @@ fn attach(mount: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
 }
 
 /// All of the specification's mounts, in their order.
-pub fn mount_all(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<(), Failure> {
+pub fn mount_all(root: BorrowedFd<'_>, mounts: &[Mount], joined_shm: Option<&OwnedFd>) -> Result<(), Failure> {
     for one in mounts {
-        mount_one(root, one).map_err(|(errno, part)| {
+        mount_one(root, one, joined_shm).map_err(|(errno, part)| {
             failure(
                 Step::Mounts,
                 errno,
@@ -201,7 +212,7 @@ pub fn mount_all(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<(), Failure> 
     Ok(())
 }
 
-fn mount_one(root: BorrowedFd<'_>, one: &Mount) -> Result<(), (Errno, String)> {
+fn mount_one(root: BorrowedFd<'_>, one: &Mount, joined_shm: Option<&OwnedFd>) -> Result<(), (Errno, String)> {
     let plain = |errno| (errno, String::new());
     let fd = match &one.what {
         What::Bind { source, recursive } => {
@@ -228,6 +239,12 @@ fn mount_one(root: BorrowedFd<'_>, one: &Mount) -> Result<(), (Errno, String)> {
                 .map_err(|errno| (errno, format!("a file system of type {kind}")))?;
             attach(&fs, &target).map_err(plain)?;
             fs
+        }
+        What::JoinedShm => {
+            let target = place(root, &one.target, Make::Directory).map_err(plain)?;
+            let tree = rustix::io::fcntl_dupfd_cloexec(joined_shm.ok_or(plain(Errno::NOENT))?, 3).map_err(plain)?;
+            attach(&tree, &target).map_err(plain)?;
+            tree
         }
         What::Cgroup1 { hierarchies, links } => {
             let target = place(root, &one.target, Make::Directory).map_err(plain)?;

@@ -110,7 +110,7 @@ impl Shim {
     }
 
     pub fn run(&mut self) {
-        while !(self.go && self.clients.values().all(|client| client.outbox.is_empty())) {
+        while !self.may_go() {
             let ready = self.wait();
             for source in ready {
                 match source {
@@ -133,6 +133,12 @@ impl Shim {
             }
             self.forget_the_gone();
         }
+    }
+
+    /// Told to go, with everything said and everybody reaped: nobody else may be there to do it.
+    fn may_go(&self) -> bool {
+        let running = self.slots.values().any(|slot| slot.is_running() && !slot.adopted);
+        self.go && !running && self.clients.values().all(|client| client.outbox.is_empty())
     }
 
     /// What is ready, as far as it is wanted now.

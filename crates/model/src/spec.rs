@@ -444,20 +444,15 @@ impl Description {
             mount("/sys", "sysfs", "sysfs", &with(read_write)),
             mount("/sys/fs/cgroup", "cgroup", "cgroup", &[read_write, &harmless[..]].concat()),
         ];
-        // The host's own queues and segments are shown where its namespace is used.
-        match self.ipc {
-            Namespace::Host => {
-                mounts.push(bind_value("/dev/mqueue", "/dev/mqueue", &["rbind", "rprivate"]));
-                mounts.push(bind_value("/dev/shm", "/dev/shm", &["rbind", "rprivate"]));
-            }
-            _ => {
-                mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &harmless));
-                mounts.push(json!({
-                    "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-                    "options": ["nosuid", "noexec", "nodev", "mode=1777", size],
-                }));
-            }
-        }
+        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &harmless));
+        // The host's own segments are shown where its namespace is used.
+        mounts.push(match self.ipc {
+            Namespace::Host => bind_value("/dev/shm", "/dev/shm", &["rbind", "rprivate"]),
+            _ => json!({
+                "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", size],
+            }),
+        });
         for one in &self.mounts {
             let (target, value) = match one {
                 Mount::Bind { source, target, readonly, recursive, recursive_readonly, propagation } => {

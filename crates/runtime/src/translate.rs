@@ -42,7 +42,12 @@ pub(crate) fn launch(
     let linux = spec.linux().as_ref().ok_or(Untranslatable::Lacks("Linux part"))?;
     let mut mounts = Vec::new();
     for one in spec.mounts().iter().flatten() {
-        mounts.push(mount(one, place)?);
+        let mut mount = mount(one, place)?;
+        // Segments belong together with their namespace.
+        if order.join.ipc.is_some() && mount.target == "/dev/shm" && matches!(mount.what, What::New { .. }) {
+            mount.what = What::JoinedShm;
+        }
+        mounts.push(mount);
     }
     let has = |wanted: LinuxNamespaceType| linux.namespaces().iter().flatten().any(|one| one.typ() == wanted);
     let kind = |wanted, joined: bool| match (joined, has(wanted)) {

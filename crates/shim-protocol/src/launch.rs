@@ -132,6 +132,8 @@ pub enum What {
     Bind { source: PathBuf, recursive: bool },
     /// A file system of its own: `fsopen` with these parameters.
     New { kind: String, source: String, parameters: Vec<(String, Option<String>)> },
+    /// The `/dev/shm` of the container whose ipc namespace is joined.
+    JoinedShm,
     /// A tmpfs with one directory a hierarchy, each showing the container's own part, and links for those mounted
     /// together.
     Cgroup1 { hierarchies: Vec<(String, PathBuf)>, links: Vec<(String, String)> },

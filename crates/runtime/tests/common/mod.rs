@@ -15,23 +15,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The shim's program: built on first use, and found where cargo puts it.
+/// The shim's program, static as in production and with debug assertions: built on first use, in a target directory
+/// of its own, since its flags are its own.
 pub fn shim() -> PathBuf {
     static SHIM: OnceLock<PathBuf> = OnceLock::new();
     SHIM.get_or_init(|| {
-        let mut directory = std::env::current_exe().unwrap();
-        directory.pop();
-        if directory.ends_with("deps") {
-            directory.pop();
-        }
+        let own = std::env::current_exe().unwrap();
+        let target = own.ancestors().find(|path| path.ends_with("deps")).and_then(|deps| deps.parent()?.parent());
+        let target = target.unwrap().join("shim");
+        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "isle-shim", "--target-dir"]).arg(directory.parent().unwrap());
-        if directory.ends_with("release") {
-            build.arg("--release");
-        }
-        let status = build.status().unwrap();
-        assert!(status.success(), "the shim does not build");
-        directory.join("isle-shim")
+        build.args(["build", "--quiet", "--package", "isle-shim", "--target", &triple, "--target-dir"]).arg(&target);
+        build.env("RUSTFLAGS", "-C target-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        assert!(build.status().unwrap().success(), "the shim does not build");
+        target.join(triple).join("debug/isle-shim")
     })
     .clone()
 }
@@ -166,7 +163,10 @@ impl Drop for World {
     fn drop(&mut self) {
         // Whatever a failed test has left.
         for entry in std::fs::read_dir(self.path().join("run/containers")).into_iter().flatten().flatten() {
-            if let Ok(socket) = std::os::unix::net::UnixStream::connect(entry.path().join("shim.sock")) {
+            // The path is longer than an address may be.
+            let home = std::fs::File::open(entry.path()).unwrap();
+            let path = format!("/proc/self/fd/{}/shim.sock", std::os::fd::AsRawFd::as_raw_fd(&home));
+            if let Ok(socket) = std::os::unix::net::UnixStream::connect(path) {
                 let mut bytes = Vec::new();
                 let call = shim_protocol::Call { number: 1, request: shim_protocol::Request::Go { force: true } };
                 shim_protocol::frame::encode_value(&mut bytes, &call, 0).unwrap();
