@@ -26,6 +26,9 @@ struct Arguments {
     /// Name of the default network's bridge
     #[arg(long, default_value = "isle0")]
     bridge: String,
+    /// The host's resolv.conf
+    #[arg(long, default_value = "/etc/resolv.conf", hide = true)]
+    resolv_conf: PathBuf,
     /// Log what happens in detail
     #[arg(short = 'D', long)]
     debug: bool,
@@ -60,7 +63,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         pools: model::ipam::Pools::default(),
         default_bridge: arguments.bridge.parse().context("--bridge")?,
-        resolv_conf: "/etc/resolv.conf".into(),
+        resolv_conf: arguments.resolv_conf,
     };
     let mut listeners = Vec::new();
     let engine = engine::Engine::open(settings).await?;

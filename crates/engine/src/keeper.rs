@@ -37,6 +37,8 @@ pub struct Settings {
     /// Where the keeper listens, and where it writes what it has to say.
     pub socket: PathBuf,
     pub log: PathBuf,
+    /// The host's.
+    pub resolv_conf: PathBuf,
 }
 
 /// Gives the whole of what the keeper shall know.
@@ -185,7 +187,8 @@ impl Link {
         let listener = seqpacket::listen(&self.settings.socket)?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.log)?;
         let mut child = tokio::process::Command::new(&self.settings.program)
-            .args(["keeper", "--root-id", self.settings.root.as_str()])
+            .args(["keeper", "--root-id", self.settings.root.as_str(), "--resolv-conf"])
+            .arg(&self.settings.resolv_conf)
             .stdin(listener)
             .stdout(std::process::Stdio::null())
             .stderr(log)

@@ -60,6 +60,7 @@ impl Engine {
             program: settings.program.clone(),
             socket: settings.run.join("keeper.sock"),
             log: settings.run.join("keeper.log"),
+            resolv_conf: settings.resolv_conf.clone(),
         };
         let (connecting, mut held) = Keeper::connect(keeper_settings).await?;
         let owner = held.remove(&Key::TableOwner).and_then(|mut fds| fds.pop());
