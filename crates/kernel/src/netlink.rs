@@ -266,10 +266,13 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Room for batches of this many bytes (before the kernel doubles it). Needs CAP_NET_ADMIN.
+    /// Room for batches of this many bytes (before the kernel doubles it), or for as many as the host allows, where we
+    /// may not set that (in a user namespace).
     pub fn make_room(&self, bytes: i32) -> io::Result<()> {
-        self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)?;
-        self.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+        for (force, ask) in [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)] {
+            self.set(libc::SOL_SOCKET, force, bytes).or_else(|_| self.set(libc::SOL_SOCKET, ask, bytes))?;
+        }
+        Ok(())
     }
 
     /// The number by which the kernel knows it in its namespace: an owned table says it.

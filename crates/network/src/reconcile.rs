@@ -164,3 +164,92 @@ fn port_differs(attachment: &Attachment, port: &Link, observed: &Observed, featu
             observed.neighbours.contains(&Neighbour { link: bridge.index, ip: net.addr(), mac: attachment.mac.0 })
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{attachment, bridge};
+
+    const FEATURES: Features =
+        Features { owned_tables: true, locked_ports: true, force_forwarding: true, ipv6: true, br_netfilter: false };
+
+    fn desired() -> Desired {
+        let mut desired = Desired::default();
+        let bridge = bridge(1);
+        for n in [2, 3] {
+            let attachment = attachment(&bridge, n, 0);
+            desired.attachments.insert(attachment.endpoint, attachment);
+        }
+        desired.bridges.insert(bridge.network, bridge);
+        desired
+    }
+
+    fn plan(desired: &Desired, observed: &Observed) -> Vec<Repair> {
+        plan_repairs(desired, observed, &FEATURES, "abcd0001", None)
+    }
+
+    #[test]
+    fn where_nothing_is_everything_is_made_firewall_first() {
+        let desired = desired();
+        let kinds: Vec<&str> = plan(&desired, &Observed::default())
+            .iter()
+            .map(|repair| match repair {
+                Repair::Rebuild(_) => "rebuild",
+                Repair::Bridge(_) => "bridge",
+                Repair::Attach(_) => "attach",
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kinds, ["rebuild", "bridge", "attach", "attach"]);
+    }
+
+    #[test]
+    fn only_what_carries_our_mark_and_is_not_wanted_goes() {
+        let wanted = desired();
+        let network = wanted.bridges.keys().next().unwrap();
+        let link =
+            |name: &str, alias: Option<String>| (name.to_owned(), Link { name: name.into(), alias, ..Link::default() });
+        let mut observed = Observed { elements: Some(Elements::new()), ..Observed::default() };
+        observed.links.extend([
+            link("eth0", None),
+            link("docker0", Some("isle is not this".into())),
+            link("br-of-another-root", Some(mark("00000000", &network.to_string()))),
+            link("isle-abcd0001", Some(mark("abcd0001", NOTHING))),
+            link("br-010101010101", Some(mark("abcd0001", &network.to_string()))),
+            link("br-renamed", Some(mark("abcd0001", &network.to_string()))),
+            link("ve-stale", Some(mark("abcd0001", &"ab".repeat(32)))),
+        ]);
+        let removed: Vec<String> = plan(&wanted, &observed)
+            .into_iter()
+            .filter_map(|repair| match repair {
+                Repair::RemoveLink(name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(removed, ["br-renamed", "ve-stale"]);
+    }
+
+    #[test]
+    fn a_difference_of_elements_is_one_change() {
+        let wanted = desired();
+        let all = elements(&wanted, &FEATURES, Some(999));
+        let mut found = all.clone();
+        let lost = found.pop_first().unwrap();
+        let stray = {
+            let mut other = desired();
+            other.bridges.values_mut().for_each(|bridge| bridge.internal = true);
+            elements(&other, &FEATURES, None).into_iter().find(|(set, _)| *set == ruleset::Set::Internal).unwrap()
+        };
+        found.insert(stray.clone());
+        let observed = Observed { elements: Some(found), ..Observed::default() };
+        let repairs = plan_repairs(&wanted, &observed, &FEATURES, "abcd0001", Some(999));
+        assert_eq!(repairs[0], Repair::Elements([stray].into(), [lost].into()));
+    }
+
+    #[test]
+    fn handles_are_shared_between_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<crate::Network>();
+        check::<crate::Sandbox>();
+    }
+}

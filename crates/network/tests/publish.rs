@@ -3,6 +3,7 @@
 mod world;
 
 use model::net::Protocol::{Tcp, Udp};
+use std::os::fd::AsFd;
 use world::*;
 
 /// ```text
@@ -59,17 +60,15 @@ fn pt_13_a_port_published_on_loopback_is_reached_from_the_host_only() {
     assert!(ask(&world.outside, Tcp, HOST4, 8080).is_err());
     assert!(ask(&neighbour, Tcp, HOST4, 8080).is_err());
     // a packet to 127.0.0.1 that arrives from elsewhere: outside and a container route it to the host
-    look(std::os::fd::AsFd::as_fd(&world.outside), &["sysctl", "-w", "net.ipv4.conf.all.route_localnet=1"]);
-    for namespace in [std::os::fd::AsFd::as_fd(&world.outside), std::os::fd::AsFd::as_fd(&neighbour)] {
-        let gateway = if namespace.try_clone_to_owned().is_ok() { "198.51.100.1" } else { "" };
-        for by in [gateway, "10.1.0.1"] {
-            look(namespace, &["sysctl", "-w", "net.ipv4.conf.all.route_localnet=1"]);
-            look(namespace, &["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"]);
-            look(namespace, &["ip", "route", "del", "local", "127.0.0.0/8", "table", "local"]);
-            look(namespace, &["ip", "route", "replace", "127.0.0.1/32", "via", by]);
-        }
-        assert!(ask(namespace, Tcp, LOCAL4, 8080).is_err());
+    for (namespace, by) in [(world.outside.as_fd(), "198.51.100.1"), (neighbour.as_fd(), "10.1.0.1")] {
+        look(namespace, &["sysctl", "-w", "net.ipv4.conf.all.route_localnet=1"]);
+        look(namespace, &["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"]);
+        look(namespace, &["ip", "route", "del", "local", "127.0.0.0/8", "table", "local"]);
+        look(namespace, &["ip", "route", "replace", "127.0.0.1/32", "via", by]);
+        assert!(ask(namespace, Tcp, LOCAL4, 8080).is_err(), "by {by}");
     }
+    let dropped = world.look(&["nft", "list", "ruleset"]);
+    assert!(dropped.contains("ip daddr 127.0.0.0/8 drop"), "nft reads our rules as they were meant: {dropped}");
 }
 
 #[test]
@@ -132,7 +131,7 @@ fn pt_15_a_udp_flow_that_began_before_its_port_was_published_follows_it() {
     let Some(world) = world() else { return };
     let a = world.member(&world.bridge(1), 2);
     let flow = |host| {
-        kernel::netns::inside(std::os::fd::AsFd::as_fd(&world.outside), || {
+        kernel::netns::inside(world.outside.as_fd(), || {
             let socket =
                 std::net::UdpSocket::bind(if std::net::IpAddr::is_ipv4(&host) { (ANY4, 0) } else { (ANY6, 0) })?;
             socket.set_read_timeout(Some(std::time::Duration::from_millis(300)))?;
