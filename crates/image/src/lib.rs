@@ -7,7 +7,8 @@
 //! - [`archive`]: `load`, `save`, `import`
 //! - [`image`], [`remove`]: looking up, listing, naming, removing
 //! - [`rootfs`], [`lookup`]: a container's root file system: prepared, read, compared, committed
-//! - [`build`], [`progress`]: Dockerfiles; how far a transfer has come
+//! - [`registry`], [`progress`]: `pull`
+//! - [`build`], [`Images::build`]: Dockerfiles
 
 mod archive;
 pub mod build;
@@ -19,6 +20,7 @@ mod index;
 mod lookup;
 mod pack;
 mod progress;
+mod registry;
 mod remove;
 mod rootfs;
 mod store;
@@ -29,6 +31,7 @@ pub use error::{Conflict, Error, Kind};
 pub use image::{Change, Filter, HistoryStep, Image};
 pub use kernel::tree::Kind as FileKind;
 pub use progress::{Progress, ProgressDetail};
+pub use registry::{Credentials, PullOptions, RegistryError, RemoteImage};
 pub use remove::{Pruned, Removed, Use};
 pub use rootfs::Commit;
 pub use store::Images;

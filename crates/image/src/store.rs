@@ -345,7 +345,14 @@ impl Images {
 
     /// Takes a layer in from a file with its digest (a downloaded or archived one), which is kept as it is unless it is
     /// uncompressed. `expected` is the diff id that the image's configuration promises.
-    pub(crate) fn add_layer_file(&self, file: &Path, digest: &str, expected: &str) -> Result<Lease, Error> {
+    /// `progress` hears how many bytes of the file were read.
+    pub(crate) fn add_layer_file(
+        &self,
+        file: &Path,
+        digest: &str,
+        expected: &str,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Lease, Error> {
         let lease = self.lease(expected);
         if self.layer(expected).is_some() {
             return Ok(lease);
@@ -357,8 +364,7 @@ impl Images {
             Compression::Gzip | Compression::Zstd => Some((file, digest)),
             _ => None,
         };
-        let found = self.add_layer(open()?, keep, Some(expected))?;
-        debug_assert_eq!(found.digest, expected);
+        self.add_layer(Counting { inner: open()?, count: 0, progress }, keep, Some(expected))?;
         Ok(lease)
     }
 
@@ -479,6 +485,21 @@ impl Images {
         let file = File::open(&path).attempt(|| format!("cannot read {}", path.display()))?;
         let (_, plain) = digest::decompress(BufReader::new(file)).attempt(|| format!("cannot read {}", layer.blob))?;
         Ok(plain)
+    }
+}
+
+/// Tells how much was read.
+struct Counting<'a> {
+    inner: File,
+    count: u64,
+    progress: &'a mut (dyn FnMut(u64) + Send),
+}
+impl Read for Counting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.count += n as u64;
+        (self.progress)(self.count);
+        Ok(n)
     }
 }
 
