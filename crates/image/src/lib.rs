@@ -6,7 +6,7 @@
 //! - [`unpack`], [`pack`], [`digest`], [`copy`]: archives and trees
 //! - [`archive`]: `load`, `save`, `import`
 //! - [`image`], [`remove`]: looking up, listing, naming, removing
-//! - [`rootfs`], [`lookup`]: a container's root file system: prepared, read, compared, committed
+//! - [`rootfs`], [`points`], [`lookup`]: a container's root file system: prepared, read, compared, committed
 //! - [`registry`], [`progress`]: `pull`
 //! - [`build`], [`Images::build`]: Dockerfiles
 
@@ -19,6 +19,7 @@ mod image;
 mod index;
 mod lookup;
 mod pack;
+mod points;
 mod progress;
 mod registry;
 mod remove;

@@ -14,6 +14,7 @@
 use crate::digest::{self, Compression, HashingReader, HashingWriter, Tee};
 use crate::error::{Attempt, Error};
 use crate::index::{self, Facts, Index, Layer, Record};
+use crate::points::Points;
 use crate::unpack::{self, Options};
 use jiff::Timestamp;
 use kernel::tree::Dir;
@@ -45,6 +46,8 @@ struct Inner {
     /// Whether something was put into `layers` or `blobs` that may not be on the disk yet.
     unsynced: AtomicBool,
     counter: AtomicU64,
+    /// Directories of mount points that are there.
+    points: Mutex<Points>,
 }
 
 #[derive(Default)]
@@ -103,7 +106,7 @@ impl Images {
     /// Opens the store at `root`, making it if need be. What a crash left behind is swept. The caller holds the lock
     /// on the daemon's root: two stores on one directory would not know of each other.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        for directory in ["", "blobs/sha256", "blobs/sha512", "layers", "rootfs", "tmp"] {
+        for directory in ["", "blobs/sha256", "blobs/sha512", "layers", "points", "rootfs", "tmp"] {
             // nobody else on the host gets at an image's set-id files and devices
             let path = root.join(directory);
             fs::DirBuilder::new()
@@ -127,9 +130,11 @@ impl Images {
                 leases: Mutex::default(),
                 unsynced: AtomicBool::new(false),
                 counter: AtomicU64::new(0),
+                points: Mutex::default(),
             }),
         };
         let containers = images.read_containers()?;
+        *images.known_points() = images.find_points(&images.index(), &containers);
         images.leases().containers = containers;
         images.sweep()?;
         Ok(images)
@@ -148,6 +153,10 @@ impl Images {
     fn leases(&self) -> MutexGuard<'_, Leases> {
         // a panic while it was held left a count too high at worst
         self.inner.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn known_points(&self) -> MutexGuard<'_, Points> {
+        self.inner.points.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the index: all of it, or none if `change` or the disk refuses.
@@ -215,6 +224,7 @@ impl Images {
         }
         *self.inner.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
         drop(leases);
+        self.drop_points(&gone);
         // the record is gone, and a big layer takes a while
         std::thread::spawn(move || drop(trash));
         Ok((result, gone))
@@ -270,10 +280,14 @@ impl Images {
         let trash = self.scratch()?;
         let keep: BTreeSet<&str> = index.layers.keys().map(|l| digest::hex(l)).collect();
         let blobs: BTreeSet<&str> = index.blobs().into_iter().map(digest::hex).collect();
+        let points =
+            self.known_points().keys().filter_map(|p| p.file_name()).map(|n| n.to_os_string()).collect::<Vec<_>>();
+        let points: BTreeSet<&str> = points.iter().filter_map(|n| n.to_str()).collect();
         let own = trash.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let own = BTreeSet::from([own.as_str()]);
         let mut moved = 0;
-        for (directory, keep) in [("layers", &keep), ("blobs/sha256", &blobs), ("blobs/sha512", &blobs), ("tmp", &own)]
+        for (directory, keep) in
+            [("layers", &keep), ("points", &points), ("blobs/sha256", &blobs), ("blobs/sha512", &blobs), ("tmp", &own)]
         {
             let path = self.root().join(directory);
             for entry in fs::read_dir(&path).attempt(|| format!("cannot list {}", path.display()))? {

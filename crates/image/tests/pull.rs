@@ -98,6 +98,10 @@ struct Registry {
 
 impl Registry {
     fn start(authentication: &str) -> Option<Self> {
+        Self::start_with("addr: '127.0.0.1:5000'", authentication)
+    }
+
+    fn start_with(http: &str, authentication: &str) -> Option<Self> {
         if Command::new("docker-registry").arg("--version").stdout(Stdio::null()).status().is_err() {
             println!("SKIP: docker-registry is not installed");
             return None;
@@ -118,7 +122,7 @@ impl Registry {
         .unwrap();
         let text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root:?}}}}}\n\
-             http: {{addr: '127.0.0.1:5000'}}\n{}",
+             http: {{{http}}}\n{}",
             authentication.replace("HTPASSWD", data.path().join("htpasswd").to_str().unwrap())
         );
         std::fs::write(&config, text).unwrap();
@@ -278,6 +282,50 @@ fn an_index_gives_the_platform_that_is_wanted() {
     registry.push("single", "latest", &single, OCI_MANIFEST);
     let error = pull(&store, "localhost:5000/single", platform("linux/amd64")).0.unwrap_err().to_string();
     assert!(error.ends_with("wanted linux/amd64, actual: linux/s390x"), "{error}");
+}
+
+#[test]
+fn certificates_are_checked_except_where_they_need_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=registry", "-addext", "subjectAltName=IP:10.1.2.3"])
+        .args(["-keyout", &path("key.pem"), "-out", &path("cert.pem")])
+        .stderr(Stdio::null())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        println!("SKIP: there is no openssl to make a certificate with");
+        return;
+    }
+    let tls = format!("addr: ':5000', tls: {{certificate: {:?}, key: {:?}}}", path("cert.pem"), path("key.pem"));
+    let Some(_registry) = Registry::start_with(&tls, "") else { return };
+    // an address that is not loopback, in a namespace that has no other interface
+    assert!(Command::new("ip").args(["addr", "add", "10.1.2.3/32", "dev", "lo"]).status().unwrap().success());
+    let store = Store::new();
+    let error = |registry: &str, insecure: bool| {
+        let options = PullOptions { insecure, ..PullOptions::default() };
+        pull(&store, &format!("{registry}/x"), options).0.unwrap_err().to_string()
+    };
+    let refused = error("10.1.2.3:5000", false);
+    assert!(refused.starts_with("cannot reach registry 10.1.2.3:5000: invalid peer certificate"), "{refused}");
+    for (registry, insecure) in [("10.1.2.3:5000", true), ("127.0.0.1:5000", false), ("localhost:5000", false)] {
+        let answered = error(registry, insecure);
+        assert!(answered.starts_with(&format!("manifest for {registry}/x:latest not found")), "{answered}");
+    }
+}
+
+#[test]
+fn plain_http_is_spoken_on_loopback_only() {
+    let Some(_registry) = Registry::start_with("addr: ':5000'", "") else { return };
+    assert!(Command::new("ip").args(["addr", "add", "10.1.2.3/32", "dev", "lo"]).status().unwrap().success());
+    let store = Store::new();
+    let error = |insecure: bool| {
+        let options = PullOptions { insecure, ..PullOptions::default() };
+        pull(&store, "10.1.2.3:5000/x", options).0.unwrap_err().to_string()
+    };
+    assert!(error(false).starts_with("cannot reach registry 10.1.2.3:5000: "), "{}", error(false));
+    assert!(error(true).starts_with("manifest for 10.1.2.3:5000/x:latest not found"), "{}", error(true));
 }
 
 #[test]
