@@ -333,7 +333,7 @@ impl Images {
             if !is_digest(expected) {
                 return Err(Error::Archive(format!("{expected:?} is no layer's digest")));
             }
-            leases.push(self.add_layer_file(file, &digest, expected)?);
+            leases.push(self.add_layer_file(file, &digest, expected, &mut |_| {})?);
         }
         Ok(leases)
     }

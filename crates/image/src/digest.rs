@@ -1,6 +1,6 @@
 //! Digests on the way: readers and writers that hash what passes, and archives in whichever compression.
 
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// `sha256:` and the digest of some bytes.
@@ -28,6 +28,30 @@ impl Hasher {
     }
     pub(crate) fn finish(self) -> String {
         format!("sha256:{}", to_hex(&self.0.finalize()))
+    }
+}
+
+/// Verifies against a digest of either algorithm.
+pub(crate) enum Verifier {
+    Sha256(Sha256),
+    Sha512(Box<Sha512>),
+}
+
+impl Verifier {
+    pub(crate) fn for_digest(digest: &str) -> Self {
+        if digest.starts_with("sha512:") { Self::Sha512(Box::default()) } else { Self::Sha256(Sha256::new()) }
+    }
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(h) => h.update(bytes),
+            Self::Sha512(h) => h.update(bytes),
+        }
+    }
+    pub(crate) fn finish(self) -> String {
+        match self {
+            Self::Sha256(h) => format!("sha256:{}", to_hex(&h.finalize())),
+            Self::Sha512(h) => format!("sha512:{}", to_hex(&h.finalize())),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! into a status code.
 
 use crate::build::BuildError;
+use crate::registry::RegistryError;
 use model::image::ImageId;
 use model::reference::InvalidReference;
 use std::io;
@@ -41,6 +42,8 @@ pub enum Error {
     NotAFile { path: String, why: &'static str },
     #[error(transparent)]
     Build(#[from] BuildError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error("{attempt}")]
     Io {
         attempt: String,
@@ -93,6 +96,7 @@ impl Error {
             | Error::TagByDigest
             | Error::TooManyLayers { .. } => Kind::Invalid,
             Error::Build(error) => error.kind(),
+            Error::Registry(error) => error.kind(),
             Error::Json { .. } | Error::NewerStore { .. } | Error::Io { .. } => Kind::Internal,
         }
     }

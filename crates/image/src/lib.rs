@@ -6,8 +6,9 @@
 //! - [`unpack`], [`pack`], [`digest`], [`copy`]: archives and trees
 //! - [`archive`]: `load`, `save`, `import`
 //! - [`image`], [`remove`]: looking up, listing, naming, removing
-//! - [`rootfs`], [`lookup`]: a container's root file system: prepared, read, compared, committed
-//! - [`build`], [`progress`]: Dockerfiles; how far a transfer has come
+//! - [`rootfs`], [`points`], [`lookup`]: a container's root file system: prepared, read, compared, committed
+//! - [`registry`], [`progress`]: `pull`
+//! - [`build`], [`Images::build`]: Dockerfiles
 
 mod archive;
 pub mod build;
@@ -18,7 +19,9 @@ mod image;
 mod index;
 mod lookup;
 mod pack;
+mod points;
 mod progress;
+mod registry;
 mod remove;
 mod rootfs;
 mod store;
@@ -29,6 +32,7 @@ pub use error::{Conflict, Error, Kind};
 pub use image::{Change, Filter, HistoryStep, Image};
 pub use kernel::tree::Kind as FileKind;
 pub use progress::{Progress, ProgressDetail};
+pub use registry::{Credentials, PullOptions, RegistryError, RemoteImage};
 pub use remove::{Pruned, Removed, Use};
 pub use rootfs::Commit;
 pub use store::Images;

@@ -58,14 +58,14 @@ impl Images {
         let new = home.join("layers.new");
         let json = serde_json::to_vec(layers).unwrap_or_default();
         fs::write(&new, json).and_then(|()| fs::rename(&new, &list)).attempt(|| format!("cannot write {list:?}"))?;
-        let rootfs = self.rootfs_of(&home, layers, volatile);
+        let rootfs = self.rootfs_of(&home, layers, volatile)?;
         self.make_upper(&rootfs)?;
         Ok(rootfs)
     }
 
     /// A root file system on layers (the lowest first) that the caller holds leases on, in a directory of its own.
     pub(crate) fn rootfs_in(&self, home: &Path, layers: &[String]) -> Result<Rootfs, Error> {
-        let rootfs = self.rootfs_of(home, layers, true);
+        let rootfs = self.rootfs_of(home, layers, true)?;
         self.make_upper(&rootfs)?;
         Ok(rootfs)
     }
@@ -79,25 +79,16 @@ impl Images {
         lower
     }
 
-    fn rootfs_of(&self, home: &Path, layers: &[String], volatile: bool) -> Rootfs {
-        let lower = self.lower_of(layers);
-        Rootfs { lower, upper: home.join("upper"), work: home.join("work"), volatile }
+    /// A container's layers, with the mount points on top.
+    fn rootfs_of(&self, home: &Path, layers: &[String], volatile: bool) -> Result<Rootfs, Error> {
+        let mut lower = vec![self.points(layers)?];
+        lower.extend(self.lower_of(layers));
+        Ok(Rootfs { lower, upper: home.join("upper"), work: home.join("work"), volatile })
     }
 
     fn make_upper(&self, rootfs: &Rootfs) -> Result<(), Error> {
-        let Rootfs { upper, work, .. } = rootfs;
-        match fs::create_dir(upper) {
-            Ok(()) => {
-                // the root itself is the upper directory's: it looks like that of the uppermost layer
-                use std::os::unix::fs::MetadataExt;
-                let below = fs::metadata(&rootfs.lower[0]).attempt(|| format!("cannot read {:?}", rootfs.lower[0]))?;
-                chown(upper, Some(below.uid()), Some(below.gid()))
-                    .and_then(|()| fs::set_permissions(upper, fs::Permissions::from_mode(below.mode() & 0o7777)))
-                    .attempt(|| format!("cannot set the owner of {}", upper.display()))?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).attempt(|| format!("cannot make {}", upper.display())),
-        }
+        self.make_upper_over(&rootfs.upper, &rootfs.lower[0])?;
+        let work = &rootfs.work;
         // A fresh one each time: after a volatile mount overlayfs refuses to take the old one again.
         match fs::remove_dir_all(work) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -106,10 +97,34 @@ impl Images {
         .attempt(|| format!("cannot make {}", work.display()))
     }
 
+    /// Makes an upper directory over a layer, unless it is there.
+    pub(crate) fn make_upper_over(&self, upper: &Path, below: &Path) -> Result<(), Error> {
+        use std::os::unix::fs::MetadataExt;
+        match fs::create_dir(upper) {
+            Ok(()) => {
+                // the root itself is the upper directory's: it looks like that of the layer below
+                let facts = fs::metadata(below).attempt(|| format!("cannot read {}", below.display()))?;
+                chown(upper, Some(facts.uid()), Some(facts.gid()))
+                    .and_then(|()| fs::set_permissions(upper, fs::Permissions::from_mode(facts.mode() & 0o7777)))
+                    .attempt(|| format!("cannot set the owner of {}", upper.display()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error).attempt(|| format!("cannot make {}", upper.display())),
+        }
+    }
+
+    /// The containers that have a root file system here. One that nobody knows is to be discarded.
+    pub fn containers(&self) -> Result<Vec<String>, Error> {
+        let directory = self.root().join("rootfs");
+        let shown = || format!("cannot list {}", directory.display());
+        let entries = fs::read_dir(&directory).attempt(shown)?;
+        entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()).attempt(shown)).collect()
+    }
+
     /// The root file system that [`Images::prepare`] made earlier.
     pub fn rootfs(&self, container: &str, volatile: bool) -> Option<Rootfs> {
         let layers = self.container_layers(container)?;
-        Some(self.rootfs_of(&self.container_home(container).ok()?, &layers, volatile))
+        self.rootfs_of(&self.container_home(container).ok()?, &layers, volatile).ok()
     }
 
     /// Removes a container's changes. What is not there is success; the deleting itself goes on behind.

@@ -14,6 +14,7 @@
 use crate::digest::{self, Compression, HashingReader, HashingWriter, Tee};
 use crate::error::{Attempt, Error};
 use crate::index::{self, Facts, Index, Layer, Record};
+use crate::points::Points;
 use crate::unpack::{self, Options};
 use jiff::Timestamp;
 use kernel::tree::Dir;
@@ -45,6 +46,8 @@ struct Inner {
     /// Whether something was put into `layers` or `blobs` that may not be on the disk yet.
     unsynced: AtomicBool,
     counter: AtomicU64,
+    /// Directories of mount points that are there.
+    points: Mutex<Points>,
 }
 
 #[derive(Default)]
@@ -103,7 +106,7 @@ impl Images {
     /// Opens the store at `root`, making it if need be. What a crash left behind is swept. The caller holds the lock
     /// on the daemon's root: two stores on one directory would not know of each other.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        for directory in ["", "blobs/sha256", "blobs/sha512", "layers", "rootfs", "tmp"] {
+        for directory in ["", "blobs/sha256", "blobs/sha512", "layers", "points", "rootfs", "tmp"] {
             // nobody else on the host gets at an image's set-id files and devices
             let path = root.join(directory);
             fs::DirBuilder::new()
@@ -127,9 +130,11 @@ impl Images {
                 leases: Mutex::default(),
                 unsynced: AtomicBool::new(false),
                 counter: AtomicU64::new(0),
+                points: Mutex::default(),
             }),
         };
         let containers = images.read_containers()?;
+        *images.known_points() = images.find_points(&images.index(), &containers);
         images.leases().containers = containers;
         images.sweep()?;
         Ok(images)
@@ -148,6 +153,10 @@ impl Images {
     fn leases(&self) -> MutexGuard<'_, Leases> {
         // a panic while it was held left a count too high at worst
         self.inner.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn known_points(&self) -> MutexGuard<'_, Points> {
+        self.inner.points.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the index: all of it, or none if `change` or the disk refuses.
@@ -215,6 +224,7 @@ impl Images {
         }
         *self.inner.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
         drop(leases);
+        self.drop_points(&gone);
         // the record is gone, and a big layer takes a while
         std::thread::spawn(move || drop(trash));
         Ok((result, gone))
@@ -270,10 +280,14 @@ impl Images {
         let trash = self.scratch()?;
         let keep: BTreeSet<&str> = index.layers.keys().map(|l| digest::hex(l)).collect();
         let blobs: BTreeSet<&str> = index.blobs().into_iter().map(digest::hex).collect();
+        let points =
+            self.known_points().keys().filter_map(|p| p.file_name()).map(|n| n.to_os_string()).collect::<Vec<_>>();
+        let points: BTreeSet<&str> = points.iter().filter_map(|n| n.to_str()).collect();
         let own = trash.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let own = BTreeSet::from([own.as_str()]);
         let mut moved = 0;
-        for (directory, keep) in [("layers", &keep), ("blobs/sha256", &blobs), ("blobs/sha512", &blobs), ("tmp", &own)]
+        for (directory, keep) in
+            [("layers", &keep), ("points", &points), ("blobs/sha256", &blobs), ("blobs/sha512", &blobs), ("tmp", &own)]
         {
             let path = self.root().join(directory);
             for entry in fs::read_dir(&path).attempt(|| format!("cannot list {}", path.display()))? {
@@ -345,7 +359,14 @@ impl Images {
 
     /// Takes a layer in from a file with its digest (a downloaded or archived one), which is kept as it is unless it is
     /// uncompressed. `expected` is the diff id that the image's configuration promises.
-    pub(crate) fn add_layer_file(&self, file: &Path, digest: &str, expected: &str) -> Result<Lease, Error> {
+    /// `progress` hears how many bytes of the file were read.
+    pub(crate) fn add_layer_file(
+        &self,
+        file: &Path,
+        digest: &str,
+        expected: &str,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Lease, Error> {
         let lease = self.lease(expected);
         if self.layer(expected).is_some() {
             return Ok(lease);
@@ -357,8 +378,7 @@ impl Images {
             Compression::Gzip | Compression::Zstd => Some((file, digest)),
             _ => None,
         };
-        let found = self.add_layer(open()?, keep, Some(expected))?;
-        debug_assert_eq!(found.digest, expected);
+        self.add_layer(Counting { inner: open()?, count: 0, progress }, keep, Some(expected))?;
         Ok(lease)
     }
 
@@ -479,6 +499,21 @@ impl Images {
         let file = File::open(&path).attempt(|| format!("cannot read {}", path.display()))?;
         let (_, plain) = digest::decompress(BufReader::new(file)).attempt(|| format!("cannot read {}", layer.blob))?;
         Ok(plain)
+    }
+}
+
+/// Tells how much was read.
+struct Counting<'a> {
+    inner: File,
+    count: u64,
+    progress: &'a mut (dyn FnMut(u64) + Send),
+}
+impl Read for Counting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.count += n as u64;
+        (self.progress)(self.count);
+        Ok(n)
     }
 }
 

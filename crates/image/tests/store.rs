@@ -389,6 +389,7 @@ fn the_store_survives_a_restart_and_sweeps_leftovers() {
     let store = Store::new();
     let id = store.made("a:1", Tar::new().file("f", "1").done());
     fs::create_dir_all(store.root().join("layers/0000/x")).unwrap();
+    fs::create_dir_all(store.root().join("points/0000/x")).unwrap();
     fs::write(store.root().join("blobs/sha256/0000"), "x").unwrap();
     fs::create_dir_all(store.root().join("tmp/17/half")).unwrap();
     // a crash while the index was written
@@ -398,6 +399,7 @@ fn the_store_survives_a_restart_and_sweeps_leftovers() {
     wait_for(|| {
         store.pieces() == BTreeMap::from([("layers".into(), 1), ("blobs/sha256".into(), 2), ("tmp".into(), 0)])
     });
+    assert!(!store.root().join("points/0000").exists());
     // a layer that is gone takes its image with it, and nothing else
     let other = store.made("b:1", Tar::new().file("f", "2").done());
     fs::remove_dir_all(&store.by_id(&id).unwrap().layer_paths[0]).unwrap();
@@ -506,7 +508,8 @@ fn a_containers_changes_are_listed_measured_and_committed() {
     assert_eq!((image.configuration.author.as_str(), image.configuration.comment.as_str()), ("me", "why"));
     let second = store.prepare("c2", &id, true).unwrap();
     let mounted = mount(&second);
-    assert_eq!(mounted.names().unwrap(), ["c", "d"]);
+    let mount_points = [".dockerenv", "c", "d", "dev", "etc", "proc", "sys"];
+    assert_eq!(mounted.names().unwrap(), mount_points);
     let d = mounted.child("d".as_ref()).unwrap();
     assert_eq!(d.names().unwrap(), ["b", "new"]);
     let facts = d.facts("new".as_ref()).unwrap().unwrap();
@@ -540,13 +543,40 @@ fn a_containers_layers_outlive_its_image() {
     let id = store.made("a", Tar::new().file("f", "1").done());
     let rootfs = store.prepare("c1", &id, false).unwrap();
     store.remove("a", true, false, nobody).unwrap();
-    assert!(rootfs.lower[0].join("f").exists());
+    assert!(rootfs.lower[1].join("f").exists());
     let store = store.reopen();
     assert_eq!(store.rootfs("c1", false).unwrap(), rootfs);
-    assert!(rootfs.lower[0].join("f").exists(), "over a restart too");
+    assert!(rootfs.lower[1].join("f").exists(), "over a restart too");
     store.discard("c1").unwrap();
-    assert!(!rootfs.lower[0].exists());
+    assert!(!rootfs.lower[1].exists() && !rootfs.lower[0].exists());
     assert!(store.prepare("c2", &id, false).is_err());
+}
+
+#[test]
+fn mount_points_are_there_and_are_nobodys_change() {
+    let store = Store::new();
+    let tar =
+        Tar::new().directory("etc/").file("etc/hosts", "own").symlink("sys", "nowhere").file("proc", "odd").done();
+    let id = store.made("a", tar);
+    let rootfs = store.prepare("c", &id, false).unwrap();
+    let mounted = mount(&rootfs);
+    for path in ["/dev/pts", "/dev/shm", "/etc/resolv.conf", "/etc/hostname", "/.dockerenv"] {
+        assert!(mounted.facts_inside(Path::new(path)).is_ok(), "{path}");
+    }
+    drop(mounted);
+    assert_eq!(store.read_file(&rootfs, "/etc/hosts", 10).unwrap().unwrap(), b"own");
+    assert_eq!(store.changes(&rootfs).unwrap(), []);
+    let committed = store.commit("c", &rootfs, Some(&id), Commit::default()).unwrap();
+    assert!(!store.by_id(&committed).unwrap().layer_paths[0].join("etc").exists());
+    // the next container of the image shares them, and so does the next daemon's
+    let second = store.prepare("c2", &id, false).unwrap();
+    assert_eq!(second.lower, rootfs.lower);
+    let store = store.reopen();
+    let mut containers = store.containers().unwrap();
+    containers.sort();
+    assert_eq!(containers, ["c", "c2"]);
+    assert_eq!(store.rootfs("c", false).unwrap(), rootfs);
+    assert!(rootfs.lower[0].join("dev/pts").exists());
 }
 
 #[test]

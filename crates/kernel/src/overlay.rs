@@ -16,9 +16,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-/// What never changes: moving a directory of a lower layer copies it, as with Docker, so that an upper directory can
-/// become a layer of its own, which no other layer's paths are written into.
-const OPTIONS: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
+/// What never changes. Moving a directory of a lower layer copies it, as with Docker: an upper directory can become a
+/// layer of its own, which no other layer's paths are written into, and none that are written into one are followed.
+const OPTIONS: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
 
 /// Where changes of a mount go.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,394 @@
+//! One registry, spoken to by the distribution protocol: where it is, how it wants to be asked, and what its errors
+//! mean.
+//!
+//! A registry on loopback, or one that the caller calls insecure, is tried by HTTPS with any certificate first, then by
+//! plain HTTP, as Docker does. All others are HTTPS with a certificate that the machine trusts.
+
+use super::{Credentials, RegistryError};
+use base64::Engine as _;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RANGE, WWW_AUTHENTICATE};
+use reqwest::{Response, StatusCode, Url};
+use serde::Deserialize;
+use std::error::Error as _;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// The host of Docker's own registry is not the one in its images' names.
+const DOCKER_HUB: &str = "registry-1.docker.io";
+
+pub(super) struct Client {
+    http: reqwest::Client,
+    registry: String,
+    /// `https://host`, without a slash.
+    base: String,
+    credentials: Option<Credentials>,
+    /// `repository:library/busybox:pull`
+    scope: String,
+    /// What the registry took last: sent with every request.
+    authorization: Mutex<Option<String>>,
+}
+
+/// What a registry wants to see.
+enum Challenge {
+    Basic,
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+}
+
+impl Client {
+    /// Finds out how a registry is spoken to.
+    pub(super) async fn connect(
+        registry: &str,
+        scope: String,
+        credentials: Option<Credentials>,
+        insecure: bool,
+    ) -> Result<Self, RegistryError> {
+        let host = if registry == model::reference::DEFAULT_REGISTRY { DOCKER_HUB } else { registry };
+        let lenient = insecure || is_loopback(host);
+        let schemes: &[(&str, bool)] = match lenient {
+            true => &[("https", true), ("http", true)],
+            false => &[("https", false)],
+        };
+        let mut refusals = Vec::new();
+        for (scheme, any_certificate) in schemes {
+            let client = Self {
+                http: http(*any_certificate),
+                registry: registry.to_owned(),
+                base: format!("{scheme}://{host}"),
+                credentials: credentials.clone(),
+                scope: scope.clone(),
+                authorization: Mutex::new(
+                    credentials
+                        .as_ref()
+                        .filter(|c| !c.registrytoken.is_empty())
+                        .map(|c| format!("Bearer {}", c.registrytoken)),
+                ),
+            };
+            match client.http.get(format!("{}/v2/", client.base)).send().await {
+                Ok(answer) => {
+                    if answer.status() == StatusCode::UNAUTHORIZED {
+                        client.authorize(answer.headers()).await?;
+                    }
+                    return Ok(client);
+                }
+                Err(error) => refusals.push(reason(&error)),
+            }
+        }
+        // the last one is plain HTTP's where that was tried, and says most
+        let why = refusals.pop().unwrap_or_default();
+        Err(RegistryError::Unreachable { registry: registry.to_owned(), why })
+    }
+
+    /// Asks for something below the repository.
+    pub(super) async fn get(&self, path: &str, accept: &str, from: Option<u64>) -> Result<Response, RegistryError> {
+        let url = format!("{}/v2/{path}", self.base);
+        for attempt in 0..2 {
+            let mut request = self.http.get(&url).header(ACCEPT, accept);
+            if let Some(authorization) = self.authorization() {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            if let Some(from) = from {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+            if answer.status() == StatusCode::UNAUTHORIZED && attempt == 0 {
+                // a token that has expired, or one for something else
+                self.authorize(answer.headers()).await?;
+                continue;
+            }
+            return Ok(answer);
+        }
+        Err(RegistryError::WrongCredentials("the registry does not take its own token".to_owned()))
+    }
+
+    pub(super) fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
+        RegistryError::Unreachable { registry: self.registry.clone(), why: reason(error) }
+    }
+
+    fn authorization(&self) -> Option<String> {
+        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn authorize(&self, headers: &HeaderMap) -> Result<(), RegistryError> {
+        let challenges = headers.get_all(WWW_AUTHENTICATE);
+        let challenge = challenges.iter().filter_map(|h| h.to_str().ok()).find_map(challenge);
+        let basic = self.credentials.as_ref().filter(|c| !c.username.is_empty()).map(|c| {
+            let pair = format!("{}:{}", c.username, c.password);
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+        });
+        let authorization = match challenge {
+            None => return Err(RegistryError::WrongCredentials("authentication required".to_owned())),
+            Some(Challenge::Basic) => match basic {
+                // refused already
+                Some(basic) if self.authorization().as_ref() != Some(&basic) => basic,
+                Some(_) => return Err(RegistryError::WrongCredentials("incorrect username or password".to_owned())),
+                None => return Err(RegistryError::WrongCredentials("authentication required".to_owned())),
+            },
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                format!("Bearer {}", self.token(&realm, service, scope, basic).await?)
+            }
+        };
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
+        Ok(())
+    }
+
+    /// Gets a token from where the registry sends us.
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<String>,
+        scope: Option<String>,
+        basic: Option<String>,
+    ) -> Result<String, RegistryError> {
+        let malformed = |why: String| RegistryError::Malformed { url: realm.to_owned(), why };
+        let mut url = Url::parse(realm).map_err(|e| malformed(e.to_string()))?;
+        let identity = self.credentials.as_ref().map(|c| c.identitytoken.clone()).filter(|t| !t.is_empty());
+        let secret = basic.is_some() || identity.is_some();
+        if secret && url.scheme() != "https" && self.base.starts_with("https:") {
+            return Err(RegistryError::InsecureRealm { registry: self.registry.clone(), realm: realm.to_owned() });
+        }
+        let scope = scope.unwrap_or_else(|| self.scope.clone());
+        let request = match identity {
+            Some(identity) => {
+                let mut form = Url::parse("form:?").map_err(|e| malformed(e.to_string()))?;
+                form.query_pairs_mut()
+                    .append_pair("grant_type", "refresh_token")
+                    .append_pair("client_id", "isle")
+                    .append_pair("service", service.as_deref().unwrap_or_default())
+                    .append_pair("scope", &scope)
+                    .append_pair("refresh_token", &identity);
+                self.http
+                    .post(url)
+                    .header("content-type", "application/x-www-form-urlencoded")
+                    .body(form.query().unwrap_or_default().to_owned())
+            }
+            None => {
+                {
+                    let mut query = url.query_pairs_mut();
+                    if let Some(service) = &service {
+                        query.append_pair("service", service);
+                    }
+                    if !scope.is_empty() {
+                        query.append_pair("scope", &scope);
+                    }
+                }
+                let request = self.http.get(url);
+                match basic {
+                    Some(basic) => request.header(AUTHORIZATION, basic),
+                    None => request,
+                }
+            }
+        };
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            let why = Complaint::read(&body).map_or("incorrect username or password".to_owned(), |c| c.message);
+            return Err(RegistryError::WrongCredentials(why));
+        }
+        if !status.is_success() {
+            return Err(self.complaint(realm, status, &body));
+        }
+        #[derive(Deserialize)]
+        struct Token {
+            #[serde(default)]
+            token: String,
+            #[serde(default)]
+            access_token: String,
+        }
+        let token: Token = serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()))?;
+        match (token.token, token.access_token) {
+            (token, _) if !token.is_empty() => Ok(token),
+            (_, token) if !token.is_empty() => Ok(token),
+            _ => Err(malformed("no token in the answer".to_owned())),
+        }
+    }
+
+    /// What an answer that is no success means, where it means nothing special to the caller.
+    pub(super) fn complaint(&self, url: &str, status: StatusCode, body: &[u8]) -> RegistryError {
+        let why = match Complaint::read(body) {
+            Some(complaint) => complaint.to_string(),
+            None => String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned(),
+        };
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => RegistryError::TooMany(why),
+            _ => RegistryError::Status { url: url.to_owned(), status: status.as_u16(), why },
+        }
+    }
+}
+
+/// The first error in a registry's answer.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Complaint {
+    #[serde(default)]
+    pub(super) code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Complaint {
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Complaints {
+            errors: Vec<Complaint>,
+        }
+        serde_json::from_slice::<Complaints>(body).ok()?.errors.into_iter().next()
+    }
+}
+impl std::fmt::Display for Complaint {
+    /// `manifest unknown: manifest unknown`, as Docker shows it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code.to_ascii_lowercase().replace('_', " "), self.message)
+    }
+}
+
+/// Reads `Bearer realm="…",service="…"`.
+fn challenge(header: &str) -> Option<Challenge> {
+    let (scheme, mut rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
+    if scheme.eq_ignore_ascii_case("basic") {
+        return Some(Challenge::Basic);
+    }
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let (mut realm, mut service, mut scope) = (None, None, None);
+    while let Some((key, after)) = rest.split_once('=') {
+        let (value, after) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => after.split_once(',').map_or((after, ""), |(value, rest)| (value, rest)),
+        };
+        let value = Some(value.to_owned());
+        match key.trim_matches([' ', ',']).to_ascii_lowercase().as_str() {
+            "realm" => realm = value,
+            "service" => service = value,
+            "scope" => scope = value,
+            _ => {}
+        }
+        rest = after;
+    }
+    Some(Challenge::Bearer { realm: realm?, service, scope })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_matches(['[', ']']);
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The innermost cause: `Connection refused` rather than `error sending request`.
+fn reason(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = source.to_string();
+        next = source.source();
+    }
+    if error.is_timeout() { "it does not answer in time".to_owned() } else { text }
+}
+
+/// A client for one pull. What is dear, reading the certificates that the machine trusts, is done once; connections are
+/// not kept beyond, since they belong to the runtime that made them.
+fn http(any_certificate: bool) -> reqwest::Client {
+    static TLS: [OnceLock<rustls::ClientConfig>; 2] = [OnceLock::new(), OnceLock::new()];
+    let tls = TLS[usize::from(any_certificate)].get_or_init(|| tls(any_certificate)).clone();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("isle/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(15))
+        .read_timeout(Duration::from_secs(60))
+        .build()
+        .expect("a client of constant settings")
+}
+
+fn tls(any_certificate: bool) -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("ring knows the default versions");
+    if any_certificate {
+        let verifier = Arc::new(AnyCertificate(provider));
+        return tls.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "cannot read a certificate that this machine trusts");
+    }
+    roots.add_parsable_certificates(found.certs);
+    tls.with_root_certificates(roots).with_no_client_auth()
+}
+
+/// For registries that are called insecure: whoever answers is believed, and digests are checked as ever.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        let header =
+            r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push""#;
+        let Some(Challenge::Bearer { realm, service, scope }) = challenge(header) else { panic!() };
+        assert_eq!(realm, "https://auth.example/token");
+        assert_eq!(service.as_deref(), Some("registry.example"));
+        assert_eq!(scope.as_deref(), Some("repository:a/b:pull,push"));
+        assert!(matches!(challenge("Basic realm=\"x\""), Some(Challenge::Basic)));
+        assert!(matches!(challenge("bearer realm=x, service=y"), Some(Challenge::Bearer { .. })));
+        assert!(challenge("Negotiate").is_none());
+        assert!(challenge("Bearer service=\"x\"").is_none());
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_number() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("localhost:5000", true),
+            ("127.0.0.1:5000", true),
+            ("127.9.9.9", true),
+            ("[::1]:5000", true),
+            ("registry.example:5000", false),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(host), expected, "{host}");
+        }
+    }
+}

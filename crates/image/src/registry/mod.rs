@@ -1,0 +1,79 @@
+//! Registries: the distribution protocol over HTTP ([`client`]), and what `pull` makes of it.
+
+mod client;
+mod pull;
+
+pub use pull::{PullOptions, RemoteImage};
+
+use crate::error::Kind;
+use model::image::Platform;
+
+/// Who asks a registry.
+#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase", default)]
+pub struct Credentials {
+    pub username: String,
+    pub password: String,
+    /// A refresh token instead of a password.
+    pub identitytoken: String,
+    /// A token that is sent as it is.
+    pub registrytoken: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    /// Without the secrets: this ends up in logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Why a registry did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error("cannot reach registry {registry}: {why}")]
+    Unreachable { registry: String, why: String },
+    #[error("pull access denied for {name}, repository does not exist or may require 'docker login': {why}")]
+    Denied { name: String, why: String },
+    #[error("manifest for {reference} not found: {why}")]
+    NoManifest { reference: String, why: String },
+    #[error("repository {name} not found: {why}")]
+    NoRepository { name: String, why: String },
+    #[error("no matching manifest for {platform} in the manifest list entries")]
+    NoPlatform { platform: Platform },
+    #[error(
+        "image with reference {reference} was found but does not match the specified platform: wanted {wanted}, \
+         actual: {actual}"
+    )]
+    OtherPlatform { reference: String, wanted: String, actual: String },
+    #[error("{reference} is no image that can be run: its manifest is of type {media_type}")]
+    Unsupported { reference: String, media_type: String },
+    #[error("unauthorized: {0}")]
+    WrongCredentials(String),
+    #[error("toomanyrequests: {0}")]
+    TooMany(String),
+    #[error("registry {registry} asks for credentials to be sent to {realm} without encryption")]
+    InsecureRealm { registry: String, realm: String },
+    #[error("{url}: unexpected answer {status}: {why}")]
+    Status { url: String, status: u16, why: String },
+    #[error("{url}: {why}")]
+    Malformed { url: String, why: String },
+}
+
+impl RegistryError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            RegistryError::Denied { .. }
+            | RegistryError::NoManifest { .. }
+            | RegistryError::NoRepository { .. }
+            | RegistryError::NoPlatform { .. }
+            | RegistryError::OtherPlatform { .. } => Kind::NotFound,
+            RegistryError::Unsupported { .. } => Kind::Invalid,
+            RegistryError::WrongCredentials(_) => Kind::Denied,
+            RegistryError::Unreachable { .. }
+            | RegistryError::TooMany(_)
+            | RegistryError::InsecureRealm { .. }
+            | RegistryError::Status { .. }
+            | RegistryError::Malformed { .. } => Kind::Unavailable,
+        }
+    }
+}
