@@ -34,7 +34,8 @@ pub async fn build(State(engine): Ctx, query: Query, body: Body) -> Answer {
         network_mode: query.text("networkmode").map(str::to_owned),
     };
     for tag in &options.tags {
-        tag.parse::<model::reference::Reference>().map_err(|e| Failure::invalid(format!("invalid argument \"{tag}\": {e}")))?;
+        tag.parse::<model::reference::Reference>()
+            .map_err(|e| Failure::invalid(format!("invalid argument \"{tag}\": {e}")))?;
     }
     let quiet = query.flag("q");
     let (lines, receiver) = mpsc::unbounded_channel();

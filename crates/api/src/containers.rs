@@ -31,8 +31,12 @@ pub async fn create(State(engine): Ctx, query: Query, bytes: Bytes) -> Answer {
     let invalid = |what: &str, e: serde_json::Error| Failure::invalid(format!("invalid JSON: {what}: {e}"));
     let config: Config = serde_json::from_value(sent.into()).map_err(|e| invalid("Config", e))?;
     let host: Option<HostConfig> = serde_json::from_value(host).map_err(|e| invalid("HostConfig", e))?;
-    let mut request =
-        CreateRequest { name: query.text("name").map(str::to_owned), config, host: host.unwrap_or_default(), ..Default::default() };
+    let mut request = CreateRequest {
+        name: query.text("name").map(str::to_owned),
+        config,
+        host: host.unwrap_or_default(),
+        ..Default::default()
+    };
     if let Some(endpoints) = networking.get("EndpointsConfig").and_then(Value::as_object) {
         for (network, settings) in endpoints {
             let settings: Option<EndpointSettings> =
@@ -244,11 +248,8 @@ fn show_config(config: &Config) -> Value {
 /// `NetworkSettings` (API-27): with the default bridge's fields on top below API 1.52.
 fn show_network_settings(view: &ContainerView, version: Version) -> Value {
     let c = &view.record;
-    let networks: Map<String, Value> = c
-        .endpoints
-        .iter()
-        .map(|e| (e.network_name.clone(), show_endpoint(view, e, version)))
-        .collect();
+    let networks: Map<String, Value> =
+        c.endpoints.iter().map(|e| (e.network_name.clone(), show_endpoint(view, e, version))).collect();
     let bridge = networks.get("bridge").filter(|_| c.state.is_running()).cloned().unwrap_or_else(|| json!({}));
     let legacy = |name: &str, empty: Value| bridge.get(name).cloned().unwrap_or(empty);
     let sandbox = c.state.sandbox.filter(|_| c.state.is_running());
@@ -330,9 +331,9 @@ fn show_ports(running: bool, config: &Config, published: &[Published]) -> Value 
             }
         }
     }
-    let shown = ports.into_iter().map(|(port, list)| {
-        (port.to_string(), if list.is_empty() { Value::Null } else { Value::Array(list) })
-    });
+    let shown = ports
+        .into_iter()
+        .map(|(port, list)| (port.to_string(), if list.is_empty() { Value::Null } else { Value::Array(list) }));
     Value::Object(shown.collect())
 }
 
@@ -366,8 +367,24 @@ fn list_ports(listed: &Listed) -> Vec<Value> {
 }
 
 const LIST_FILTERS: [&str; 18] = [
-    "ancestor", "before", "expose", "exited", "health", "id", "is-task", "isolation", "label", "label!", "name", "network",
-    "publish", "since", "status", "volume", "reference", "until",
+    "ancestor",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "reference",
+    "until",
 ];
 
 pub async fn list(State(engine): Ctx, query: Query) -> Answer {
@@ -380,7 +397,10 @@ pub async fn list(State(engine): Ctx, query: Query) -> Answer {
         }
     }
     let patterns = engine::list::name_patterns(filters.get("name"))?;
-    let all = query.flag("all") || limit.is_some_and(|l| l > 0) || !filters.get("status").is_empty() || !filters.get("exited").is_empty();
+    let all = query.flag("all")
+        || limit.is_some_and(|l| l > 0)
+        || !filters.get("status").is_empty()
+        || !filters.get("exited").is_empty();
     let listed = engine.list_containers(false);
     let edge = |name: &str| -> Answer<Option<jiff::Timestamp>> {
         filters.get(name).last().map(|id| Ok(engine.inspect_container(id)?.record.created)).transpose()
@@ -393,7 +413,8 @@ pub async fn list(State(engine): Ctx, query: Query) -> Answer {
         let id = c.id.to_string();
         (all || c.state.is_running() || c.state.status == Status::Restarting)
             && filters.any("id", |i| id.starts_with(i))
-            && (patterns.is_empty() || patterns.iter().any(|p| p.is_match(&format!("/{}", c.name)) || p.is_match(&c.name)))
+            && (patterns.is_empty()
+                || patterns.iter().any(|p| p.is_match(&format!("/{}", c.name)) || p.is_match(&c.name)))
             && filters.any("status", |s| c.state.status.as_str() == s)
             && filters.any("exited", |e| c.state.status == Status::Exited && e == c.state.exit_code.to_string())
             && filters.any("health", |h| h == "none")
@@ -446,11 +467,8 @@ pub fn show_listed(l: &Listed) -> Value {
         .iter()
         .map(|a| if a.contains([' ', '\t']) || a.is_empty() { format!("'{a}'") } else { a.clone() })
         .collect();
-    let networks: Map<String, Value> = c
-        .endpoints
-        .iter()
-        .map(|e| (e.network_name.clone(), show_endpoint(&l.view(), e, crate::API_VERSION)))
-        .collect();
+    let networks: Map<String, Value> =
+        c.endpoints.iter().map(|e| (e.network_name.clone(), show_endpoint(&l.view(), e, crate::API_VERSION))).collect();
     json!({
         "Id": c.id,
         "Names": [format!("/{}", c.name)],
@@ -470,7 +488,9 @@ pub fn show_listed(l: &Listed) -> Value {
 
 /// `Up 5 minutes`, `Exited (0) 2 hours ago`, in Docker's words.
 fn status_words(s: &ContainerState) -> String {
-    let ago = |t: Option<jiff::Timestamp>| human_duration(t.map_or(0, |t| (jiff::Timestamp::now().as_second() - t.as_second()).max(0)));
+    let ago = |t: Option<jiff::Timestamp>| {
+        human_duration(t.map_or(0, |t| (jiff::Timestamp::now().as_second() - t.as_second()).max(0)))
+    };
     match s.status {
         Status::Running => format!("Up {}", ago(s.started)),
         Status::Paused => format!("Up {} (Paused)", ago(s.started)),

@@ -11,8 +11,20 @@ use engine::events::Event;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-const FILTERS: [&str; 12] =
-    ["config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "type", "volume"];
+const FILTERS: [&str; 12] = [
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "type",
+    "volume",
+];
 
 pub async fn events(State(engine): Ctx, query: Query) -> Answer {
     let filters = query.filters(&FILTERS)?;

@@ -102,7 +102,8 @@ pub async fn resize(State(engine): Ctx, Path(id): Path<String>, query: Query) ->
 pub async fn inspect(State(engine): Ctx, Path(id): Path<String>) -> Answer {
     let exec = engine.exec(&id)?;
     let progress = exec.progress();
-    let (entry, arguments) = exec.request.command.split_first().map_or((String::new(), &[][..]), |(e, a)| (e.clone(), a));
+    let (entry, arguments) =
+        exec.request.command.split_first().map_or((String::new(), &[][..]), |(e, a)| (e.clone(), a));
     let request = &exec.request;
     Ok(Json(json!({
         "ID": exec.id,

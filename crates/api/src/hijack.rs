@@ -29,7 +29,11 @@ impl Takeover {
     }
 
     /// The response that hands the connection over, to `serve`.
-    pub fn respond<F>(self, content_type: &'static str, serve: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static) -> Response
+    pub fn respond<F>(
+        self,
+        content_type: &'static str,
+        serve: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
+    ) -> Response
     where
         F: Future<Output = ()> + Send,
     {

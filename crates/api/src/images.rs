@@ -8,7 +8,7 @@ use crate::query::Query;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use engine::Engine;
 use futures_util::StreamExt;
@@ -42,7 +42,8 @@ pub fn stream_error(message: &str) -> Value {
 pub async fn list(State(engine): Ctx, query: Query) -> Answer {
     let known = ["before", "dangling", "label", "label!", "reference", "since", "until"];
     let filters = query.filters(&known)?;
-    let filter = image::Filter::read(&engine.images, &filters.0, query.flag("all")).map_err(engine::images::image_error)?;
+    let filter =
+        image::Filter::read(&engine.images, &filters.0, query.flag("all")).map_err(engine::images::image_error)?;
     let images = engine.list_images(&filter);
     let shown: Vec<Value> = images.iter().map(|(i, n)| show_summary(&engine, i, *n)).collect();
     Ok(Json(shown).into_response())
@@ -165,8 +166,27 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, image::Err
     Ok(result.map_err(engine::images::image_error)?)
 }
 
+/// `X-Registry-Auth`: JSON in URL-safe base64, with or without padding; empty is nobody.
+///
+/// # Errors
+/// It is neither.
+fn credentials(headers: &HeaderMap) -> Answer<Option<image::Credentials>> {
+    use base64::Engine;
+    use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+    let Some(text) = headers.get("X-Registry-Auth").and_then(|h| h.to_str().ok()).filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let decoder = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
+    let invalid = |e: &dyn std::fmt::Display| Failure::invalid(format!("invalid X-Registry-Auth header: {e}"));
+    let bytes = decoder.decode(text).map_err(|e| invalid(&e))?;
+    let read: image::Credentials = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
+    let empty = read.username.is_empty() && read.identitytoken.is_empty() && read.registrytoken.is_empty();
+    Ok(Some(read).filter(|_| !empty))
+}
+
 /// `POST /images/create`: pull, or import.
-pub async fn create(State(engine): Ctx, query: Query, body: Body) -> Answer {
+pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: Body) -> Answer {
     let platform = query.text("platform").map(str::parse).transpose().map_err(Failure::invalid)?;
     if let Some(source) = query.text("fromSrc") {
         if source != "-" {
@@ -202,9 +222,16 @@ pub async fn create(State(engine): Ctx, query: Query, body: Body) -> Answer {
         })
     };
     // What is wrong at once is a status; the rest is told inside the stream.
-    let pulling = engine.pull_image(&reference, platform, progress).await?;
+    let options = image::PullOptions { platform, credentials: credentials(&headers)?, insecure: false };
+    let pulling = engine.pull_image(&reference, options, progress)?;
     tokio::spawn(async move {
-        if let Err(e) = pulling.await {
+        let done = lines.clone();
+        // A client that goes away ends the pull.
+        let pulled = tokio::select! {
+            pulled = pulling => pulled,
+            () = done.closed() => return,
+        };
+        if let Err(e) = pulled {
             let _ = lines.send(stream_error(&e.message));
         }
     });

@@ -275,4 +275,3 @@ pub async fn disconnect(State(engine): Ctx, Path(id): Path<String>, bytes: Bytes
     engine.disconnect(&id, &asked.container, asked.force).await?;
     Ok(StatusCode::OK)
 }
-

@@ -104,7 +104,8 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 /// Whether a request's head asks for a stream of its own: attach, or the start of a command.
 fn wants_stream(head: &[u8]) -> bool {
     let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
-    let Some(path) = line.strip_prefix(b"POST ").and_then(|rest| rest.split(|b| matches!(b, b' ' | b'?')).next()) else {
+    let Some(path) = line.strip_prefix(b"POST ").and_then(|rest| rest.split(|b| matches!(b, b' ' | b'?')).next())
+    else {
         return false;
     };
     path.ends_with(b"/attach") || (path.ends_with(b"/start") && find(path, b"/exec/").is_some())

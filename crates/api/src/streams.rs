@@ -29,8 +29,11 @@ pub fn frame(stream: Stream, bytes: &[u8]) -> Bytes {
 pub async fn attach(State(engine): Ctx, Path(id): Path<String>, query: Query, mut request: Request) -> Answer {
     let keys = DetachKeys::parse(query.text("detachKeys"))?;
     let streams = query.flag("stream");
-    let options =
-        AttachOptions { stdin: query.flag("stdin") && streams, stdout: query.flag("stdout"), stderr: query.flag("stderr") };
+    let options = AttachOptions {
+        stdin: query.flag("stdin") && streams,
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+    };
     let past = if query.flag("logs") { Some(engine.log(&id)?) } else { None };
     let attachment = engine.attach(&id, options).await?;
     let takeover = Takeover::of(&mut request)?;
@@ -116,7 +119,8 @@ async fn feed(reader: &mut (impl AsyncRead + Unpin), stdin: &mut Stdin, tty: boo
                 return Fed::HalfClosed;
             }
             Ok(length) => {
-                let (bytes, detach) = if tty { keys.filter(&buffer[..length]) } else { (buffer[..length].to_vec(), false) };
+                let (bytes, detach) =
+                    if tty { keys.filter(&buffer[..length]) } else { (buffer[..length].to_vec(), false) };
                 if !bytes.is_empty() && stdin.write(&bytes).await.is_err() {
                     return Fed::HalfClosed;
                 }
@@ -216,8 +220,9 @@ pub async fn logs(State(engine): Ctx, Path(id): Path<String>, query: Query) -> A
     };
     let (timestamps, tty) = (query.flag("timestamps"), source.tty);
     let log = runtime::Log { path: source.path.clone(), max_size: None, max_files: 16 };
-    let lines = runtime::logs::read(&log, wanted, source.ended())
-        .map_err(|e| Failure::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the log: {e}")))?;
+    let lines = runtime::logs::read(&log, wanted, source.ended()).map_err(|e| {
+        Failure::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the log: {e}"))
+    })?;
     let stream = futures_util::stream::unfold(lines, move |mut lines| async move {
         let line = lines.recv().await?;
         let bytes = line.map(|line| {
@@ -240,7 +245,6 @@ pub async fn carry(connection: TokioIo<Upgraded>, stdio: Attached, tty: bool, ke
     let (reader, writer) = tokio::io::split(connection);
     pump(reader, writer, stdio, tty, keys).await;
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -59,12 +59,8 @@ pub async fn version(State(engine): Ctx) -> Answer {
 pub async fn info(State(engine): Ctx) -> Answer {
     let info = engine.info();
     let settings = &engine.settings;
-    let pools: Vec<Value> = settings
-        .pools
-        .bases
-        .iter()
-        .map(|(base, size)| json!({ "Base": base.to_string(), "Size": size }))
-        .collect();
+    let pools: Vec<Value> =
+        settings.pools.bases.iter().map(|(base, size)| json!({ "Base": base.to_string(), "Size": size })).collect();
     let status: Vec<Value> =
         info.network.iter().map(|(what, on)| json!([what, if *on { "yes" } else { "no" }])).collect();
     let mut security = vec!["name=cgroupns".to_owned()];
@@ -154,8 +150,11 @@ pub async fn auth(State(_): Ctx, _: Bytes) -> Answer {
 }
 
 pub async fn df(State(engine): Ctx) -> Answer {
-    let images: Vec<Value> =
-        engine.list_images(&image::Filter::default()).iter().map(|(i, n)| crate::images::show_summary(&engine, i, *n)).collect();
+    let images: Vec<Value> = engine
+        .list_images(&image::Filter::default())
+        .iter()
+        .map(|(i, n)| crate::images::show_summary(&engine, i, *n))
+        .collect();
     let mut containers = Vec::new();
     for listed in engine.list_containers(true) {
         let mut shown = crate::containers::show_listed(&listed);

@@ -36,7 +36,9 @@ impl Engine {
             let tty = entry.record.config.tty;
             match (&entry.live, entry.record.state.status) {
                 (_, model::container::Status::Paused) => {
-                    return Err(Error::conflict(format!("container {reference} is paused, unpause the container before attach")));
+                    return Err(Error::conflict(format!(
+                        "container {reference} is paused, unpause the container before attach"
+                    )));
                 }
                 (Some(live), _) => (id, tty, live.clone()),
                 (None, _) => {
@@ -76,10 +78,7 @@ impl Engine {
         let entry = state.find(reference)?;
         let record = &entry.record;
         if self.log_of(record).is_none() {
-            return Err(Error::new(
-                crate::Kind::NotImplemented,
-                "configured logging driver does not support reading",
-            ));
+            return Err(Error::new(crate::Kind::NotImplemented, "configured logging driver does not support reading"));
         }
         Ok(LogSource {
             path: self.log_path(record.id),
@@ -102,7 +101,9 @@ impl LogSource {
     /// Returns when the container does not run (any more): a log that is followed then ends.
     pub async fn ended(mut self) {
         use model::container::Status;
-        let idle = |p: &crate::state::Pulse| p.removed || !matches!(p.status, Status::Running | Status::Paused | Status::Restarting);
+        let idle = |p: &crate::state::Pulse| {
+            p.removed || !matches!(p.status, Status::Running | Status::Paused | Status::Restarting)
+        };
         let _ = self.pulse.wait_for(idle).await;
     }
 }

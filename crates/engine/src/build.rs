@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::state::Entry;
 use crate::stop::Until;
 use crate::{Engine, Error, Kind};
-use image::build::{BoxFuture, BuildOptions, Context, Events, Output, Runner, RunStep};
+use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner};
 use model::container::{Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, NetworkMode, State};
 use model::id::ContainerId;
 use model::image::{ImageId, Platform};
@@ -142,7 +142,11 @@ impl Runner for Steps {
         platform: Option<&'a Platform>,
         progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
     ) -> BoxFuture<'a, std::result::Result<(), String>> {
-        let _ = (platform, progress);
-        Box::pin(async move { Err(format!("pull access denied for {}", reference.familiar())) })
+        Box::pin(async move {
+            let options = image::PullOptions { platform: platform.cloned(), ..image::PullOptions::default() };
+            let pulling = self.engine.pull_image(&reference.to_string(), options, progress);
+            let pulled = async { pulling?.await };
+            pulled.await.map(drop).map_err(|e: Error| e.message)
+        })
     }
 }

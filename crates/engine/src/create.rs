@@ -6,7 +6,9 @@ use crate::state::Entry;
 use crate::store::Write;
 use crate::volumes::mount_requests;
 use crate::{Engine, blocking};
-use model::container::{Config, Container, Endpoint, EndpointSettings, HostConfig, MountKind, MountPoint, NetworkMode, State};
+use model::container::{
+    Config, Container, Endpoint, EndpointSettings, HostConfig, MountKind, MountPoint, NetworkMode, State,
+};
 use model::id::ContainerId;
 use model::image::ImageConfig;
 use std::collections::BTreeMap;
@@ -88,7 +90,12 @@ impl Engine {
                     reserve_static(&mut state, id, network.id, &settings)?;
                 }
                 let network_name = network.as_ref().map_or(network_name, |n| n.name.clone());
-                record.endpoints.push(Endpoint { network: network.map(|n| n.id), network_name, settings, active: None });
+                record.endpoints.push(Endpoint {
+                    network: network.map(|n| n.id),
+                    network_name,
+                    settings,
+                    active: None,
+                });
             }
             // Known from here on, so that whatever is taken for it is given back with it.
             state.containers.insert(id, Entry::new(record.clone()));
@@ -298,7 +305,9 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
                 return conflict("hostname and the network mode");
             }
             if host.links.as_ref().is_some_and(|l| !l.is_empty()) {
-                return conflict("container type network can't be used with links. This would result in undefined behavior");
+                return conflict(
+                    "container type network can't be used with links. This would result in undefined behavior",
+                );
             }
             if !host.dns.is_empty() {
                 return conflict("dns and the network mode");
@@ -312,7 +321,9 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         }
         NetworkMode::Host => {
             if host.links.as_ref().is_some_and(|l| !l.is_empty()) {
-                return conflict("host type networking can't be used with links. This would result in undefined behavior");
+                return conflict(
+                    "host type networking can't be used with links. This would result in undefined behavior",
+                );
             }
             if host.uts_mode == "host" && !config.hostname.is_empty() && config.hostname != hostname() {
                 return conflict("hostname and the UTS mode");
@@ -384,14 +395,43 @@ impl CommandLine for Config {
 /// A name of two words that nobody has yet.
 fn free_name(taken: impl Fn(&str) -> bool) -> String {
     const FIRST: [&str; 32] = [
-        "amber", "brave", "calm", "clear", "coral", "deep", "eager", "early", "fair", "gentle", "green", "happy", "high",
-        "jolly", "keen", "kind", "light", "lucky", "mild", "noble", "open", "plain", "proud", "quick", "quiet", "salty",
-        "sandy", "sunny", "swift", "tidal", "warm", "wise",
+        "amber", "brave", "calm", "clear", "coral", "deep", "eager", "early", "fair", "gentle", "green", "happy",
+        "high", "jolly", "keen", "kind", "light", "lucky", "mild", "noble", "open", "plain", "proud", "quick", "quiet",
+        "salty", "sandy", "sunny", "swift", "tidal", "warm", "wise",
     ];
     const SECOND: [&str; 32] = [
-        "archipelago", "atoll", "bay", "beach", "cape", "cay", "cliff", "coast", "cove", "delta", "dune", "fjord", "gulf",
-        "harbour", "haven", "holm", "inlet", "isthmus", "key", "lagoon", "lighthouse", "marsh", "mole", "pier", "quay",
-        "reef", "ria", "sandbar", "shoal", "skerry", "sound", "strait",
+        "archipelago",
+        "atoll",
+        "bay",
+        "beach",
+        "cape",
+        "cay",
+        "cliff",
+        "coast",
+        "cove",
+        "delta",
+        "dune",
+        "fjord",
+        "gulf",
+        "harbour",
+        "haven",
+        "holm",
+        "inlet",
+        "isthmus",
+        "key",
+        "lagoon",
+        "lighthouse",
+        "marsh",
+        "mole",
+        "pier",
+        "quay",
+        "reef",
+        "ria",
+        "sandbar",
+        "shoal",
+        "skerry",
+        "sound",
+        "strait",
     ];
     loop {
         let [a, b, c, d] = crate::random::<4>();

@@ -55,7 +55,8 @@ pub fn describe(container: &Container, around: &Surroundings<'_>) -> Result<Desc
         sysctls: host.sysctls.clone().unwrap_or_default(),
         pid: namespace(&host.pid_mode),
         ipc: namespace(&host.ipc_mode),
-        uts: if host.uts_mode == "host" || matches!(host.network_mode(), NetworkMode::Host) && host.uts_mode.is_empty() {
+        uts: if host.uts_mode == "host" || matches!(host.network_mode(), NetworkMode::Host) && host.uts_mode.is_empty()
+        {
             uts_of_host(host)
         } else {
             Namespace::Private
@@ -68,7 +69,11 @@ pub fn describe(container: &Container, around: &Surroundings<'_>) -> Result<Desc
         ..Description::default()
     };
     for device in host.devices.iter().flatten() {
-        description.devices.extend(devices(&device.path_on_host, &device.path_in_container, &device.cgroup_permissions)?);
+        description.devices.extend(devices(
+            &device.path_on_host,
+            &device.path_in_container,
+            &device.cgroup_permissions,
+        )?);
     }
     if host.privileged {
         description.devices.extend(host_devices());
@@ -130,7 +135,9 @@ fn security_options(host: &HostConfig) -> Result<SecurityOptions> {
             ("systempaths", "unconfined") => options.system_paths_unconfined = true,
             ("label", _) => {}
             ("apparmor", "unconfined") => {}
-            ("apparmor", _) => return Err(Error::invalid("AppArmor is not enabled on this machine, and a profile was asked for")),
+            ("apparmor", _) => {
+                return Err(Error::invalid("AppArmor is not enabled on this machine, and a profile was asked for"));
+            }
             _ => return Err(Error::invalid(format!("invalid --security-opt: {option:?}"))),
         }
     }
@@ -237,9 +244,11 @@ fn devices(source: &str, target: &str, access: &str) -> Result<Vec<Device>> {
         }
         return Ok(all);
     }
-    device(path, target, access)
-        .map(|d| vec![d])
-        .ok_or_else(|| Error::invalid(format!("error gathering device information while adding custom device \"{source}\": not a device node")))
+    device(path, target, access).map(|d| vec![d]).ok_or_else(|| {
+        Error::invalid(format!(
+            "error gathering device information while adding custom device \"{source}\": not a device node"
+        ))
+    })
 }
 
 fn device(path: &Path, target: &str, access: &str) -> Option<Device> {

@@ -220,10 +220,8 @@ fn not_found(name: &str) -> Error {
 /// Says anew which active endpoints are the way out, and which publish the ports.
 pub fn rewire(state: &State, container: &mut Container) {
     let up: Vec<usize> = (0..container.endpoints.len()).filter(|i| container.endpoints[*i].active.is_some()).collect();
-    let known: Vec<(usize, Network)> = up
-        .iter()
-        .filter_map(|&i| Some((i, state.networks.get(&container.endpoints[i].network?)?.clone())))
-        .collect();
+    let known: Vec<(usize, Network)> =
+        up.iter().filter_map(|&i| Some((i, state.networks.get(&container.endpoints[i].network?)?.clone()))).collect();
     let election = {
         let candidates: Vec<Candidate<'_>> = known
             .iter()
@@ -258,12 +256,10 @@ pub fn rewire(state: &State, container: &mut Container) {
 
 /// The first free `ethN` (BR-04).
 pub fn next_interface(container: &Container, network: &Network) -> InterfaceName {
-    let prefix = network.option(option::CONTAINER_IFACE_PREFIX).filter(|p| (1..=12).contains(&p.len())).unwrap_or("eth");
-    let used: BTreeSet<&str> = container
-        .endpoints
-        .iter()
-        .filter_map(|e| e.active.as_ref().map(|a| a.attachment.inner.as_str()))
-        .collect();
+    let prefix =
+        network.option(option::CONTAINER_IFACE_PREFIX).filter(|p| (1..=12).contains(&p.len())).unwrap_or("eth");
+    let used: BTreeSet<&str> =
+        container.endpoints.iter().filter_map(|e| e.active.as_ref().map(|a| a.attachment.inner.as_str())).collect();
     (0..)
         .map(|n| format!("{prefix}{n}"))
         .find(|name| !used.contains(name.as_str()))
@@ -292,7 +288,12 @@ impl Engine {
         .await
     }
 
-    async fn connect_in_turn(self: &Arc<Self>, id: ContainerId, reference: &str, settings: EndpointSettings) -> Result<()> {
+    async fn connect_in_turn(
+        self: &Arc<Self>,
+        id: ContainerId,
+        reference: &str,
+        settings: EndpointSettings,
+    ) -> Result<()> {
         let (network, record, plan) = {
             let mut state = self.state();
             let network = state.network(reference)?.clone();
@@ -345,7 +346,13 @@ impl Engine {
     }
 
     /// Makes the last endpoint of `record` real in a running sandbox.
-    async fn plug(self: &Arc<Self>, sandbox: SandboxId, before: &Container, record: &Container, network: &Network) -> Result<()> {
+    async fn plug(
+        self: &Arc<Self>,
+        sandbox: SandboxId,
+        before: &Container,
+        record: &Container,
+        network: &Network,
+    ) -> Result<()> {
         let live = {
             let state = self.state();
             let live = state.sandboxes.get(&sandbox);
@@ -444,7 +451,9 @@ impl Engine {
             let network = state.network(reference)?.clone();
             let before = state.entry(id)?.record.clone();
             if network.driver == Driver::Host {
-                return Err(Error::forbidden("cannot disconnect container from host network - container must be created in host network mode"));
+                return Err(Error::forbidden(
+                    "cannot disconnect container from host network - container must be created in host network mode",
+                ));
             }
             let Some(index) = before.endpoints.iter().position(|e| e.network == Some(network.id)) else {
                 return Err(Error::forbidden(format!("container {id} is not connected to network {}", network.name)));

@@ -69,7 +69,9 @@ impl Engine {
         match record.state.status {
             Status::Running => {}
             Status::Paused => {
-                return Err(Error::conflict(format!("container {reference} is paused, unpause the container before exec")));
+                return Err(Error::conflict(format!(
+                    "container {reference} is paused, unpause the container before exec"
+                )));
             }
             _ => return Err(Error::conflict(format!("container {container} is not running"))),
         }
@@ -97,7 +99,12 @@ impl Engine {
     ///
     /// # Errors
     /// It has been started before; the container has ended; the command cannot be executed.
-    pub async fn start_exec(self: &Arc<Self>, id: &str, detach: bool, size: Option<(u16, u16)>) -> Result<Option<runtime::Attached>> {
+    pub async fn start_exec(
+        self: &Arc<Self>,
+        id: &str,
+        detach: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<Option<runtime::Attached>> {
         let exec = self.exec(id)?;
         let (record, live) = {
             let state = self.state();
@@ -122,11 +129,8 @@ impl Engine {
                 None
             } else {
                 let r = &exec.request;
-                let options = runtime::AttachOptions {
-                    stdin: r.attach_stdin,
-                    stdout: r.attach_stdout,
-                    stderr: r.attach_stderr,
-                };
+                let options =
+                    runtime::AttachOptions { stdin: r.attach_stdin, stdout: r.attach_stdout, stderr: r.attach_stderr };
                 Some(handle.attach(options).await.map_err(runtime::StartError::from)?)
             };
             let pid = handle.start().await?;
@@ -141,7 +145,10 @@ impl Engine {
                     _ => 126,
                 };
                 exec.progress.lock().expect("no holder panics").exit_code = Some(code);
-                let message = format!("OCI runtime exec failed: exec failed: unable to start container process: {}", crate::error::chain(&e));
+                let message = format!(
+                    "OCI runtime exec failed: exec failed: unable to start container process: {}",
+                    crate::error::chain(&e)
+                );
                 return Err(Error::new(Kind::Invalid, message));
             }
         };
@@ -151,7 +158,11 @@ impl Engine {
             progress.pid = pid;
             progress.handle = Some(Handle(handle.clone()));
         }
-        self.tell_container(&record, &format!("exec_start: {}", exec.request.command.join(" ")), &[("execID", id.to_owned())]);
+        self.tell_container(
+            &record,
+            &format!("exec_start: {}", exec.request.command.join(" ")),
+            &[("execID", id.to_owned())],
+        );
         let (engine, exec) = (self.clone(), exec.clone());
         tokio::spawn(async move {
             let status = handle.wait().await;

@@ -71,11 +71,9 @@ impl Engine {
     /// There is none, or it is used.
     pub async fn remove_image(self: &Arc<Self>, name: &str, force: bool, keep_parents: bool) -> Result<Vec<Removed>> {
         let (engine, name) = (self.clone(), name.to_owned());
-        let removed = blocking(move || {
-            engine.images.remove(&name, force, keep_parents, |id| engine.image_users(id))
-        })
-        .await
-        .map_err(image_error)?;
+        let removed = blocking(move || engine.images.remove(&name, force, keep_parents, |id| engine.image_users(id)))
+            .await
+            .map_err(image_error)?;
         for one in &removed {
             match one {
                 Removed::Untagged(name) => self.tell_image("untag", name),
@@ -107,26 +105,27 @@ impl Engine {
         images.into_iter().map(|i| (users.get(&i.id).copied().unwrap_or_default(), i)).map(|(n, i)| (i, n)).collect()
     }
 
-    pub fn tell_image(&self, action: &str, name: &str) {
-        self.events.tell("image", action, name.to_owned(), BTreeMap::from([("name".into(), name.to_owned())]));
-    }
-}
-
-impl Engine {
-    /// Fetches an image. What is wrong with the request is told at once, the rest by the future that is returned.
+    /// Fetches an image. What is wrong with the request is told at once, the rest by the future that is returned; a
+    /// client that drops it stops the fetching.
     ///
     /// # Errors
     /// The reference is none.
-    pub async fn pull_image(
+    pub fn pull_image(
         self: &Arc<Self>,
         reference: &str,
-        platform: Option<model::image::Platform>,
+        options: image::PullOptions,
         progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
-    ) -> Result<impl Future<Output = Result<()>> + Send + use<>> {
+    ) -> Result<impl Future<Output = Result<ImageId>> + Send + use<>> {
         let reference: model::reference::Reference = reference.parse().map_err(Error::invalid)?;
-        let _ = (platform, progress);
+        let engine = self.clone();
         Ok(async move {
-            Err(Error::not_found(format!("pull access denied for {}, repository does not exist or may require 'docker login'", reference.familiar())))
+            let id = engine.images.pull(&reference, options, progress).await.map_err(image_error)?;
+            engine.tell_image("pull", &reference.familiar());
+            Ok(id)
         })
+    }
+
+    pub fn tell_image(&self, action: &str, name: &str) {
+        self.events.tell("image", action, name.to_owned(), BTreeMap::from([("name".into(), name.to_owned())]));
     }
 }

@@ -35,7 +35,10 @@ impl Engine {
         let runtime = self.runtime.info();
         let mut warnings = runtime.lacking;
         if !runtime.missing_capabilities.is_empty() {
-            warnings.push(format!("the daemon lacks {}, and so does every container", runtime.missing_capabilities.join(", ")));
+            warnings.push(format!(
+                "the daemon lacks {}, and so does every container",
+                runtime.missing_capabilities.join(", ")
+            ));
         }
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let memory = read("/proc/meminfo")
@@ -44,7 +47,8 @@ impl Engine {
             .unwrap_or_default()
             * 1024;
         let os = read("/etc/os-release");
-        let os = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
+        let os =
+            os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
         Info {
             running,
             paused,

@@ -9,9 +9,9 @@
 //! ```
 
 use crate::error::{Error, Kind, Result};
+use keeper_protocol::{Key, Reply, Request, VERSION, decode, encode};
 use kernel::readiness;
 use kernel::seqpacket::{self, Packet};
-use keeper_protocol::{Key, Reply, Request, VERSION, decode, encode};
 use model::id::{ContainerId, RootId};
 use model::names::Change;
 use std::collections::{BTreeMap, BTreeSet};
@@ -321,11 +321,7 @@ impl Link {
         }
     }
 
-    async fn exchange(
-        &self,
-        request: &Request,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> io::Result<(Reply, Vec<OwnedFd>)> {
+    async fn exchange(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<(Reply, Vec<OwnedFd>)> {
         let connection = self.connection.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let bytes = encode(request);
         connection.async_io(Interest::WRITABLE, |c| Ok(seqpacket::send(c, &bytes, descriptors)?)).await?;

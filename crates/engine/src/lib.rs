@@ -82,7 +82,10 @@ impl Engine {
     }
 
     /// Runs an operation to its end, whether or not its client waits for it.
-    async fn detached<T: Send + 'static>(&self, operation: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    async fn detached<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         match tokio::spawn(operation).await {
             Ok(result) => result,
             Err(e) => Err(Error::new(Kind::Internal, format!("the operation failed inside: {e}"))),

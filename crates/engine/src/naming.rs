@@ -27,11 +27,7 @@ pub fn join_changes(state: &State, container: &Container) -> Vec<Change> {
 }
 
 /// One membership.
-pub fn member_change(
-    container: &Container,
-    endpoint: &Endpoint,
-    network: &model::network::Network,
-) -> Option<Change> {
+pub fn member_change(container: &Container, endpoint: &Endpoint, network: &model::network::Network) -> Option<Change> {
     let up = endpoint.active.as_ref().filter(|_| network.is_user_defined())?;
     let member = Member {
         container: container.id,

@@ -18,10 +18,13 @@ pub fn bridge_of(network: &Network) -> Option<Bridge> {
         return None;
     }
     let [a, b, c, d, e, f, ..] = *network.id.bytes();
-    let isolated = network.internal && network.option("com.docker.network.bridge.gateway_mode_ipv4") == Some("isolated");
-    let gateways = network.ipam.pools.iter().filter_map(|p| {
-        ipnet::IpNet::new(p.gateway?, p.subnet.prefix_len()).ok().filter(|_| !isolated)
-    });
+    let isolated =
+        network.internal && network.option("com.docker.network.bridge.gateway_mode_ipv4") == Some("isolated");
+    let gateways = network
+        .ipam
+        .pools
+        .iter()
+        .filter_map(|p| ipnet::IpNet::new(p.gateway?, p.subnet.prefix_len()).ok().filter(|_| !isolated));
     Some(Bridge {
         network: network.id,
         device: network.device(),

@@ -127,9 +127,8 @@ impl Engine {
         // The keeper is fed what is true once the dead are out.
         let engine = Arc::new_cyclic(|weak: &std::sync::Weak<Engine>| {
             let weak = weak.clone();
-            let snapshot: crate::keeper::Snapshot = Arc::new(move || {
-                weak.upgrade().map_or_else(Vec::new, |engine| engine.state().names_snapshot())
-            });
+            let snapshot: crate::keeper::Snapshot =
+                Arc::new(move || weak.upgrade().map_or_else(Vec::new, |engine| engine.state().names_snapshot()));
             let keeper = connecting.begin(snapshot);
             Engine {
                 settings,
@@ -166,13 +165,16 @@ impl Engine {
                     self.watch_exit(id, container);
                 }
                 Found::Ended(status) => ended.push((id, status)),
-                Found::Lost => ended.push((id, runtime::ExitStatus {
-                    code: 255,
-                    signal: None,
-                    unknown: true,
-                    oom_killed: false,
-                    finished_at: crate::now(),
-                })),
+                Found::Lost => ended.push((
+                    id,
+                    runtime::ExitStatus {
+                        code: 255,
+                        signal: None,
+                        unknown: true,
+                        oom_killed: false,
+                        finished_at: crate::now(),
+                    },
+                )),
             }
         }
         let owner = self.network.owner().map_err(Error::internal)?;

@@ -171,7 +171,8 @@ impl Engine {
             Place::Host => return Ok(None),
             Place::Shared(sandbox) => {
                 let mut state = self.state();
-                let live = state.sandboxes.get_mut(sandbox).ok_or_else(|| Error::conflict("the shared sandbox is gone"))?;
+                let live =
+                    state.sandboxes.get_mut(sandbox).ok_or_else(|| Error::conflict("the shared sandbox is gone"))?;
                 live.users.insert(id);
                 return Ok(Some(live.sandbox.clone()));
             }
@@ -278,7 +279,9 @@ impl Engine {
             for other in others {
                 for (wanted, held) in wanted.iter().flat_map(|w| other.record.state.ports.iter().map(move |p| (w, p))) {
                     if held.collides(wanted) {
-                        let (HostPort::Exactly(port), Some(host)) = (&wanted.host, wanted.hosts.first()) else { continue };
+                        let (HostPort::Exactly(port), Some(host)) = (&wanted.host, wanted.hosts.first()) else {
+                            continue;
+                        };
                         let at = std::net::SocketAddr::new(*host, *port);
                         let busy = format!(
                             "Bind for {at} failed: port is already allocated by container {}",
@@ -543,12 +546,15 @@ impl Engine {
             before.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.clone()).collect();
         let attachments: Vec<Attachment> =
             before.endpoints.iter().filter_map(|e| Some(e.active.as_ref()?.attachment.clone())).collect();
-        let kept = before.state.sandbox.filter(|_| sandbox_gone.is_none()).and_then(|s| {
-            self.state().sandboxes.get(&s).map(|l| l.sandbox.clone())
-        });
+        let kept = before
+            .state
+            .sandbox
+            .filter(|_| sandbox_gone.is_none())
+            .and_then(|s| self.state().sandboxes.get(&s).map(|l| l.sandbox.clone()));
         let engine = self.clone();
         blocking(move || {
-            let tell = |what: &str, e: network::Error| tracing::error!(container = ?id, "{what}: {}", crate::error::chain(&e));
+            let tell =
+                |what: &str, e: network::Error| tracing::error!(container = ?id, "{what}: {}", crate::error::chain(&e));
             if !publications.is_empty()
                 && let Err(e) = engine.network.unpublish(&publications)
             {
@@ -651,9 +657,8 @@ fn plan(state: &mut State, id: ContainerId) -> Result<Plan> {
         endpoints::rewire(state, &mut record);
     }
     let exposed = record.config.exposed_ports.keys().filter_map(|p| model::port::parse_range(p).ok()).flatten();
-    let is_published = matches!(place, Place::Own { .. }) && record.endpoints.iter().any(|e| {
-        e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty())
-    });
+    let is_published = matches!(place, Place::Own { .. })
+        && record.endpoints.iter().any(|e| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty()));
     let wanted = if is_published {
         let default_host = gateway_network(state, &record).and_then(|n| n.host_binding());
         let default_host = default_host.filter(|h| *h != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -701,7 +706,9 @@ fn port_error(error: &network::PortError, container: Option<IpAddr>, wanted: &[W
     use network::PortError;
     let to = |port: u16, protocol: model::net::Protocol| {
         let inner = wanted.iter().find_map(|w| match w.host {
-            HostPort::Exactly(first) if first <= port && port - first < w.count => Some(w.container_port + (port - first)),
+            HostPort::Exactly(first) if first <= port && port - first < w.count => {
+                Some(w.container_port + (port - first))
+            }
             _ => None,
         });
         match (container, inner) {
@@ -714,7 +721,10 @@ fn port_error(error: &network::PortError, container: Option<IpAddr>, wanted: &[W
             format!("failed to bind host port for {host}:{port}{}: address already in use", to(*port, *protocol))
         }
         PortError::NotHere { host, port, protocol, .. } => {
-            format!("failed to bind host port for {host}:{port}{}: cannot assign requested address", to(*port, *protocol))
+            format!(
+                "failed to bind host port for {host}:{port}{}: cannot assign requested address",
+                to(*port, *protocol)
+            )
         }
         other => crate::error::chain(other),
     };

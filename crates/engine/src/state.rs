@@ -150,9 +150,7 @@ impl State {
         match by_prefix(self.containers.iter(), name) {
             Prefix::One(entry) => Ok(entry),
             Prefix::None => Err(Error::not_found(format!("No such container: {reference}"))),
-            Prefix::Many(_) => {
-                Err(Error::invalid(format!("multiple IDs found with provided prefix: {reference}")))
-            }
+            Prefix::Many(_) => Err(Error::invalid(format!("multiple IDs found with provided prefix: {reference}"))),
         }
     }
 

@@ -82,10 +82,11 @@ impl Engine {
         if status.oom_killed {
             self.tell_container(&record, "oom", &[]);
         }
-        self.tell_container(&record, "die", &[
-            ("exitCode", exit_code.to_string()),
-            ("execDuration", ran.as_secs().to_string()),
-        ]);
+        self.tell_container(
+            &record,
+            "die",
+            &[("exitCode", exit_code.to_string()), ("execDuration", ran.as_secs().to_string())],
+        );
         for endpoint in &before.endpoints {
             if endpoint.active.is_some()
                 && let Some(network) = endpoint.network.and_then(|n| self.state().networks.get(&n).cloned())
@@ -337,8 +338,12 @@ impl Engine {
                 }
                 Status::Running | Status::Paused | Status::Restarting if !force => {
                     let hint = match status {
-                        Status::Paused => "container is paused: unpause and then stop the container before removing or force remove",
-                        Status::Restarting => "container is restarting: stop the container before removing or force remove",
+                        Status::Paused => {
+                            "container is paused: unpause and then stop the container before removing or force remove"
+                        }
+                        Status::Restarting => {
+                            "container is restarting: stop the container before removing or force remove"
+                        }
                         _ => "container is running: stop the container before removing or force remove",
                     };
                     return Err(Error::conflict(format!("cannot remove container \"{name}\": {hint}")));
@@ -421,9 +426,7 @@ impl Engine {
                 let mut state = engine.state();
                 let old = state.entry(id)?.record.name.clone();
                 if old == name {
-                    return Err(Error::invalid(
-                        "Renaming a container with the same name as its current name",
-                    ));
+                    return Err(Error::invalid("Renaming a container with the same name as its current name"));
                 }
                 state.take_name(&name, id)?;
                 state.names.remove(&old);
@@ -486,9 +489,7 @@ impl Engine {
 
     /// The bytes that a container has written over its image.
     pub async fn writable_size(self: &Arc<Self>, reference: &str) -> u64 {
-        let Ok((id, volatile)) =
-            self.state().find(reference).map(|e| (e.record.id, e.record.host.auto_remove))
-        else {
+        let Ok((id, volatile)) = self.state().find(reference).map(|e| (e.record.id, e.record.host.auto_remove)) else {
             return 0;
         };
         let engine = self.clone();
@@ -531,9 +532,9 @@ fn to_timestamp(status: &runtime::ExitStatus) -> jiff::Timestamp {
 /// There is none.
 pub fn signal_number(text: &str) -> Result<i32> {
     const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-        "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-        "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
     ];
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -562,7 +563,9 @@ mod tests {
 
     #[test]
     fn signals_have_names_and_numbers() {
-        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("KILL", 9)] {
+        for (text, number) in
+            [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("KILL", 9)]
+        {
             assert_eq!(signal_number(text).unwrap(), number, "{text}");
         }
         for text in ["", "0", "65", "SIGNOPE", "-1", "RTMIN+99"] {

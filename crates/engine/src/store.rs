@@ -79,7 +79,8 @@ impl Store {
     pub fn open(root: &Path) -> Result<(Store, Contents)> {
         check_schema(&root.join("schema"))?;
         let path = root.join("state.redb");
-        let broken = |e: redb::Error| Error::new(Kind::Internal, format!("cannot open the store {}: {e}", path.display()));
+        let broken =
+            |e: redb::Error| Error::new(Kind::Internal, format!("cannot open the store {}: {e}", path.display()));
         let database = Database::create(&path).map_err(|e| broken(e.into()))?;
         let contents = read(&database).map_err(broken)?;
         let (batches, queue) = mpsc::channel();

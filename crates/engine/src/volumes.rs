@@ -179,7 +179,11 @@ pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountReq
                 "bind" => MountKind::Bind,
                 "volume" => MountKind::Volume,
                 "tmpfs" => MountKind::Tmpfs,
-                other => return Err(Error::invalid(format!("mount type unknown: \"{other}\": bind, volume and tmpfs are known"))),
+                other => {
+                    return Err(Error::invalid(format!(
+                        "mount type unknown: \"{other}\": bind, volume and tmpfs are known"
+                    )));
+                }
             },
             source: mount.source.clone(),
             destination: clean(&mount.target),
@@ -324,7 +328,8 @@ mod tests {
 
     #[test]
     fn an_images_volume_is_anonymous_unless_something_lies_there_already() {
-        let config = Config { volumes: BTreeMap::from([("/data/".into(), model::image::Empty {})]), ..Config::default() };
+        let config =
+            Config { volumes: BTreeMap::from([("/data/".into(), model::image::Empty {})]), ..Config::default() };
         let host = HostConfig::default();
         assert_eq!(mount_requests(&config, &host).unwrap()[0].destination, "/data");
         let host = HostConfig { binds: Some(vec!["v:/data".into()]), ..HostConfig::default() };

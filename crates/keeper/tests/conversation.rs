@@ -55,7 +55,10 @@ fn feed(daemon: &Daemon) -> SocketAddr {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
     let at = udp.local_addr().unwrap();
-    daemon.tell(&Request::Hold { key: Key::Sandbox(SANDBOX), more: false }, &[namespace.as_fd(), udp.as_fd(), tcp.as_fd()]);
+    daemon.tell(
+        &Request::Hold { key: Key::Sandbox(SANDBOX), more: false },
+        &[namespace.as_fd(), udp.as_fd(), tcp.as_fd()],
+    );
     snapshot(daemon);
     at
 }

@@ -68,7 +68,10 @@ impl Lab {
     pub fn start(program: &Path) -> anyhow::Result<Lab> {
         let mut lab = Lab::empty(program)?;
         lab.start_daemon()?;
-        let response = lab.post_bytes("/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D", &images::busybox()?)?;
+        let response = lab.post_bytes(
+            "/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D",
+            &images::busybox()?,
+        )?;
         if response.status != 200 {
             bail!("cannot import busybox: {}", response.text());
         }
@@ -84,14 +87,7 @@ impl Lab {
         let (outside, _) = kernel::netns::create(|| ())?;
         let directory = tempfile::Builder::new().prefix("isle-").tempdir()?;
         std::fs::write(directory.path().join("resolv.conf"), format!("nameserver {UPSTREAM}\n"))?;
-        let lab = Lab {
-            directory,
-            host,
-            outside,
-            program: program.to_owned(),
-            daemon: None,
-            stopped: Arc::default(),
-        };
+        let lab = Lab { directory, host, outside, program: program.to_owned(), daemon: None, stopped: Arc::default() };
         lab.wire()?;
         let socket = kernel::netns::inside(lab.host.as_fd(), || UdpSocket::bind((UPSTREAM, 53)))??;
         let stopped = lab.stopped.clone();
@@ -165,7 +161,8 @@ impl Lab {
     /// # Errors
     /// It ends, or does not answer within ten seconds.
     pub fn start_daemon(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.directory.path().join("daemon.log"))?;
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.directory.path().join("daemon.log"))?;
         let mut command = Command::new(&self.program);
         command
             .arg("daemon")
