@@ -109,18 +109,7 @@ impl Network {
         tables.change(&Elements::new(), &base).attempt("tell the firewall of", "the proxy's port")?;
 
         let nothing = format!("isle-{root}");
-        let mut batch = Batch::default();
-        let mac = [2, 0, 0, 0, 0, 0];
-        link::create_bridge(&mut batch, &NewBridge { name: &nothing, mac, mtu: 1500 });
-        let made = match route.send(batch) {
-            Err(refusal) if refusal.errno == Errno::EXIST => Ok(()),
-            other => other,
-        };
-        made.attempt("create", format!("device {nothing}"))?;
-        let mut batch = Batch::default();
-        link::set_quiet(&mut batch, &nothing, Some(&mark(root.as_str(), NOTHING)), features.ipv6, &[]);
-        route.send(batch).attempt("mark", format!("device {nothing}"))?;
-
+        ensure_nothing(&mut route, &nothing, &mark(root.as_str(), NOTHING))?;
         forward_ipv4().attempt("enable", "forwarding of IPv4")?;
         raise_neighbour_limits();
         Ok(Self(Arc::new(Inner {
@@ -276,6 +265,8 @@ impl Network {
         desired: &Desired,
         sandbox: impl Fn(&SandboxId) -> Option<Arc<Sandbox>>,
     ) -> Result<Report, Error> {
+        let alias = mark(self.0.root.as_str(), NOTHING);
+        self.0.with_route(|route| ensure_nothing(route, &self.0.nothing, &alias))?;
         let observed = self.observe()?;
         let repairs = reconcile::plan_repairs(desired, &observed, &self.0.features, self.0.root.as_str(), self.0.proxy);
         let mut report = Report::default();
@@ -777,6 +768,20 @@ impl Inner {
 
 /// `Exchange full`: what the kernel calls a bridge with all its ports.
 const EXFULL: i32 = 54;
+
+/// The device that carries nothing: a bridge without ports that is never up.
+fn ensure_nothing(route: &mut Socket, name: &str, alias: &str) -> Result<(), Error> {
+    let thing = || format!("device {name}");
+    let mut batch = Batch::default();
+    link::create_bridge(&mut batch, &NewBridge { name, mac: [2, 0, 0, 0, 0, 0], mtu: 1500 });
+    match route.send(batch) {
+        Err(refusal) if refusal.errno == Errno::EXIST => {}
+        other => other.attempt("create", thing())?,
+    }
+    let mut batch = Batch::default();
+    link::set_quiet(&mut batch, name, Some(alias), false, &[]);
+    route.send(batch).attempt("mark", thing())
+}
 
 fn set_inside(sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
     let set = || attachment.sysctls.iter().try_for_each(|(key, value)| sysctl::write(key, value).map_err(|e| (key, e)));
