@@ -3,7 +3,7 @@
 //! A flow keeps the translation that it began with. UDP has no end, so a flow that began before a port was published,
 //! or while it led elsewhere, would go wrong for as long as its sender goes on.
 
-use crate::address::{family, from_octets};
+use crate::address::from_octets;
 use crate::netlink::attribute::Attributes;
 use crate::netlink::{Batch, Errno, Refusal, Socket};
 use std::net::IpAddr;
@@ -108,15 +108,4 @@ fn destination(tuple: &[u8]) -> Option<Destination> {
     let protocol = Attributes(tuple.find(2)?);
     let port = protocol.clone().find(3).and_then(|v| v.try_into().ok()).map_or(0, u16::from_be_bytes);
     Some(Destination { ip, protocol: *protocol.find(1)?.first()?, port })
-}
-
-/// How many flows are tracked to this very destination. For looking.
-pub fn count(socket: &mut Socket, to: Destination) -> Result<usize, Refusal> {
-    let mut all = Batch::default();
-    all.message(GET, 0, &[family(to.ip), 0, 0, 0]);
-    let found = socket.dump(&all, |answer| {
-        let tuple = Attributes(answer.body.get(4..)?).find(TUPLE_ORIGINAL)?;
-        (destination(tuple) == Some(to)).then_some(())
-    })?;
-    Ok(found.len())
 }

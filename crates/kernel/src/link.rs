@@ -118,8 +118,9 @@ pub struct Port {
     pub isolated: bool,
     /// Frames may leave by the port that they came in by.
     pub hairpin: bool,
-    /// Never a multicast router's, whatever it says.
-    pub no_multicast_router: bool,
+    /// All multicast goes out here, whatever the bridge has learnt of listeners and routers, and queries that come in
+    /// teach it nothing.
+    pub all_multicast: bool,
 }
 
 /// Makes a device a port of a bridge.
@@ -136,6 +137,8 @@ pub fn set_port(batch: &mut Batch, name: &str, alias: &str, ipv6: bool, port: Po
     const MULTICAST_ROUTER: u16 = 25;
     const ISOLATED: u16 = 33;
     const LOCKED: u16 = 39;
+    const QUERIED: u8 = 1; // MDB_RTR_TYPE_TEMP_QUERY, as the kernel has it
+    const PERMANENT: u8 = 2; // MDB_RTR_TYPE_PERM
     let mut message = batch.message(NEWLINK, 0, &header(0, 0, 0));
     message.text(IFNAME, name).text(IFALIAS, alias);
     if ipv6 {
@@ -144,7 +147,8 @@ pub fn set_port(batch: &mut Batch, name: &str, alias: &str, ipv6: bool, port: Po
     message.nest(LINKINFO, |m| {
         m.text(INFO_SLAVE_KIND, "bridge").nest(INFO_SLAVE_DATA, |m| {
             m.u8(MODE, port.hairpin.into()).u8(LEARNING, port.learning.into()).u8(UNICAST_FLOOD, port.flood.into());
-            m.u8(MULTICAST_ROUTER, if port.no_multicast_router { 0 } else { 1 }).u8(ISOLATED, port.isolated.into());
+            m.u8(MULTICAST_ROUTER, if port.all_multicast { PERMANENT } else { QUERIED })
+                .u8(ISOLATED, port.isolated.into());
             m.u8(LOCKED, port.locked.into());
         });
     });
@@ -292,7 +296,7 @@ pub fn parse(answer: Answer<'_>) -> Option<Link> {
                         hairpin: is(4),
                         learning: is(8),
                         flood: is(9),
-                        no_multicast_router: data.clone().find(25).is_some_and(|v| v.first() == Some(&0)),
+                        all_multicast: data.clone().find(25).is_some_and(|v| v.first() == Some(&2)),
                         isolated: is(33),
                         locked: is(39),
                     });

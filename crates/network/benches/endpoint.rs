@@ -23,38 +23,59 @@ fn timed<R>(times: &mut Vec<Duration>, f: impl FnOnce() -> R) -> R {
 }
 
 fn main() {
-    let Some(world) = world() else { return };
-    let bridge = world.bridge(1);
-    let mut times: [Vec<Duration>; 8] = Default::default();
-    let mut kept = Vec::new();
-    for round in 0..200_u8 {
-        let endpoint = [attachment(&bridge, 10 + round, 0)];
-        let sandbox = timed(&mut times[0], || world.network.create_sandbox(&endpoint[0].sandbox).unwrap());
-        timed(&mut times[1], || world.network.attach(&sandbox, &endpoint).unwrap());
-        let sockets = timed(&mut times[2], || world.network.open_resolver(&sandbox, false).unwrap());
-        let published = [publication(Tcp, ANY4, endpoint[0].addresses[0].addr())].into();
-        timed(&mut times[3], || world.network.publish(&published).unwrap());
-        timed(&mut times[4], || world.network.unpublish(&published).unwrap());
-        let published = [publication(Udp, ANY4, endpoint[0].addresses[0].addr())].into();
-        timed(&mut times[5], || world.network.publish(&published).unwrap());
-        world.network.unpublish(&published).unwrap();
-        kept.push((endpoint, sandbox, sockets));
-    }
-    for (endpoint, sandbox, sockets) in kept {
-        timed(&mut times[6], || world.network.release(&endpoint).unwrap());
-        timed(&mut times[7], || drop((sandbox, sockets)));
-    }
-    let names = [
-        "create_sandbox",
-        "attach, IPv4 and IPv6 (1st to 200th)",
-        "open_resolver",
-        "publish a TCP port",
-        "unpublish it",
-        "publish a UDP port",
-        "release",
-        "drop the sandbox",
-    ];
-    for (name, times) in names.iter().zip(times) {
-        show(name, times);
+    for ipv6 in [false, true] {
+        let Some(world) = world() else { return };
+        println!("{}", if ipv6 { "IPv4 and IPv6" } else { "IPv4" });
+        let bridge = world.bridge_with(1, |bridge| {
+            if !ipv6 {
+                bridge.gateways.truncate(1);
+                bridge.subnets.truncate(1);
+            }
+        });
+        let mut times: [Vec<Duration>; 10] = Default::default();
+        let mut kept = Vec::new();
+        for round in 0..200_u8 {
+            let mut endpoint = [attachment(&bridge, 10 + round, 0)];
+            if !ipv6 {
+                endpoint[0].addresses.truncate(1);
+            }
+            let sandbox = timed(&mut times[0], || world.network.create_sandbox(&endpoint[0].sandbox).unwrap());
+            let part = if round < 50 {
+                1
+            } else if round < 150 {
+                2
+            } else {
+                3
+            };
+            timed(&mut times[part], || world.network.attach(&sandbox, &endpoint).unwrap());
+            let sockets = timed(&mut times[4], || world.network.open_resolver(&sandbox, false).unwrap());
+            let published = [publication(Tcp, ANY4, endpoint[0].addresses[0].addr())].into();
+            timed(&mut times[5], || world.network.publish(&published).unwrap());
+            timed(&mut times[6], || world.network.unpublish(&published).unwrap());
+            let published = [publication(Udp, ANY4, endpoint[0].addresses[0].addr())].into();
+            timed(&mut times[7], || world.network.publish(&published).unwrap());
+            world.network.unpublish(&published).unwrap();
+            world.network.settle();
+            kept.push((endpoint, sandbox, sockets));
+        }
+        for (endpoint, sandbox, sockets) in kept {
+            timed(&mut times[8], || world.network.release(&endpoint).unwrap());
+            timed(&mut times[9], || drop((sandbox, sockets)));
+        }
+        let names = [
+            "create_sandbox",
+            "attach, 1st to 50th",
+            "attach, 51st to 150th",
+            "attach, 151st to 200th",
+            "open_resolver",
+            "publish a TCP port",
+            "unpublish it",
+            "publish a UDP port",
+            "release",
+            "drop the sandbox",
+        ];
+        for (name, times) in names.iter().zip(times) {
+            show(name, times);
+        }
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Every act brings its undo. Tear-down is different: it goes on past failures, and takes 'already gone' for success.
 
+mod bridge;
+mod endpoint;
+mod repair;
+
 use crate::chores::Chores;
 use crate::error::{Attempt, Error, all, unless_gone};
 use crate::features::Features;
@@ -67,20 +71,6 @@ struct Inner {
     faults: faults::Faults,
 }
 
-/// What attaching learns about a pair of interfaces on the way.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pair {
-    bridge: u32,
-    bridge_mac: [u8; 6],
-    outer: u32,
-    inner: u32,
-}
-
-/// IPv4 settings of our bridges. 127.0.0.1 leads to containers by them; what comes from a network to 127/8 or claims
-/// to be from there is dropped at raw priority, so the table is there first.
-const BRIDGE_SETTINGS: &[(u16, u32)] =
-    &[(link::ipv4::ROUTE_LOCALNET, 1), (link::ipv4::ACCEPT_REDIRECTS, 0), (link::ipv4::SEND_REDIRECTS, 0)];
-
 /// Below this MTU the kernel has no IPv6 on a device (RFC 8200, 5).
 const SMALLEST_MTU6: u32 = 1280;
 
@@ -109,18 +99,7 @@ impl Network {
         tables.change(&Elements::new(), &base).attempt("tell the firewall of", "the proxy's port")?;
 
         let nothing = format!("isle-{root}");
-        let mut batch = Batch::default();
-        let mac = [2, 0, 0, 0, 0, 0];
-        link::create_bridge(&mut batch, &NewBridge { name: &nothing, mac, mtu: 1500 });
-        let made = match route.send(batch) {
-            Err(refusal) if refusal.errno == Errno::EXIST => Ok(()),
-            other => other,
-        };
-        made.attempt("create", format!("device {nothing}"))?;
-        let mut batch = Batch::default();
-        link::set_quiet(&mut batch, &nothing, Some(&mark(root.as_str(), NOTHING)), features.ipv6, &[]);
-        route.send(batch).attempt("mark", format!("device {nothing}"))?;
-
+        ensure_nothing(&mut route, &nothing, &mark(root.as_str(), NOTHING))?;
         forward_ipv4().attempt("enable", "forwarding of IPv4")?;
         raise_neighbour_limits();
         Ok(Self(Arc::new(Inner {
@@ -241,7 +220,7 @@ impl Network {
         self.0.at_home(|| reserve::reserve(requests, &means))?
     }
 
-    /// Leads host ports to containers: all, or none. UDP flows that began before follow within milliseconds (PT-15).
+    /// Leads host ports to containers: all, or none. UDP flows that began before follow within 60 ms (PT-15).
     pub fn publish(&self, publications: &BTreeSet<Publication>) -> Result<(), Error> {
         let elements = self.0.publication_elements(publications);
         self.0.tables.change(&Elements::new(), &elements).attempt("publish", show(publications))?;
@@ -276,6 +255,8 @@ impl Network {
         desired: &Desired,
         sandbox: impl Fn(&SandboxId) -> Option<Arc<Sandbox>>,
     ) -> Result<Report, Error> {
+        let alias = mark(self.0.root.as_str(), NOTHING);
+        self.0.with_route(|route| ensure_nothing(route, &self.0.nothing, &alias))?;
         let observed = self.observe()?;
         let repairs = reconcile::plan_repairs(desired, &observed, &self.0.features, self.0.root.as_str(), self.0.proxy);
         let mut report = Report::default();
@@ -346,422 +327,8 @@ impl Inner {
         self.tables.remove(elements).attempt("take out of the firewall", of)
     }
 
-    // bridges
-
-    fn create_bridge(&self, bridge: &Bridge) -> Result<(), Error> {
-        let name = bridge.device.as_str();
-        let thing = || format!("bridge {name}");
-        let alias = mark(self.root.as_str(), &bridge.network.to_string());
-        let found = self.find(name)?;
-        let ours = match &found {
-            None => true,
-            Some(link) if link.kind.as_deref() != Some("bridge") => {
-                return Err(Error::NameTaken { name: name.into(), what: "not a bridge".into() });
-            }
-            Some(link) if link.alias.as_deref() == Some(&alias) => true,
-            Some(link) if self.is_ours(link) => {
-                return Err(Error::NameTaken { name: name.into(), what: "another network's".into() });
-            }
-            Some(_) => false,
-        };
-        let elements = ruleset::bridge_elements(bridge);
-        let mut undo = Undo::default();
-        self.tables.change(&Elements::new(), &elements).attempt("tell the firewall of", thing())?;
-        if found.is_none() {
-            undo.push("bridge elements", || self.remove_elements(&elements, thing()));
-        }
-
-        let mut batch = Batch::default();
-        let new = NewBridge { name, mac: bridge.mac.0, mtu: bridge.mtu };
-        match (&found, ours) {
-            (None, _) => link::create_bridge(&mut batch, &new),
-            (Some(link), true) => link::mend_bridge(&mut batch, &new, link),
-            (Some(_), false) => {}
-        }
-        self.with_route(|socket| socket.send(batch)).attempt("create", thing())?;
-        if found.is_none() {
-            undo.push("bridge", || self.delete_link(name));
-        }
-
-        let mtu = if ours { bridge.mtu } else { found.as_ref().map_or(bridge.mtu, |link| link.mtu) };
-        let ipv6 = self.features.ipv6 && mtu >= SMALLEST_MTU6;
-        let mut batch = Batch::default();
-        link::set_quiet(&mut batch, name, ours.then_some(&*alias), ipv6 && ours, BRIDGE_SETTINGS);
-        link::ask(&mut batch, name);
-        let mut index = 0;
-        self.with_route(|socket| {
-            socket.exchange(batch, |answer| index = link::parse(answer).map_or(index, |l| l.index))
-        })
-        .attempt("set up", thing())?;
-        if ipv6 {
-            self.set_bridge_ipv6(bridge)?;
-        }
-        self.set_bridge_addresses(bridge, index, ours, ipv6)?;
-        if plan::has_ipv6(bridge) && !bridge.internal && self.features.ipv6 {
-            self.forward_ipv6()?;
-        }
-        undo.commit();
-        Ok(())
-    }
-
-    fn set_bridge_ipv6(&self, bridge: &Bridge) -> Result<(), Error> {
-        let name = bridge.device.as_str();
-        let settings = plan::plan_bridge_ipv6(bridge, &self.features);
-        self.at_home(|| {
-            settings.iter().try_for_each(|(file, value)| sysctl::write(&format!("net/ipv6/conf/{name}/{file}"), value))
-        })
-        .flatten()
-        .attempt("set up IPv6 on", format!("bridge {name}"))
-    }
-
-    /// Brings it up, with its addresses and no others.
-    fn set_bridge_addresses(&self, bridge: &Bridge, index: u32, ours: bool, ipv6: bool) -> Result<(), Error> {
-        let name = bridge.device.as_str();
-        let mut wanted: Vec<Address> = bridge
-            .gateways
-            .iter()
-            .map(|net| Address { link: index, ip: net.addr(), prefix: net.prefix_len() })
-            .collect();
-        if ours && ipv6 && plan::has_ipv6(bridge) {
-            wanted.push(Address { link: index, ip: ruleset::link_local(bridge.mac).into(), prefix: 64 });
-        }
-        self.with_route(|socket| {
-            let mut batch = Batch::default();
-            link::set_up(&mut batch, name);
-            if ours {
-                for found in address::list(socket)?.iter().filter(|a| a.link == index && !wanted.contains(a)) {
-                    address::remove(&mut batch, found);
-                }
-            }
-            for address in &wanted {
-                address::add(&mut batch, address);
-            }
-            socket.send(batch)?;
-            wanted.iter().filter(|a| !is_link_local(a.ip)).try_for_each(|a| wait_until_local(socket, a.ip))
-        })
-        .attempt("give addresses to", format!("bridge {name}"))
-    }
-
-    fn remove_bridge(&self, bridge: &Bridge) -> Result<(), Error> {
-        let name = bridge.device.as_str();
-        let thing = || format!("bridge {name}");
-        let mut failures = Vec::new();
-        failures.extend(self.remove_elements(&ruleset::bridge_elements(bridge), thing()).err());
-        let alias = mark(self.root.as_str(), &bridge.network.to_string());
-        match self.find(name) {
-            Ok(Some(link)) if link.alias.as_deref() == Some(&alias) => {
-                self.departed.lock().unwrap_or_else(PoisonError::into_inner).retain(|(on, _), _| *on != link.index);
-                failures.extend(self.delete_link(name).err());
-            }
-            Ok(_) => {}
-            Err(error) => failures.push(error),
-        }
-        all("remove", thing(), failures)
-    }
-
-    /// Lets IPv6 pass: by interface where the kernel can, else on all, and then uplinks that hear routers must go on
-    /// hearing them.
-    fn forward_ipv6(&self) -> Result<(), Error> {
-        let (links, addresses, routes) = self
-            .with_route(|socket| Ok::<_, Refusal>((link::list(socket)?, address::list(socket)?, route::list(socket)?)))
-            .attempt("list", "uplinks")?;
-        let is_uplink = |link: &&Link| {
-            !link.loopback
-                && !self.is_ours(link)
-                && (default_routes(&routes).any(|r| r.link == Some(link.index))
-                    || addresses.iter().any(|a| a.link == link.index && a.ip.is_ipv6() && !is_link_local(a.ip)))
-        };
-        let uplinks: Vec<&str> = links.iter().filter(is_uplink).map(|link| link.name.as_str()).collect();
-        let by_interface = self.features.force_forwarding;
-        self.at_home(|| -> io::Result<()> {
-            let all_forward = sysctl::read("net.ipv6.conf.all.forwarding")? != "0";
-            for uplink in uplinks {
-                let file = |name: &str| format!("net/ipv6/conf/{uplink}/{name}");
-                if by_interface {
-                    sysctl::write(&file("force_forwarding"), "1")?;
-                } else if !all_forward && sysctl::read(&file("accept_ra"))? == "1" {
-                    sysctl::write(&file("accept_ra"), "2")?;
-                }
-            }
-            if by_interface || all_forward { Ok(()) } else { sysctl::write("net.ipv6.conf.all.forwarding", "1") }
-        })
-        .flatten()
-        .attempt("enable", "forwarding of IPv6")
-    }
-
-    // endpoints
-
-    fn attach(&self, sandbox: &Sandbox, attachments: &[Attachment]) -> Result<(), Error> {
-        let mut undo = Undo::default();
-        let mut pair = Pair::default();
-        let others: Vec<Vec<IpNet>> = sandbox
-            .endpoints()
-            .iter()
-            .filter(|(id, _)| attachments.iter().all(|a| a.endpoint != **id))
-            .map(|(_, addresses)| addresses.clone())
-            .collect();
-        for step in plan::plan_attach(attachments, &others, &self.features) {
-            self.checkpoint("before a step of attaching")?;
-            match step {
-                Step::Elements(elements) => {
-                    let thing = || format!("endpoints of {}", sandbox.thing());
-                    self.tables.change(&Elements::new(), &elements).attempt("tell the firewall of", thing())?;
-                    undo.push("endpoint elements", move || self.remove_elements(&elements, "endpoints"));
-                }
-                Step::Veth(attachment) => {
-                    pair = self.create_veth(sandbox, attachment)?;
-                    undo.push("veth", || self.delete_link(attachment.outer.as_str()));
-                    self.checkpoint("between the veth and its neighbours")?;
-                    let (bridge, addresses) = (pair.bridge, &attachment.addresses);
-                    undo.push("neighbours", move || self.forget_neighbours(bridge, addresses));
-                    self.introduce(attachment, &pair)?;
-                }
-                Step::Settings(attachment) => set_inside(sandbox, attachment)?,
-                Step::Inside(attachment) => self.plumb_inside(sandbox, attachment, &pair)?,
-                Step::Announce(attachment) => self.announce(attachment, &pair)?,
-            }
-        }
-        self.checkpoint("after the last step of attaching")?;
-        undo.commit();
-        sandbox.remember(attachments);
-        Ok(())
-    }
-
-    fn ipv6(&self, attachment: &Attachment) -> bool {
-        self.features.ipv6 && attachment.mtu >= SMALLEST_MTU6
-    }
-
-    /// Both ends, the outer one up and its port behaving before anything can come out of it.
-    fn create_veth(&self, sandbox: &Sandbox, attachment: &Attachment) -> Result<Pair, Error> {
-        let (bridge, outer) = (attachment.bridge.as_str(), attachment.outer.as_str());
-        let thing = || format!("interface {} of {} on bridge {bridge}", attachment.inner, sandbox.thing());
-        let alias = mark(self.root.as_str(), &attachment.endpoint.to_string());
-        let port = plan::plan_port(attachment, &self.features);
-        let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
-        let master = link::find(&mut route, bridge).attempt("find", format!("bridge {bridge}"))?;
-
-        let mut batch = Batch::default();
-        link::create_veth(
-            &mut batch,
-            &NewVeth {
-                outer,
-                master: master.index,
-                inner: attachment.inner.as_str(),
-                namespace: sandbox.as_fd(),
-                mac: attachment.mac.0,
-                mtu: attachment.mtu,
-            },
-        );
-        link::set_port(&mut batch, outer, &alias, self.ipv6(attachment), port);
-        link::set_up(&mut batch, outer);
-        link::ask(&mut batch, outer);
-        let mut made = None;
-        let result = route.exchange(batch, |answer| made = link::parse(answer));
-        match (result, made) {
-            (Ok(()), Some(link)) => Ok(Pair {
-                bridge: master.index,
-                bridge_mac: if self.is_ours(&master) {
-                    attachment.gateway_mac.0
-                } else {
-                    master.mac.unwrap_or_default()
-                },
-                outer: link.index,
-                inner: link.peer.unwrap_or_default(),
-            }),
-            (Ok(()), None) => Err(Refusal::of(Errno::NODEV)).attempt("create", thing()),
-            (Err(refusal), _) if refusal.message == Some(0) && refusal.errno == Errno::from_raw_os_error(EXFULL) => {
-                Err(Error::BridgeFull { bridge: bridge.into() })
-            }
-            (Err(refusal), _) => {
-                if refusal.message != Some(0) {
-                    let mut batch = Batch::default();
-                    link::delete(&mut batch, outer);
-                    let _ = route.send(batch); // the refusal is what went wrong, whether or not this goes right
-                }
-                Err(refusal).attempt("create", thing())
-            }
-        }
-    }
-
-    /// The bridge learns where the endpoint is, and the host its hardware address: both for good.
-    fn introduce(&self, attachment: &Attachment, pair: &Pair) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        neighbour::add_static_forwarding(&mut batch, pair.outer, attachment.mac.0);
-        for net in &attachment.addresses {
-            neighbour::add(&mut batch, &Neighbour { link: pair.bridge, ip: net.addr(), mac: attachment.mac.0 });
-        }
-        self.with_route(|socket| socket.send(batch))
-            .attempt("make known", format!("endpoint {} on bridge {}", attachment.outer, attachment.bridge))
-    }
-
-    fn forget_neighbours(&self, bridge: u32, addresses: &[IpNet]) -> Result<(), Error> {
-        for net in addresses {
-            let mut batch = Batch::default();
-            neighbour::remove(&mut batch, bridge, net.addr());
-            unless_gone(self.with_route(|socket| socket.send(batch)))
-                .attempt("forget", format!("neighbour {}", net.addr()))?;
-        }
-        Ok(())
-    }
-
-    fn plumb_inside(&self, sandbox: &Sandbox, attachment: &Attachment, pair: &Pair) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        let inner = attachment.inner.as_str();
-        let ipv6 = self.ipv6(attachment);
-        if ipv6 {
-            link::set_quiet(&mut batch, inner, None, true, &[]);
-        }
-        link::set_up(&mut batch, inner);
-        link::ask(&mut batch, inner); // IPv6 is ready when the kernel has seen the carrier
-        let mut give = |ip: IpAddr, prefix: u8| address::add(&mut batch, &Address { link: pair.inner, ip, prefix });
-        for net in &attachment.addresses {
-            give(net.addr(), net.prefix_len());
-        }
-        if ipv6 && attachment.addresses.iter().any(|net| net.addr().is_ipv6()) {
-            give(ruleset::link_local(attachment.mac).into(), 64);
-        }
-        for gateway in &attachment.gateways {
-            neighbour::add(&mut batch, &Neighbour { link: pair.inner, ip: *gateway, mac: pair.bridge_mac });
-        }
-        for gateway in &attachment.default_routes {
-            route::set_default(&mut batch, *gateway, Some(pair.inner));
-        }
-        sandbox
-            .with_route(|socket| {
-                socket.send(batch)?;
-                attachment.addresses.iter().try_for_each(|net| wait_until_local(socket, net.addr()))
-            })
-            .attempt("set up", format!("interface {inner} of {}", sandbox.thing()))
-    }
-
-    /// Asking for links makes the kernel act on their carriers now: the port forwards, and then a bridge with its first
-    /// port sends; else packets are lost until it comes to it (before 6.8 they may be). Where neighbours may remember
-    /// another owner of an address, they hear of this one; not otherwise, since the frame goes to every port.
-    fn announce(&self, attachment: &Attachment, pair: &Pair) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        link::ask(&mut batch, attachment.outer.as_str());
-        link::ask(&mut batch, attachment.bridge.as_str());
-        self.with_route(|socket| socket.exchange(batch, |_| {}))
-            .attempt("find", format!("interface {}", attachment.outer))?;
-        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        for net in &attachment.addresses {
-            if departed.remove(&(pair.bridge, net.addr())).is_some_and(|mac| mac != attachment.mac) {
-                self.chores.announce(pair.bridge, net.addr(), attachment.mac);
-            }
-        }
-        Ok(())
-    }
-
-    fn detach(&self, sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
-        let mut failures = Vec::new();
-        failures.extend(self.delete_link(attachment.outer.as_str()).err());
-        failures.extend(self.release(std::slice::from_ref(attachment)).err());
-        let shared = {
-            let mut endpoints = sandbox.endpoints();
-            let before = ruleset::shared_elements(endpoints.values().map(Vec::as_slice));
-            endpoints.remove(&attachment.endpoint);
-            let after = ruleset::shared_elements(endpoints.values().map(Vec::as_slice));
-            before.difference(&after).cloned().collect()
-        };
-        failures.extend(self.remove_elements(&shared, sandbox.thing()).err());
-        all("detach", format!("{} from {}", attachment.inner, sandbox.thing()), failures)
-    }
-
-    fn release(&self, attachments: &[Attachment]) -> Result<(), Error> {
-        let mut failures = Vec::new();
-        let elements: Elements =
-            attachments.iter().flat_map(|a| ruleset::attachment_elements(a, self.features.variant())).collect();
-        failures.extend(self.remove_elements(&elements, "released endpoints").err());
-        for attachment in attachments {
-            match self.find(attachment.bridge.as_str()) {
-                Ok(Some(bridge)) => {
-                    failures.extend(self.forget_neighbours(bridge.index, &attachment.addresses).err());
-                    let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-                    departed
-                        .extend(attachment.addresses.iter().map(|net| ((bridge.index, net.addr()), attachment.mac)));
-                }
-                Ok(None) => {}
-                Err(error) => failures.push(error),
-            }
-        }
-        all("release", format!("{} endpoints", attachments.len()), failures)
-    }
-
-    // ports
-
     fn publication_elements(&self, publications: &BTreeSet<Publication>) -> Elements {
         publications.iter().flat_map(|p| ruleset::publication_elements(p, self.proxy)).collect()
-    }
-
-    // repair
-
-    fn mend(
-        &self,
-        repair: &Repair,
-        desired: &Desired,
-        observed: &Observed,
-        sandbox: &impl Fn(&SandboxId) -> Option<Arc<Sandbox>>,
-        report: &mut Report,
-    ) {
-        let (done, into_removed, what) = match repair {
-            Repair::Rebuild(elements) => (self.tables.rebuild(elements), false, "firewall tables".to_owned()),
-            Repair::Elements(out, into) => {
-                let done = self.tables.change(out, into).attempt("mend", "firewall elements");
-                (done, false, format!("{} firewall elements out, {} in", out.len(), into.len()))
-            }
-            Repair::RemoveLink(name) => (self.delete_link(name), true, format!("interface {name}")),
-            Repair::Bridge(bridge) => {
-                let mut done = self.create_bridge(bridge);
-                // its ports may be without a master, and what changes a bridge makes the host forget its neighbours
-                let members = desired.attachments.values().filter(|a| a.network == bridge.network);
-                for member in members.filter(|a| observed.links.contains_key(a.outer.as_str())) {
-                    done = done.and(self.mend_port(member));
-                }
-                (done, false, format!("bridge {}", bridge.device))
-            }
-            Repair::Attach(attachment) => {
-                let done = match sandbox(&attachment.sandbox) {
-                    Some(sandbox) => self.attach(&sandbox, std::slice::from_ref(attachment)),
-                    None => Err(Error::Io {
-                        attempt: "find",
-                        thing: format!("sandbox {}", attachment.sandbox.short()),
-                        source: io::ErrorKind::NotFound.into(),
-                    }),
-                };
-                (done, false, format!("endpoint {}", attachment.outer))
-            }
-            Repair::Port(attachment) => (self.mend_port(attachment), false, format!("port {}", attachment.outer)),
-            Repair::RemoveNeighbour(neighbour) => {
-                let mut batch = Batch::default();
-                neighbour::remove(&mut batch, neighbour.link, neighbour.ip);
-                let done = unless_gone(self.with_route(|socket| socket.send(batch)));
-                let what = format!("neighbour {}", neighbour.ip);
-                (done.attempt("forget", what.clone()), true, what)
-            }
-        };
-        match done {
-            Ok(()) if into_removed => report.removed.push(what),
-            Ok(()) => report.mended.push(what),
-            Err(error) => report.failed.push(error),
-        }
-    }
-
-    fn mend_port(&self, attachment: &Attachment) -> Result<(), Error> {
-        let (bridge, outer) = (attachment.bridge.as_str(), attachment.outer.as_str());
-        let master =
-            self.with_route(|socket| link::find(socket, bridge)).attempt("find", format!("bridge {bridge}"))?;
-        let mut batch = Batch::default();
-        let alias = mark(self.root.as_str(), &attachment.endpoint.to_string());
-        link::join(&mut batch, outer, master.index);
-        link::set_port(&mut batch, outer, &alias, self.ipv6(attachment), plan::plan_port(attachment, &self.features));
-        link::set_up(&mut batch, outer);
-        link::ask(&mut batch, outer);
-        link::ask(&mut batch, bridge);
-        let mut found = Vec::new();
-        self.with_route(|socket| socket.exchange(batch, |answer| found.extend(link::parse(answer))))
-            .attempt("mend", format!("port {outer} of bridge {bridge}"))?;
-        let outer = found.iter().find(|link| link.name == outer).map_or(0, |link| link.index);
-        self.introduce(attachment, &Pair { bridge: master.index, outer, ..Pair::default() })
     }
 
     #[cfg(not(test))]
@@ -775,15 +342,18 @@ impl Inner {
     }
 }
 
-/// `Exchange full`: what the kernel calls a bridge with all its ports.
-const EXFULL: i32 = 54;
-
-fn set_inside(sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
-    let set = || attachment.sysctls.iter().try_for_each(|(key, value)| sysctl::write(key, value).map_err(|e| (key, e)));
-    match sandbox.inside(set).attempt("enter", sandbox.thing())? {
-        Ok(()) => Ok(()),
-        Err((key, source)) => Err(source).attempt("set", format!("{key} in {}", sandbox.thing())),
+/// The device that carries nothing: a bridge without ports that is never up.
+fn ensure_nothing(route: &mut Socket, name: &str, alias: &str) -> Result<(), Error> {
+    let thing = || format!("device {name}");
+    let mut batch = Batch::default();
+    link::create_bridge(&mut batch, &NewBridge { name, mac: [2, 0, 0, 0, 0, 0], mtu: 1500 });
+    match route.send(batch) {
+        Err(refusal) if refusal.errno == Errno::EXIST => {}
+        other => other.attempt("create", thing())?,
     }
+    let mut batch = Batch::default();
+    link::set_quiet(&mut batch, name, Some(alias), false, &[]);
+    route.send(batch).attempt("mark", thing())
 }
 
 /// An IPv6 address receives once a worker of the kernel's has been there: tens of microseconds, on a busy machine

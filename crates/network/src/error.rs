@@ -45,7 +45,7 @@ impl Error {
     }
 }
 
-/// `result.while_trying("delete", "link x")`: where errors get their attempt and thing.
+/// `result.attempt("delete", "interface x")`: where errors get their attempt and thing.
 pub(crate) trait Attempt<T> {
     fn attempt(self, attempt: &'static str, thing: impl Into<String>) -> Result<T, Error>;
 }

@@ -55,7 +55,9 @@ pub fn plan_port(attachment: &Attachment, features: &Features) -> Port {
         isolated: attachment.isolated && !features.br_netfilter,
         // a container that publishes to itself needs it while br_netfilter is on, which may happen at any time
         hairpin: true,
-        no_multicast_router: !attachment.trusted,
+        // what listeners report is not let in (it would reach every port, at every start), and no container may pose
+        // as a multicast router; on our own bridges, which do not snoop, this changes nothing
+        all_multicast: !attachment.trusted,
     }
 }
 

@@ -397,6 +397,9 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
             rules: vec![
                 Rule(&[Is(IcmpType, &[134], "nd-router-advert")], Drop),
                 Rule(&[Is(IcmpType, &[137], "nd-redirect")], Drop),
+                // nobody has use for these, and each would go to every port whenever a container starts
+                Rule(&[Is(IcmpType, &[133], "nd-router-solicit")], Drop),
+                Rule(&[Is(IcmpType, &[143], "mld2-listener-report")], Drop),
                 Rule(
                     &[
                         Is(IcmpType, &[136], "nd-neighbor-advert"),

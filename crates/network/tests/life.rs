@@ -229,6 +229,11 @@ fn br_02_a_bridge_of_the_users_is_used_and_never_deleted() {
     serve(&world.host, Tcp, bridge.gateways[0].addr(), 81);
     assert!(ask(&a, Tcp, b.v4(), 80).is_ok());
     assert!(ask(&a, Tcp, bridge.gateways[0].addr(), 81).is_ok(), "the gateway, at the bridge's own hardware address");
+    // it may snoop multicast, and hear a querier: neighbours are found all the same
+    world.look(&["ip", "link", "set", "mine", "type", "bridge", "mcast_snooping", "1", "mcast_querier", "1"]);
+    look(a.as_fd(), &["ip", "-6", "neigh", "flush", "dev", "eth0"]);
+    serve(&b, Tcp, b.v6(), 80);
+    assert!(ask(&a, Tcp, b.v6(), 80).is_ok());
     world.network.release(&a.attachments).unwrap();
     world.network.remove_bridge(&bridge).unwrap();
     assert!(world.network.observe().unwrap().links.contains_key("mine"));
@@ -391,6 +396,10 @@ fn pt_17_a_range_of_10000_ports_is_reserved_without_10000_sockets() {
     assert!(matches!(taken, PortError::Taken { port: 25_000, .. }), "{taken:?}");
     let got = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (20_000, 20_063), 64)]).unwrap();
     assert_eq!(got[0].sockets.len(), 64);
+    // UDP sockets are bound to a device that carries nothing: it comes back if it was deleted
+    world.look(&["ip", "link", "del", &format!("isle-{}", root())]);
+    world.network.reconcile(&Desired::default(), |_| None).unwrap();
+    assert!(world.network.reserve(&[request(&[(ANY4, a)], Udp, (20_000, 20_063), 64)]).is_ok());
 }
 
 #[test]
