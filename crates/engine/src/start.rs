@@ -255,7 +255,11 @@ impl Engine {
     }
 
     /// Takes the host ports that the container publishes. A published port is a bound socket, held by the keeper too.
-    async fn reserve_ports(self: &Arc<Self>, record: &Container, wanted: &[Wanted]) -> Result<Vec<Published>> {
+    pub(crate) async fn reserve_ports(
+        self: &Arc<Self>,
+        record: &Container,
+        wanted: &[Wanted],
+    ) -> Result<Vec<Published>> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
