@@ -28,7 +28,9 @@ fn main() {
             world.runtime.forget(container.id()).await;
             all.push([there, launched, ended, begun.elapsed()]);
         }
-        for (at, name) in ["shim prepared", "program executed", "exit status known", "all taken away"].iter().enumerate() {
+        for (at, name) in
+            ["shim prepared", "program executed", "exit status known", "all taken away"].iter().enumerate()
+        {
             let mut times: Vec<Duration> = all.iter().map(|times| times[at]).collect();
             times.sort_unstable();
             println!("{name:>18}: median {:?}, p95 {:?}", times[count / 2], times[count * 95 / 100]);
