@@ -478,8 +478,7 @@ impl Container {
         let (telling, exit) = watch::channel(None);
         let cgroup = runtime.cgroup(id);
         let watched = pidfd.try_clone();
-        let task = tokio::spawn(follow(control.clone(), watched, cgroup.clone(), telling));
-        runtime.clean_up_later(id, task);
+        tokio::spawn(follow(runtime.clone(), id, control.clone(), watched, cgroup.clone(), telling));
         let runtime = runtime.clone();
         Container { shared: Arc::new(Shared { runtime, id, home, control, cgroup, running, pidfd, exit }) }
     }
@@ -692,6 +691,8 @@ impl Container {
 
 /// Tell of the end, then take the cgroup away and let the shim go: behind everybody's back.
 async fn follow(
+    runtime: Runtime,
+    id: ContainerId,
     control: Control,
     pidfd: io::Result<OwnedFd>,
     cgroup: Cgroup,
@@ -700,11 +701,8 @@ async fn follow(
     let mut told = control.told.clone();
     let heard = told.wait_for(|told| told.gone || told.exits.contains_key(&Process::Main)).await;
     let exit = heard.ok().and_then(|told| told.exits.get(&Process::Main).cloned());
-    match exit {
-        Some(exit) => {
-            telling.send_replace(Some((&exit).into()));
-            let _ = control.call(Request::Go { force: false }, Vec::new()).await;
-        }
+    let (status, shim_lives) = match exit {
+        Some(exit) => ((&exit).into(), true),
         None => {
             // The shim was killed. Unless a new one adopts the container, this is all there is to know.
             if let Ok(pidfd) = pidfd
@@ -712,16 +710,22 @@ async fn follow(
             {
                 let _ = pidfd.readable().await;
             }
-            telling.send_replace(Some(ExitStatus {
-                code: 255,
-                signal: None,
-                unknown: true,
-                oom_killed: false,
-                finished_at: Timestamp::now(),
-            }));
+            let finished_at = Timestamp::now();
+            (ExitStatus { code: 255, signal: None, unknown: true, oom_killed: false, finished_at }, false)
         }
-    }
-    remove_cgroup(cgroup).await;
+    };
+    // Known before anybody hears of the end, so that a start right afterwards waits for it.
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(async move {
+        let _ = begun.await;
+        if shim_lives {
+            let _ = control.call(Request::Go { force: false }, Vec::new()).await;
+        }
+        remove_cgroup(cgroup).await;
+    });
+    runtime.clean_up_later(id, task);
+    telling.send_replace(Some(status));
+    let _ = begin.send(());
 }
 
 impl Exec {

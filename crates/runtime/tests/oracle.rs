@@ -207,4 +207,24 @@ async fn runc_starts_and_fails_with_the_same_words_and_has_terminals() {
     collect(attached).await;
     assert_eq!(container.wait().await.code, 0);
     world.runtime.forget(container.id()).await;
+
+    // What it has made is as much ours afterwards as what we make.
+    let container = world.runtime.start(runc(&world.describe(&["sleep", "100"]))).await.unwrap();
+    let command = world.describe(&["sh", "-c", "echo $$; readlink /proc/1/ns/pid; exit 8"]).spec().unwrap();
+    let order = runtime::ExecOrder {
+        process: command.process().clone().unwrap(),
+        seccomp: command.linux().as_ref().and_then(|linux| linux.seccomp().clone()),
+        open_stdin: false,
+        size: None,
+    };
+    let exec = container.exec(order).await.unwrap();
+    let attached = exec.attach(AttachOptions::OUTPUT).await.unwrap();
+    exec.start().await.unwrap();
+    let own = std::fs::read_link(format!("/proc/{}/ns/pid", container.pid())).unwrap();
+    assert!(collect(attached).await.0.ends_with(&format!("{}\n", own.display())));
+    assert_eq!(exec.wait().await.code, 8);
+    assert_eq!(container.stats().await.unwrap().pids, 1);
+    container.signal(9).await.unwrap();
+    assert_eq!(container.wait().await.code, 137);
+    world.runtime.forget(container.id()).await;
 }
