@@ -64,7 +64,13 @@ impl Engine {
         };
         let (connecting, mut held) = Keeper::connect(keeper_settings).await?;
         let owner = held.remove(&Key::TableOwner).and_then(|mut fds| fds.pop());
-        let network = network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port: None })
+        let proxy = match held.remove(&Key::Proxy).and_then(|mut fds| fds.pop()) {
+            Some(socket) => Some(std::net::TcpListener::from(socket)),
+            // Dual-stack. Where the host has no IPv6 there is nothing to carry.
+            None => std::net::TcpListener::bind("[::]:0").ok(),
+        };
+        let proxy_port = proxy.as_ref().and_then(|p| p.local_addr().ok()).map(|a| a.port());
+        let network = network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port })
             .map_err(Error::internal)?;
         let images = image::Images::open(&settings.root.join("images")).map_err(crate::images::image_error)?;
         let runtime = runtime::Runtime::open(runtime::Settings {
@@ -146,6 +152,9 @@ impl Engine {
             }
         });
         let held_ports = held.keys().filter_map(|k| if let Key::Ports(id) = k { Some(*id) } else { None }).collect();
+        if let Some(proxy) = proxy {
+            engine.keeper.tell(vec![Act::Hold(Key::Proxy, vec![proxy.into()])]).await?;
+        }
         engine.settle(found, held_ports).await?;
         Ok(engine)
     }
@@ -202,7 +211,7 @@ impl Engine {
         let keys: BTreeSet<Key> = {
             let state = self.state();
             let sandboxes = state.sandboxes.keys().map(|id| Key::Sandbox(*id));
-            let ports = live.iter().map(|id| Key::Ports(*id));
+            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id)]);
             sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
         };
         self.keeper.keep_only(keys).await?;

@@ -41,7 +41,7 @@ pub enum Request {
         changes: Vec<Change>,
     },
     /// Hold descriptors. Under [`Key::Sandbox`] they are `[network namespace, udp, tcp, …]`: the sockets are served
-    /// as that sandbox's resolver. Under [`Key::Proxy`]: `[tcp4, tcp6]`.
+    /// as that sandbox's resolver. Those under [`Key::Proxy`] and [`Key::Datagrams`] are served by the proxy.
     /// `more` adds to what is held under the key already: a message carries a limited number.
     Hold {
         key: Key,
@@ -92,8 +92,10 @@ pub enum Key {
     Ports(ContainerId),
     /// A container's pidfd and duplicates of its stdio.
     Process(ContainerId),
-    /// The listening sockets of the proxy for [::1] and IPv6 to IPv4-only containers.
+    /// The listening TCP socket of the proxy for [::1] and IPv6 to IPv4-only containers.
     Proxy,
+    /// UDP sockets of a container's published ports that the proxy serves: the kernel cannot.
+    Datagrams(ContainerId),
 }
 
 /// The bytes of a message.

@@ -1,4 +1,5 @@
-//! The process that answers while daemons come and go: it serves every sandbox's resolver and holds descriptors.
+//! The process that answers while daemons come and go: it serves every sandbox's resolver, carries the
+//! flows that the kernel cannot, and holds descriptors.
 //!
 //! One thread, one event loop. The daemon feeds it by the requests of `keeper_protocol`; when no daemon is connected
 //! it goes on with what it knows, and takes out the names of containers whose pidfd fires.
@@ -12,6 +13,7 @@
 
 mod control;
 mod holdings;
+mod proxy;
 
 use kernel::seqpacket;
 use model::id::RootId;
