@@ -117,7 +117,12 @@ impl World {
             })
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let result = runtime.block_on(self.store.build(context, self.options.clone(), &self.runner, events));
+        // the engine runs it on whichever thread is free
+        fn sendable<T: Send>(future: T) -> T {
+            future
+        }
+        let building = sendable(self.store.build(context, self.options.clone(), &self.runner, events));
+        let result = runtime.block_on(building);
         let (said, images) = said.lock().unwrap().clone();
         Built { said, result, images }
     }
@@ -504,6 +509,16 @@ fn base_images_are_pulled_when_missing_or_asked_for() {
     let id = world.store.get("busybox").unwrap().id;
     world.image(&format!("FROM {}\n", id.hex()));
     world.image(&format!("FROM {}\n", id.short()));
+}
+
+#[test]
+fn a_tree_without_end_is_refused_and_costs_no_stack() {
+    let world = World::new();
+    let deep = tempfile::tempdir().unwrap();
+    std::fs::write(deep.path().join("Dockerfile"), "FROM busybox\nCOPY . /x\n").unwrap();
+    std::fs::create_dir_all(deep.path().join("d/".repeat(900))).unwrap();
+    let error = world.build_from(Context::Directory(deep.path().to_owned())).result.unwrap_err();
+    assert!(error.chain().ends_with("directories are nested more than 400 deep"), "{}", error.chain());
 }
 
 #[test]

@@ -79,7 +79,10 @@ fn pull(
     let reference: Reference = reference.parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let progress = Arc::new(move |line| lines.lock().unwrap().push(line));
-    let result = runtime.block_on(store.pull(&reference, options, progress));
+    fn sendable<T: Send>(future: T) -> T {
+        future
+    }
+    let result = runtime.block_on(sendable(store.pull(&reference, options, progress)));
     let said = said.lock().unwrap().clone();
     (result, said)
 }
