@@ -81,14 +81,25 @@ impl Client {
 
     /// Asks for something below the repository.
     pub(super) async fn get(&self, path: &str, accept: &str, from: Option<u64>) -> Result<Response, RegistryError> {
-        let url = format!("{}/v2/{path}", self.base);
+        self.send(|http, base| {
+            let request = http.get(format!("{base}/v2/{path}")).header(ACCEPT, accept);
+            match from {
+                Some(from) => request.header(RANGE, format!("bytes={from}-")),
+                None => request,
+            }
+        })
+        .await
+    }
+
+    /// Sends a request, and once more with new rights if the registry wants others.
+    pub(super) async fn send(
+        &self,
+        make: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+    ) -> Result<Response, RegistryError> {
         for attempt in 0..2 {
-            let mut request = self.http.get(&url).header(ACCEPT, accept);
+            let mut request = make(&self.http, &self.base);
             if let Some(authorization) = self.authorization() {
                 request = request.header(AUTHORIZATION, authorization);
-            }
-            if let Some(from) = from {
-                request = request.header(RANGE, format!("bytes={from}-"));
             }
             let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
             if answer.status() == StatusCode::UNAUTHORIZED && attempt == 0 {
