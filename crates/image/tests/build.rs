@@ -363,8 +363,8 @@ fn copy_puts_things_where_docker_puts_them() {
              passwd file (line 2 of the Dockerfile)",
         ),
         (
-            "ADD https://x.example/y /",
-            "ADD https://x.example/y: remote sources are not supported; download it in a RUN",
+            "ADD https://x.example/y.git /",
+            "ADD https://x.example/y.git: only http and https addresses of files can be fetched; clone a repository in a RUN",
         ),
         ("ENV a=${b", "failed to process \"${b\": syntax error: missing '}' (line 2 of the Dockerfile)"),
     ] {
@@ -424,6 +424,35 @@ fn add_unpacks_archives() {
     }
     assert_eq!(world.text(&image, "/not/not.tar"), "no archive");
     assert!(world.read(&image, "/copied/plain.tar").is_some());
+}
+
+#[test]
+fn add_fetches_files_by_their_address() {
+    let archive = Tar::new().file("inside", "x").done();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 1024];
+            let n = stream.read(&mut asked).unwrap();
+            let found = asked[..n].starts_with(b"GET /a.tar?x=y ");
+            let (status, body) = if found { ("200 OK", archive.as_slice()) } else { ("404 Not Found", &b""[..]) };
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body).unwrap();
+        }
+    });
+    let mut world = World::new();
+    world.file(".dockerignore", "*");
+    let image =
+        world.image(&format!("FROM scratch\nADD http://{address}/a.tar?x=y /d/\nADD http://{address}/a.tar?x=y /e\n"));
+    assert_eq!(world.read(&image, "/d/a.tar").unwrap().1, "0:0 600", "what is fetched is not unpacked");
+    assert!(world.read(&image, "/e").is_some());
+    let again = world.build(&format!("FROM scratch\nADD http://{address}/a.tar?x=y /d/\n"));
+    assert!(again.said.contains("Using cache"));
+    let error = world.error(&format!("FROM scratch\nADD http://{address}/none /d/\n"));
+    assert_eq!(error, format!("http://{address}/none: 404 Not Found"));
 }
 
 #[test]

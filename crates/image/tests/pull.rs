@@ -296,7 +296,10 @@ fn what_is_pushed_comes_back_the_same() {
         let lines = said.clone();
         let progress = Arc::new(move |line: Progress| lines.lock().unwrap().push(line));
         let reference: Reference = name.parse().unwrap();
-        let pushed = runtime.block_on(store.push(&reference, PullOptions::default(), progress));
+        fn sendable<T: Send>(future: T) -> T {
+            future
+        }
+        let pushed = runtime.block_on(sendable(store.push(&reference, PullOptions::default(), progress)));
         let said = said.lock().unwrap().clone();
         (pushed, said)
     };

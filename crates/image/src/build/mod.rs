@@ -176,7 +176,7 @@ pub enum BuildError {
     NoSources,
     #[error("When using {0} with more than one source file, the destination must be a directory and end with a /")]
     ManySources(&'static str),
-    #[error("ADD {0}: remote sources are not supported; download it in a RUN")]
+    #[error("ADD {0}: only http and https addresses of files can be fetched; clone a repository in a RUN")]
     RemoteSource(String),
     #[error("COPY failed: {}: {why}", path.display())]
     Copy { path: PathBuf, why: String },

@@ -4,6 +4,7 @@ mod client;
 mod pull;
 mod push;
 
+pub(crate) use client::fetch;
 pub use pull::{PullOptions, RemoteImage};
 pub use push::PushedImage;
 

@@ -60,13 +60,13 @@ impl Images {
         let client = connected.map_err(|error| denied(&reference, error))?;
         let pusher = Pusher { client, reference: reference.clone(), progress };
 
-        let blobs = layers.iter().map(|l| (l.clone(), true));
         let config = Descriptor::new(OCI_CONFIG, id.as_str(), self.read_blob(id.as_str())?.len() as u64);
-        stream::iter(blobs.chain([(config, false)]))
-            .map(|(blob, is_layer)| pusher.blob(self.blob_path(&blob.digest), blob, is_layer))
-            .buffer_unordered(UPLOADS)
-            .try_collect::<Vec<()>>()
-            .await?;
+        let mut sending = Vec::new();
+        for layer in layers {
+            sending.push(pusher.blob(self.blob_path(&layer.digest), layer, true));
+        }
+        sending.push(pusher.blob(self.blob_path(&config.digest), config, false));
+        stream::iter(sending).buffer_unordered(UPLOADS).try_collect::<Vec<()>>().await?;
         let digest = digest::of(&manifest);
         let size = manifest.len() as u64;
         pusher.manifest(&tag, manifest).await?;
