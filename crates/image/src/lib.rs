@@ -2,13 +2,13 @@
 //!
 //! [`Images`] is the store; everything is a method of it.
 //!
-//! - [`store`], [`index`]: what is recorded, and how it stays whole
-//! - [`unpack`], [`pack`], [`digest`], [`copy`]: archives and trees
-//! - [`archive`]: `load`, `save`, `import`
-//! - [`image`], [`remove`]: looking up, listing, naming, removing
-//! - [`rootfs`], [`points`], [`lookup`]: a container's root file system: prepared, read, compared, committed
-//! - [`registry`], [`progress`]: `pull`, `push`
-//! - [`build`], [`Images::build`]: Dockerfiles
+//! - `store`, `index`: what is recorded, and how it stays whole
+//! - `unpack`, `pack`, `digest`, `copy`: archives and trees
+//! - `archive`: `load`, `save`, `import`
+//! - `image`, `remove`: looking up, listing, naming, removing
+//! - `rootfs`, `points`, `lookup`: a container's root file system: prepared, read, compared, committed
+//! - `registry`, `progress`: `pull`, `push`
+//! - `build`, [`Images::build`]: Dockerfiles
 
 mod archive;
 pub mod build;

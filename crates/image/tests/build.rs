@@ -314,26 +314,26 @@ fn copy_puts_things_where_docker_puts_them() {
         .file("with space", "7")
         .file(".dockerignore", "secret\ndir/*.md\n!dir/README.md\n");
     let image = world.image(
-        "FROM busybox\nWORKDIR /work\nCOPY one.txt renamed\nCOPY *.txt /txt/\nCOPY dir /dir\nCOPY dir/in* sub/\n\
+        "FROM busybox\nWORKDIR /srv\nCOPY one.txt renamed\nCOPY *.txt /txt/\nCOPY dir /dir\nCOPY dir/in* sub/\n\
          COPY [\"with space\", \"/a b\"]\nCOPY . /all/\nCOPY --chown=app:staff one.txt /owned\n\
          COPY --chown=app one.txt /by-name\nCOPY --chown=9:10 --chmod=0751 dir /new/dir\nENV d=/env n=one\n\
          COPY ${n}.txt $d/\nADD one.txt two.txt ./\nCOPY --exclude=*.md dir /excluded\n",
     );
     for (path, text, owner) in [
-        ("/work/renamed", "1", "0:0 644"),
+        ("/srv/renamed", "1", "0:0 644"),
         ("/txt/one.txt", "1", "0:0 644"),
         ("/txt/two.txt", "2", "0:0 644"),
         ("/dir/inner/deep.txt", "3", "0:0 644"),
         ("/dir/README.md", "5", "0:0 644"),
-        ("/work/sub/deep.txt", "3", "0:0 644"),
+        ("/srv/sub/deep.txt", "3", "0:0 644"),
         ("/a b", "7", "0:0 644"),
         ("/all/dir/README.md", "5", "0:0 644"),
         ("/owned", "1", "1001:50 644"),
         ("/by-name", "1", "1001:1002 644"),
         ("/new/dir/inner/deep.txt", "3", "9:10 751"),
         ("/env/one.txt", "1", "0:0 644"),
-        ("/work/one.txt", "1", "0:0 644"),
-        ("/work/two.txt", "2", "0:0 644"),
+        ("/srv/one.txt", "1", "0:0 644"),
+        ("/srv/two.txt", "2", "0:0 644"),
         ("/excluded/inner/deep.txt", "3", "0:0 644"),
     ] {
         assert_eq!(world.read(&image, path), Some((text.to_owned(), owner.to_owned())), "{path}");

@@ -1,7 +1,7 @@
 //! Building images from Dockerfiles, with the semantics of Docker's classic builder.
 //!
-//! [`parse`] reads the file, [`args`] and [`words`] put variables in, [`config`] applies what changes no file,
-//! [`copying`] does `COPY` and `ADD` with what [`context`] finds, and [`stage`] goes through the steps. What needs a
+//! `parse` reads the file, `args` and `words` put variables in, `config` applies what changes no file,
+//! `copying` does `COPY` and `ADD` with what `context` finds, and `stage` goes through the steps. What needs a
 //! running container or a registry is asked of a [`Runner`], which the engine is.
 //!
 //! Every step makes an image; the next build finds it again by its key: the parent, what the step is, and the

@@ -1,4 +1,4 @@
-//! Registries: the distribution protocol over HTTP ([`client`]), and what `pull` and `push` make of it.
+//! Registries: the distribution protocol over HTTP (`client`), and what `pull` and `push` make of it.
 
 mod client;
 mod pull;
