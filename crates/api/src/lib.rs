@@ -1,1 +1,94 @@
+//! Speaks Docker's Engine API: HTTP on unix sockets. It translates and decides nothing.
+//!
+//! - [`version`]: which version of the API a request asks for
+//! - [`hijack`]: connections that turn into streams
+//! - [`query`]: parameters and filters, as clients write them
+//! - the rest: one file an object of the API
 
+#![recursion_limit = "256"]
+
+mod build;
+mod containers;
+mod error;
+mod events;
+mod exec;
+mod hijack;
+mod images;
+mod networks;
+mod query;
+mod serve;
+mod streams;
+mod system;
+mod version;
+mod volumes;
+
+pub use serve::serve;
+pub use version::{API_VERSION, MIN_API_VERSION};
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+use std::sync::Arc;
+
+/// What every handler has.
+pub(crate) type Ctx = axum::extract::State<Arc<engine::Engine>>;
+
+/// The whole API. Paths are without their version: [`version`] takes it off before.
+pub fn router(engine: Arc<engine::Engine>) -> Router {
+    Router::new()
+        .route("/_ping", get(system::ping).head(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/auth", post(system::auth))
+        .route("/system/df", get(system::df))
+        .route("/events", get(events::events))
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/prune", post(networks::prune))
+        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+        .route("/networks/{id}/connect", post(networks::connect))
+        .route("/networks/{id}/disconnect", post(networks::disconnect))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
+        .route("/containers/json", get(containers::list))
+        .route("/containers/create", post(containers::create))
+        .route("/containers/prune", post(containers::prune))
+        .route("/containers/{id}", delete(containers::remove))
+        .route("/containers/{id}/json", get(containers::inspect))
+        .route("/containers/{id}/start", post(containers::start))
+        .route("/containers/{id}/stop", post(containers::stop))
+        .route("/containers/{id}/restart", post(containers::restart))
+        .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/pause", post(containers::pause))
+        .route("/containers/{id}/unpause", post(containers::unpause))
+        .route("/containers/{id}/rename", post(containers::rename))
+        .route("/containers/{id}/wait", post(containers::wait))
+        .route("/containers/{id}/resize", post(containers::resize))
+        .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/logs", get(streams::logs))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
+        .route("/images/json", get(images::list))
+        .route("/images/create", post(images::create))
+        .route("/images/load", post(images::load))
+        .route("/images/get", get(images::save))
+        .route("/images/prune", post(images::prune))
+        .route("/images/search", get(images::search))
+        .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))
+        .route("/build", post(build::build))
+        .route("/build/prune", post(build::prune))
+        .route("/session", post(build::session))
+        .route("/grpc", post(build::session))
+        .route("/swarm", get(system::no_swarm))
+        .route("/services", get(system::no_swarm))
+        .route("/nodes", get(system::no_swarm))
+        .route("/tasks", get(system::no_swarm))
+        .route("/secrets", get(system::no_swarm))
+        .route("/configs", get(system::no_swarm))
+        .route("/plugins", get(system::plugins))
+        .fallback(error::no_such_page)
+        .with_state(engine)
+}

@@ -1,1 +1,125 @@
+//! Owns what is true, and orders the workers.
+//!
+//! [`State`](state::State) is the one owner, in memory; the [`store`] is how it survives. An operation decides under the
+//! state's lock, records, and then acts through the workers: `network`, `image`, `runtime`, and the [`keeper`] process.
+//! Operations on one container take their turns; each runs detached from its client, so that one who hangs up leaves
+//! nothing half done.
+//!
+//! - [`networks`], [`endpoints`], [`naming`]: networks, who is on them, and under which names
+//! - [`create`], [`start`], [`stop`], [`exec`], [`attach`]: the life of a container
+//! - [`volumes`], [`images`], [`build`]: what containers are made of
+//! - [`recover`]: what a new daemon does with what the last one left
+//! - [`events`], [`list`], [`info`]: what clients are told
 
+pub mod attach;
+pub mod build;
+pub mod create;
+mod describe;
+pub mod endpoints;
+pub mod error;
+pub mod events;
+pub mod exec;
+pub mod images;
+pub mod info;
+pub mod keeper;
+pub mod list;
+mod naming;
+pub mod networks;
+pub mod recover;
+pub mod start;
+mod state;
+pub mod stop;
+pub mod store;
+pub mod volumes;
+
+pub use error::{Error, Kind, Result};
+
+use keeper::Keeper;
+use model::id::RootId;
+use model::ipam::Pools;
+use state::State;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use store::Store;
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub root: PathBuf,
+    pub run: PathBuf,
+    /// Our own executable: the keeper is started from it.
+    pub program: PathBuf,
+    pub shim: PathBuf,
+    pub version: String,
+    pub pools: Pools,
+    /// The default network's bridge.
+    pub default_bridge: model::net::InterfaceName,
+    pub resolv_conf: PathBuf,
+}
+
+/// A running engine.
+pub struct Engine {
+    pub settings: Settings,
+    pub root_id: RootId,
+    /// What the daemon is called in `info`: stays the same for a root directory.
+    pub engine_id: String,
+    pub started: jiff::Timestamp,
+    state: Mutex<State>,
+    store: Store,
+    pub events: events::Events,
+    network: network::Network,
+    pub images: image::Images,
+    runtime: runtime::Runtime,
+    keeper: Keeper,
+    /// Held for the daemon's life: nobody else works on this root.
+    _lock: std::fs::File,
+}
+
+impl Engine {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no decision panics")
+    }
+
+    /// Runs an operation to its end, whether or not its client waits for it.
+    async fn detached<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match tokio::spawn(operation).await {
+            Ok(result) => result,
+            Err(e) => Err(Error::new(Kind::Internal, format!("the operation failed inside: {e}"))),
+        }
+    }
+}
+
+/// Runs a worker's blocking call on a thread that may block.
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(value) => value,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+/// 32 random bytes: an id.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    bytes
+}
+
+pub(crate) fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// Shared by everything that outlives a request.
+pub type Shared = Arc<Engine>;
+
+impl Engine {
+    /// Writes what is still to be written. Containers run on.
+    pub async fn close(&self) {
+        if let Err(e) = self.store.commit(Vec::new()).await {
+            tracing::error!("{e}");
+        }
+    }
+}

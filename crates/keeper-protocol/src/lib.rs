@@ -1,1 +1,126 @@
+//! What the daemon and the keeper say to each other: postcard messages on a `SOCK_SEQPACKET` socket.
+//!
+//! The daemon asks, the keeper answers each request with one [`Reply`], in order, so requests may be sent ahead; the
+//! one thing the keeper says by itself is [`Reply::Died`]. One daemon at a time: a new connection closes the old one.
+//!
+//! ```text
+//! daemon                                   keeper
+//!   Hello{version}                    ──▶
+//!                                     ◀──  Welcome{version, held}
+//!   (for each thing held: Recall{key} ──▶, ◀── Recalled with its descriptors)
+//!   Reset, Apply…, Serve…, Watch…     ──▶  the whole, once
+//!   Apply{changes}                    ──▶  the difference, ever after
+//!                                     ◀──  Done
+//! ```
 
+use model::id::{ContainerId, RootId, SandboxId};
+use model::names::Change;
+use serde::{Deserialize, Serialize};
+
+/// Raised with every change of a message.
+pub const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    Hello {
+        version: u32,
+        root: RootId,
+    },
+    /// Give duplicates of what you hold under `key`, from the `from`th on: as many as a message carries.
+    Recall {
+        key: Key,
+        from: usize,
+    },
+    /// Forget all zones, views and watches; what is held stays. A snapshot follows. Until `Begin` answers go on from
+    /// the old data.
+    Reset,
+    /// The snapshot is complete: swap it in, and close the sockets of sandboxes without a view.
+    Begin,
+    /// Differences, applied in order and all at once.
+    Apply {
+        changes: Vec<Change>,
+    },
+    /// Hold descriptors. Under [`Key::Sandbox`] they are `[network namespace, udp, tcp, …]`: the sockets are served
+    /// as that sandbox's resolver. Under [`Key::Proxy`]: `[tcp4, tcp6]`.
+    /// `more` adds to what is held under the key already: a message carries a limited number.
+    Hold {
+        key: Key,
+        more: bool,
+    },
+    Release {
+        key: Key,
+    },
+    /// When the process of this pidfd (the one descriptor) ends, apply `changes`, and say `Died`.
+    Watch {
+        container: ContainerId,
+        changes: Vec<Change>,
+    },
+    Unwatch {
+        container: ContainerId,
+    },
+    /// Finish what is under way, then go: another keeper takes over, or none is needed.
+    Retire,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// What is held from an earlier daemon.
+    Welcome {
+        version: u32,
+        held: Vec<Key>,
+    },
+    /// The descriptors ride along.
+    Recalled,
+    Done,
+    Failed {
+        why: String,
+    },
+    /// Not an answer: a watched process has ended, its changes are applied.
+    Died {
+        container: ContainerId,
+    },
+}
+
+/// What a held set of descriptors is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Key {
+    /// The socket that owns the firewall's tables.
+    TableOwner,
+    /// A sandbox: its namespace and its resolver's sockets.
+    Sandbox(SandboxId),
+    /// The sockets that reserve a container's host ports.
+    Ports(ContainerId),
+    /// A container's pidfd and duplicates of its stdio.
+    Process(ContainerId),
+    /// The listening sockets of the proxy for [::1] and IPv6 to IPv4-only containers.
+    Proxy,
+}
+
+/// The bytes of a message.
+pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
+    postcard::to_stdvec(message).expect("every message has a form")
+}
+
+/// A message from its bytes.
+///
+/// # Errors
+/// They are none: another version's, or garbage.
+pub fn decode<'a, M: Deserialize<'a>>(bytes: &'a [u8]) -> Result<M, postcard::Error> {
+    postcard::from_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_read_back_and_garbage_is_refused() {
+        let request = Request::Watch {
+            container: ContainerId::new([7; 32]),
+            changes: vec![Change::ViewGone { sandbox: SandboxId::new([9; 32]) }],
+        };
+        assert_eq!(decode::<Request>(&encode(&request)).unwrap(), request);
+        assert!(decode::<Request>(&[0xff, 0xff]).is_err());
+        assert!(decode::<Request>(&[]).is_err());
+    }
+}

@@ -1,1 +1,55 @@
+//! The process that answers while daemons come and go: it serves every sandbox's resolver and holds descriptors.
+//!
+//! One thread, one event loop. The daemon feeds it by the requests of `keeper_protocol`; when no daemon is connected
+//! it goes on with what it knows, and takes out the names of containers whose pidfd fires.
+//!
+//! ```text
+//!            ┌─ no daemon ◀──── the daemon's connection ends ────┐
+//!  start ──▶ │                                                   │
+//!            └─ Hello ──▶ fed ── Reset … Begin, then Apply ──────┤
+//!                                                        Retire ─┴─▶ end
+//! ```
 
+mod control;
+mod holdings;
+
+use kernel::seqpacket;
+use model::id::RootId;
+use resolver::forward::HostServers;
+use resolver::serve::Shared;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// What a keeper is started with.
+#[derive(Debug)]
+pub struct Settings {
+    /// Whose keeper it is: another daemon's requests are refused.
+    pub root: RootId,
+    /// A listening `SOCK_SEQPACKET` socket, already bound: a daemon may connect before we accept.
+    pub listener: OwnedFd,
+    /// The host's resolv.conf.
+    pub resolv_conf: PathBuf,
+}
+
+/// Runs until a daemon says `Retire`.
+///
+/// # Errors
+/// The event loop cannot be made, or the listener is none.
+pub fn run(settings: Settings) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        let namespaces = holdings::Namespaces::default();
+        let sockets = Box::new(holdings::SandboxSockets { namespaces: namespaces.clone() });
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed)?;
+        let host = HostServers::new(settings.resolv_conf);
+        let shared = Rc::new(Shared::new(host, sockets, u64::from_ne_bytes(seed)));
+        let holdings = holdings::Holdings::new(shared, namespaces);
+        seqpacket::set_nonblocking(&settings.listener)?;
+        let listener = kernel::readiness::watch(settings.listener)?;
+        let mut keeper = control::Control::new(settings.root, holdings);
+        keeper.run(listener).await
+    })
+}

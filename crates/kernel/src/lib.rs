@@ -1,4 +1,27 @@
-//! What Linux can do: all syscalls, and the only `unsafe` beside the shim.
+//! What Linux can do: the only home of syscalls, netlink and `unsafe` beside the shim.
+//!
+//! Nothing here knows what a container is, or decides anything: each function is one act of the kernel's, with the
+//! kernel's own error.
 
+#![allow(unsafe_code)]
+
+pub mod address;
+pub mod cgroup;
+pub mod conntrack;
+pub mod device;
+pub mod device_filter;
+pub mod fds;
+pub mod inet;
+pub mod link;
+pub mod neighbour;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
 pub mod overlay;
+pub mod packet;
+pub mod readiness;
+pub mod reserve;
+pub mod route;
+pub mod seqpacket;
+pub mod sysctl;
 pub mod tree;

@@ -68,6 +68,8 @@ pub struct Attachment {
     pub isolated: bool,
     /// The container has NET_ADMIN and may add addresses of its own: its port is not held to the assigned ones.
     pub trusted: bool,
+    /// Whether every packet's source address is checked ([`Bridge::check_sources`]); never where `trusted`.
+    pub check_sources: bool,
     /// Keys relative to `/proc/sys` inside the sandbox, dots as separators, `IFNAME` already replaced (BR-12).
     pub sysctls: BTreeMap<String, String>,
 }

@@ -9,10 +9,19 @@
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`names`]: what each sandbox may resolve
 
+pub mod container;
 pub mod desired;
+pub mod files;
+pub mod gateway;
 pub mod id;
 pub mod image;
+pub mod ipam;
 pub mod names;
 pub mod net;
+pub mod network;
+pub mod port;
 pub mod reference;
 pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
+pub mod users;

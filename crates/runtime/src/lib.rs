@@ -1,1 +1,362 @@
+//! The worker that starts and holds containers. Each has a shim beside it, which is the launcher and outlives us; here
+//! is who spawns it, tells it what to launch, and finds it again.
+//!
+//! - [`Runtime`]: spawns shims and finds those of an earlier daemon
+//! - [`Container`]: what can be done with a running one; [`Exec`]: with a command in it
+//! - [`Attached`]: a process's stdio
+//! - [`logs`]: reads what a shim has logged
+//! - [`translate`]: the specification as the launcher understands it, purely
 
+mod connection;
+mod container;
+pub mod logs;
+pub mod translate;
+
+pub use connection::{AttachOptions, Attached, CallError, Output, RefusalText, Stdin, Stream};
+pub use container::{Container, Exec, ExecOrder, ExitStatus, Held, Prepared, ProcessInfo, Reconnected, RunningState};
+pub use kernel::cgroup::{BlockUsage, Usage};
+pub use shim_protocol::Size;
+pub use shim_protocol::launch::{Failure, FailureKind, Log, Step};
+
+use kernel::cgroup::{Cgroup, Hierarchies, Version};
+use model::id::{ContainerId, RootId};
+use model::rootfs::Rootfs;
+use model::seccomp::Arch;
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, openat};
+use shim_protocol::launch::Instruction;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinHandle;
+
+/// Where things are and whose they are.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// On a tmpfs: one directory a running container, and `runc`'s state.
+    pub run_dir: PathBuf,
+    /// The `isle-shim` program.
+    pub shim: PathBuf,
+    pub root: RootId,
+    /// Below which containers' cgroups are made; empty is the top.
+    pub cgroup_parent: String,
+    /// For [`RuntimeKind::Runc`].
+    pub runc: PathBuf,
+}
+
+/// Starts and finds containers. Clones are the same one.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    settings: Settings,
+    pub(crate) hierarchies: Hierarchies,
+    warnings: Vec<String>,
+    /// The shim's program: sealed, so that no container can change it through its process's /proc/self/exe.
+    shim: OwnedFd,
+    sealed: bool,
+    /// What we may do, by bits: a container cannot have more.
+    pub(crate) available: u64,
+    /// Compiled filters. There are few: one for each set of capabilities in use.
+    filters: Mutex<Vec<(LinuxSeccomp, Arc<Vec<Instruction>>)>>,
+    /// What is still being taken away of a container's last run.
+    cleanups: Mutex<HashMap<ContainerId, JoinHandle<()>>>,
+}
+
+/// Why the runtime cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot use the run directory {path}")]
+    RunDir { path: PathBuf, source: io::Error },
+    #[error("cannot read the shim program {path}")]
+    Shim { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Cgroup(#[from] kernel::cgroup::Error),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("cannot write the container's limits")]
+    Kernel(#[source] io::Error),
+}
+
+/// Why a container, or a command, was not started. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// By the launcher, at one of its steps.
+    #[error("{0}")]
+    Launch(Failure),
+    #[error("cannot start the container's shim")]
+    Shim(#[source] io::Error),
+    #[error(transparent)]
+    Call(CallError),
+    #[error(transparent)]
+    Cgroup(#[from] kernel::cgroup::Error),
+    #[error(transparent)]
+    Specification(#[from] translate::Untranslatable),
+    #[error("the seccomp profile cannot be used")]
+    Seccomp(#[from] model::seccomp::Refusal),
+    #[error("cannot write the bundle for {runtime}")]
+    Bundle { runtime: PathBuf, source: io::Error },
+}
+
+impl StartError {
+    /// As Docker's exit codes tell them apart: 127, 126, or anything else.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            StartError::Launch(failure) => failure.kind,
+            _ => FailureKind::Other,
+        }
+    }
+}
+
+impl From<CallError> for StartError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused(RefusalText(shim_protocol::Refusal::Launch(failure))) => StartError::Launch(failure),
+            other => StartError::Call(other),
+        }
+    }
+}
+
+/// A container to start.
+pub struct StartOrder {
+    pub id: ContainerId,
+    pub spec: Spec,
+    pub rootfs: Rootfs,
+    /// The sandbox; `None` is the daemon's own namespace where the specification names no network namespace, and a new
+    /// empty one where it does.
+    pub netns: Option<OwnedFd>,
+    pub stdio: Stdio,
+    pub log: Option<Log>,
+    /// Run our init as process 1.
+    pub init: bool,
+    pub runtime: RuntimeKind,
+    /// Other containers' processes whose namespaces are shared.
+    pub join: Join,
+    /// For tests: fail at this step. Heeded by shims that were built with debug assertions only.
+    pub fail_at: Option<Step>,
+}
+
+/// How the container's process gets its input and output.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stdio {
+    pub tty: bool,
+    pub size: Option<Size>,
+    pub open_stdin: bool,
+    pub stdin_once: bool,
+}
+
+/// Who makes the container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuntimeKind {
+    #[default]
+    Launcher,
+    Runc,
+}
+
+/// Pidfds of processes whose namespaces are shared.
+#[derive(Default)]
+pub struct Join {
+    pub pid: Option<OwnedFd>,
+    pub ipc: Option<OwnedFd>,
+    pub uts: Option<OwnedFd>,
+}
+
+/// What this machine offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// 1 or 2, as Docker says it.
+    pub cgroup_version: u8,
+    pub cgroup_driver: &'static str,
+    /// What cannot be limited here, as sentences.
+    pub lacking: Vec<String>,
+    /// Capabilities that this daemon lacks, and so every container.
+    pub missing_capabilities: Vec<String>,
+    pub seccomp: bool,
+    pub cgroup_namespaces: bool,
+}
+
+impl Runtime {
+    /// Look at the machine and get ready.
+    ///
+    /// # Errors
+    /// The run directory or the shim's program cannot be used, or there are no cgroups.
+    pub fn open(settings: Settings) -> Result<Runtime, Error> {
+        let containers = settings.run_dir.join("containers");
+        make_private(&containers).map_err(|source| Error::RunDir { path: containers, source })?;
+        let (shim, sealed) =
+            sealed(&settings.shim).map_err(|source| Error::Shim { path: settings.shim.clone(), source })?;
+        let hierarchies = Hierarchies::detect()?;
+        let mut warnings = hierarchies.lacking();
+        warnings.extend(hierarchies.ensure_parent(&cgroup_parent(&settings))?);
+        if !sealed {
+            warnings.push("the kernel does not execute sealed memory files: shims run from their file".to_owned());
+        }
+        let available = permitted_capabilities();
+        Ok(Runtime {
+            inner: Arc::new(Inner {
+                settings,
+                hierarchies,
+                warnings,
+                shim,
+                sealed,
+                available,
+                filters: Mutex::default(),
+                cleanups: Mutex::default(),
+            }),
+        })
+    }
+
+    pub fn info(&self) -> Info {
+        let all = model::spec::CapabilitySet::ALL.0;
+        Info {
+            cgroup_version: if self.inner.hierarchies.version == Version::V2 { 2 } else { 1 },
+            cgroup_driver: "cgroupfs",
+            lacking: self.inner.warnings.clone(),
+            missing_capabilities: model::spec::CapabilitySet(all & !self.inner.available).names(),
+            seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
+            cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
+        }
+    }
+
+    /// What a container may have at most, for [`model::spec::Description`].
+    pub fn available_capabilities(&self) -> model::spec::CapabilitySet {
+        model::spec::CapabilitySet(self.inner.available)
+    }
+
+    /// Whether cgroups of version 1 control, for [`model::spec::Description`].
+    pub fn is_cgroup_v1(&self) -> bool {
+        self.inner.hierarchies.version != Version::V2
+    }
+
+    /// Prepare and launch.
+    ///
+    /// # Errors
+    /// As [`Prepared::launch`].
+    pub async fn start(&self, order: StartOrder) -> Result<Container, StartError> {
+        self.prepare(order).await?.launch().await
+    }
+
+    /// Make the cgroup and spawn the shim: from then on it can be attached to.
+    ///
+    /// # Errors
+    /// A limit cannot be set, or the shim cannot be started. Nothing is left then.
+    pub async fn prepare(&self, order: StartOrder) -> Result<Prepared, StartError> {
+        container::prepare(self, order).await
+    }
+
+    /// The container that an earlier daemon started: running, or how it ended; `None` if it never ran since the last
+    /// [`Runtime::forget`] or the last boot.
+    ///
+    /// # Errors
+    /// Its shim is there and cannot be understood.
+    pub async fn reconnect(&self, id: ContainerId) -> Result<Option<Reconnected>, Error> {
+        container::reconnect(self, id).await
+    }
+
+    /// Hold a container whose shim has died, with what the keeper has held: a new shim takes over.
+    ///
+    /// # Errors
+    /// The shim cannot be started, or refuses.
+    pub async fn adopt(&self, id: ContainerId, held: Held, log: Option<Log>) -> Result<Container, StartError> {
+        container::adopt(self, id, held, log).await
+    }
+
+    /// Take away what is left of a container's last run: after its end has been recorded.
+    pub async fn forget(&self, id: ContainerId) {
+        self.finish_cleanup(id).await;
+        container::forget(self, id).await;
+    }
+
+    pub(crate) fn home(&self, id: ContainerId) -> PathBuf {
+        self.inner.settings.run_dir.join("containers").join(id.to_string())
+    }
+
+    pub(crate) fn cgroup(&self, id: ContainerId) -> Cgroup {
+        self.inner.hierarchies.cgroup(&format!("{}/{id}", cgroup_parent(&self.inner.settings)))
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// What executes the shim.
+    pub(crate) fn shim_program(&self) -> PathBuf {
+        if self.inner.sealed {
+            PathBuf::from(format!("/proc/self/fd/{}", self.inner.shim.as_raw_fd()))
+        } else {
+            self.inner.settings.shim.clone()
+        }
+    }
+
+    /// The compiled filter.
+    pub(crate) fn filter(&self, profile: &LinuxSeccomp) -> Result<Arc<Vec<Instruction>>, model::seccomp::Refusal> {
+        const KEPT: usize = 16;
+        let Ok(mut filters) = self.inner.filters.lock() else {
+            return Ok(Arc::new(model::seccomp::compile(profile, Arch::native())?));
+        };
+        if let Some((_, compiled)) = filters.iter().find(|(known, _)| known == profile) {
+            return Ok(compiled.clone());
+        }
+        let compiled = Arc::new(model::seccomp::compile(profile, Arch::native())?);
+        if filters.len() == KEPT {
+            filters.remove(0);
+        }
+        filters.push((profile.clone(), compiled.clone()));
+        Ok(compiled)
+    }
+
+    pub(crate) fn clean_up_later(&self, id: ContainerId, task: JoinHandle<()>) {
+        if let Ok(mut cleanups) = self.inner.cleanups.lock() {
+            cleanups.retain(|_, task| !task.is_finished());
+            cleanups.insert(id, task);
+        }
+    }
+
+    pub(crate) async fn finish_cleanup(&self, id: ContainerId) {
+        let task = self.inner.cleanups.lock().ok().and_then(|mut cleanups| cleanups.remove(&id));
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+}
+
+fn cgroup_parent(settings: &Settings) -> String {
+    format!("{}/isle-{}", settings.cgroup_parent.trim_matches('/'), settings.root)
+}
+
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A copy of the program in memory that nobody can write, and whether there is one: otherwise the file itself.
+fn sealed(path: &Path) -> io::Result<(OwnedFd, bool)> {
+    let mut file = std::fs::File::open(path)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    const EXEC: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
+    let copy =
+        rustix::fs::memfd_create("isle-shim", flags | EXEC).or_else(|_| rustix::fs::memfd_create("isle-shim", flags));
+    let Ok(copy) = copy else { return Ok((file.into(), false)) };
+    let mut writer = std::fs::File::from(copy);
+    io::copy(&mut file, &mut writer)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&writer, seals)?;
+    // A file that is open for writing cannot be executed.
+    let name = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let reader = openat(CWD, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let executable = rustix::fs::access(format!("/proc/self/fd/{}", reader.as_raw_fd()), rustix::fs::Access::EXEC_OK);
+    match executable {
+        Ok(()) => Ok((reader, true)),
+        // vm.memfd_noexec.
+        Err(_) => Ok((file.into(), false)),
+    }
+}
+
+/// This process's permitted capabilities.
+fn permitted_capabilities() -> u64 {
+    rustix::thread::capabilities(None).map_or(0, |sets| sets.permitted.bits())
+}

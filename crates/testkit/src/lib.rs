@@ -1,1 +1,28 @@
+//! Serves the tests and the demonstration.
+//!
+//! - [`Lab`]: a network namespace without a way out, with a daemon in it
+//! - [`images`]: images from what is on the machine, without a registry
+//! - [`http`]: the API, byte for byte
+//! - [`upstream`]: a DNS server for the lab's host
+//! - [`within`]: waiting for a condition, with a deadline
 
+pub mod http;
+pub mod images;
+mod lab;
+pub mod upstream;
+
+pub use lab::{HOST, Lab, OUTSIDE, Output, Run, processes, program};
+
+use std::time::{Duration, Instant};
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// It does not hold within `limit`.
+pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,92 @@
+//! `/build`: the classic builder.
+
+use crate::Ctx;
+use crate::error::{Answer, Failure};
+use crate::images::{json_lines, reader_of, stream_error};
+use crate::query::Query;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use image::build::{BuildEvent, BuildOptions, Context};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+pub async fn build(State(engine): Ctx, query: Query, body: Body) -> Answer {
+    if query.text("version") == Some("2") {
+        return Err(no_buildkit());
+    }
+    if let Some(remote) = query.text("remote").filter(|r| *r != "client-session") {
+        return Err(Failure::invalid(format!("cannot build from {remote}: send the build context as a tar archive")));
+    }
+    let options = BuildOptions {
+        dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
+        tags: query.all("t").iter().filter(|t| !t.is_empty()).cloned().collect(),
+        build_args: query.json::<BTreeMap<String, Option<String>>>("buildargs")?,
+        labels: query.json("labels")?,
+        target: query.text("target").map(str::to_owned),
+        platform: query.text("platform").map(str::parse).transpose().map_err(Failure::invalid)?,
+        no_cache: query.flag("nocache"),
+        pull: query.flag("pull"),
+        network_mode: query.text("networkmode").map(str::to_owned),
+    };
+    for tag in &options.tags {
+        tag.parse::<model::reference::Reference>()
+            .map_err(|e| Failure::invalid(format!("invalid argument \"{tag}\": {e}")))?;
+    }
+    let quiet = query.flag("q");
+    let (lines, receiver) = mpsc::unbounded_channel();
+    let events = {
+        let lines = lines.clone();
+        Arc::new(move |event: BuildEvent| {
+            let line = match event {
+                BuildEvent::Stream(_) if quiet => return,
+                BuildEvent::Stream(text) => json!({ "stream": text }),
+                BuildEvent::Progress(p) => serde_json::to_value(&p).unwrap_or_default(),
+                BuildEvent::Image(id) => json!({ "aux": { "ID": id } }),
+            };
+            let _ = lines.send(line);
+        })
+    };
+    let context = Context::Archive(Box::new(reader_of(body)));
+    tokio::spawn(async move {
+        let done = lines.clone();
+        // A client that goes away ends the build.
+        let built = tokio::select! {
+            built = engine.build(context, options, events) => built,
+            () = done.closed() => return,
+        };
+        let line = match built {
+            Ok(id) if quiet => json!({ "stream": format!("{id}\n") }),
+            Ok(_) => return,
+            Err(e) => stream_error(&e.message),
+        };
+        let _ = lines.send(line);
+    });
+    Ok(json_lines(receiver).into_response())
+}
+
+pub async fn prune(State(engine): Ctx) -> Answer {
+    let filter = image::Filter::default();
+    let users = engine.clone();
+    let pruned = tokio::task::spawn_blocking(move || users.images.prune(false, &filter, |id| users.image_users(id)))
+        .await
+        .map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e))?
+        .map_err(engine::images::image_error)?;
+    Ok(Json(json!({ "CachesDeleted": null, "SpaceReclaimed": pruned.reclaimed })).into_response())
+}
+
+fn no_buildkit() -> Failure {
+    Failure::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "this engine builds with the classic builder, not with BuildKit: set DOCKER_BUILDKIT=0, or use 'isle build'",
+    )
+}
+
+/// What BuildKit's clients dial.
+pub async fn session() -> Failure {
+    no_buildkit()
+}

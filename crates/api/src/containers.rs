@@ -1,0 +1,544 @@
+//! `/containers`: everything but their streams.
+
+use crate::Ctx;
+use crate::error::{Answer, Failure};
+use crate::query::{Query, body};
+use crate::version::Version;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use engine::create::CreateRequest;
+use engine::list::{ContainerView, Listed};
+use engine::stop::Until;
+use model::container::{Config, Endpoint, EndpointSettings, HostConfig, State as ContainerState, Status};
+use model::port::{Port, Published, parse_range};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Go's zero time.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+fn time(at: Option<jiff::Timestamp>) -> String {
+    at.map_or_else(|| NEVER.to_owned(), |t| t.to_string())
+}
+
+pub async fn create(State(engine): Ctx, query: Query, bytes: Bytes) -> Answer {
+    let mut sent: Map<String, Value> = body(&bytes)?;
+    let host = sent.remove("HostConfig").unwrap_or(Value::Null);
+    let networking = sent.remove("NetworkingConfig").unwrap_or(Value::Null);
+    let invalid = |what: &str, e: serde_json::Error| Failure::invalid(format!("invalid JSON: {what}: {e}"));
+    let config: Config = serde_json::from_value(sent.into()).map_err(|e| invalid("Config", e))?;
+    let host: Option<HostConfig> = serde_json::from_value(host).map_err(|e| invalid("HostConfig", e))?;
+    let mut request = CreateRequest {
+        name: query.text("name").map(str::to_owned),
+        config,
+        host: host.unwrap_or_default(),
+        ..Default::default()
+    };
+    if let Some(endpoints) = networking.get("EndpointsConfig").and_then(Value::as_object) {
+        for (network, settings) in endpoints {
+            let settings: Option<EndpointSettings> =
+                serde_json::from_value(settings.clone()).map_err(|e| invalid("EndpointsConfig", e))?;
+            request.endpoint_order.push(network.clone());
+            request.endpoints.insert(network.clone(), settings.unwrap_or_default());
+        }
+    }
+    let created = engine.create_container(request).await?;
+    let answer = json!({ "Id": created.id, "Warnings": created.warnings });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+pub async fn start(State(engine): Ctx, Path(id): Path<String>) -> Answer<StatusCode> {
+    engine.start(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn stop(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {
+    engine.stop(&id, query.number("t")?, query.text("signal")).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn restart(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {
+    engine.restart(&id, query.number("t")?, query.text("signal")).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn kill(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {
+    engine.kill(&id, query.text("signal").unwrap_or("SIGKILL")).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn pause(State(engine): Ctx, Path(id): Path<String>) -> Answer<StatusCode> {
+    engine.pause(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn unpause(State(engine): Ctx, Path(id): Path<String>) -> Answer<StatusCode> {
+    engine.unpause(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn rename(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {
+    let name = query.text("name").ok_or_else(|| Failure::invalid("New name for the container is required"))?;
+    engine.rename(&id, name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn remove(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {
+    engine.remove_container(&id, query.flag("force"), query.flag("v")).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn resize(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {
+    let (rows, columns) = size(&query)?;
+    engine.resize(&id, rows, columns).await?;
+    Ok(StatusCode::OK)
+}
+
+/// `h` and `w`.
+pub fn size(query: &Query) -> Answer<(u16, u16)> {
+    let number = |name| query.number::<u16>(name).map(Option::unwrap_or_default);
+    Ok((number("h")?, number("w")?))
+}
+
+/// The headers go out at once: clients wait for them before they start the container.
+pub async fn wait(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer {
+    let until = match query.text("condition") {
+        None | Some("not-running") => Until::NotRunning,
+        Some("next-exit") => Until::NextExit,
+        Some("removed") => Until::Removed,
+        Some(other) => return Err(Failure::invalid(format!("invalid condition: \"{other}\""))),
+    };
+    let waiting = engine.wait(&id, until)?;
+    let answer = async move {
+        let ended = waiting.await;
+        let mut answer = json!({ "StatusCode": ended.exit_code });
+        if !ended.error.is_empty() {
+            answer["Error"] = json!({ "Message": ended.error });
+        }
+        Ok::<_, std::convert::Infallible>(Bytes::from(format!("{answer}\n")))
+    };
+    let body = Body::from_stream(futures_util::stream::once(answer));
+    Ok(([("Content-Type", "application/json")], body).into_response())
+}
+
+pub async fn prune(State(engine): Ctx, query: Query) -> Answer {
+    let filters = query.filters(&["until", "label", "label!"])?;
+    let until = filters.until()?;
+    let mut deleted = Vec::new();
+    let mut bytes = 0;
+    for listed in engine.list_containers(false).into_iter().filter(|l| {
+        matches!(l.record.state.status, Status::Created | Status::Exited | Status::Dead)
+            && until.is_none_or(|u| l.record.created < u)
+            && filters.labels(&l.record.config.labels)
+    }) {
+        let id = listed.record.id.to_string();
+        let size = engine.writable_size(&id).await;
+        if engine.remove_container(&id, false, false).await.is_ok() {
+            bytes += size;
+            deleted.push(id);
+        }
+    }
+    let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
+    Ok(Json(json!({ "ContainersDeleted": deleted, "SpaceReclaimed": bytes })).into_response())
+}
+
+pub async fn inspect(
+    State(engine): Ctx,
+    Path(id): Path<String>,
+    Extension(version): Extension<Version>,
+    query: Query,
+) -> Answer {
+    let view = engine.inspect_container(&id)?;
+    let mut shown = show(&view, version);
+    if query.flag("size") {
+        shown["SizeRw"] = engine.writable_size(&id).await.into();
+        shown["SizeRootFs"] = view.image_size.into();
+    }
+    Ok(Json(shown).into_response())
+}
+
+fn show(view: &ContainerView, version: Version) -> Value {
+    let c = &view.record;
+    let command = c.command();
+    let log = match c.host.log_config.driver.as_str() {
+        "none" => String::new(),
+        _ => view.log_path.clone(),
+    };
+    let file = |name: &str| view.directory.join(name).display().to_string();
+    json!({
+        "Id": c.id,
+        "Created": c.created.to_string(),
+        "Path": command.first().cloned().unwrap_or_default(),
+        "Args": command.get(1..).unwrap_or_default(),
+        "State": show_state(&c.state),
+        "Image": c.image,
+        "ResolvConfPath": file("resolv.conf"),
+        "HostnamePath": file("hostname"),
+        "HostsPath": file("hosts"),
+        "LogPath": log,
+        "Name": format!("/{}", c.name),
+        "RestartCount": c.restarts,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": if view.execs.is_empty() { Value::Null } else { json!(view.execs) },
+        "HostConfig": show_host(&c.host),
+        "GraphDriver": { "Data": view.graph, "Name": "overlay2" },
+        "Mounts": c.mounts,
+        "Config": show_config(&c.config),
+        "NetworkSettings": show_network_settings(view, version),
+    })
+}
+
+fn show_state(s: &ContainerState) -> Value {
+    json!({
+        "Status": s.status.as_str(),
+        "Running": matches!(s.status, Status::Running | Status::Paused | Status::Restarting),
+        "Paused": s.status == Status::Paused,
+        "Restarting": s.status == Status::Restarting,
+        "OOMKilled": s.oom_killed,
+        "Dead": s.status == Status::Dead,
+        "Pid": s.pid,
+        "ExitCode": s.exit_code,
+        "Error": s.error,
+        "StartedAt": time(s.started),
+        "FinishedAt": time(s.finished),
+    })
+}
+
+fn show_host(host: &HostConfig) -> Value {
+    let mut shown = serde_json::to_value(host).expect("a configuration is JSON");
+    // Docker's empty answers: lists of DNS are lists, the console is a pair.
+    if host.console_size.is_none() {
+        shown["ConsoleSize"] = json!([0, 0]);
+    }
+    let defaults: [(&str, &[&str]); 2] =
+        [("MaskedPaths", &model::spec::MASKED_PATHS), ("ReadonlyPaths", &model::spec::READONLY_PATHS)];
+    for (name, paths) in defaults {
+        if shown[name].is_null() && !host.privileged {
+            shown[name] = json!(paths);
+        }
+    }
+    shown
+}
+
+fn show_config(config: &Config) -> Value {
+    let mut shown = serde_json::to_value(config).expect("a configuration is JSON");
+    if config.exposed_ports.is_empty()
+        && let Some(map) = shown.as_object_mut()
+    {
+        map.remove("ExposedPorts");
+    }
+    if config.healthcheck.is_none()
+        && let Some(map) = shown.as_object_mut()
+    {
+        map.remove("Healthcheck");
+    }
+    if config.volumes.is_empty() {
+        shown["Volumes"] = Value::Null;
+    }
+    shown
+}
+
+/// `NetworkSettings` (API-27): with the default bridge's fields on top below API 1.52.
+fn show_network_settings(view: &ContainerView, version: Version) -> Value {
+    let c = &view.record;
+    let networks: Map<String, Value> =
+        c.endpoints.iter().map(|e| (e.network_name.clone(), show_endpoint(view, e, version))).collect();
+    let bridge = networks.get("bridge").filter(|_| c.state.is_running()).cloned().unwrap_or_else(|| json!({}));
+    let legacy = |name: &str, empty: Value| bridge.get(name).cloned().unwrap_or(empty);
+    let sandbox = c.state.sandbox.filter(|_| c.state.is_running());
+    json!({
+        "Bridge": "",
+        "SandboxID": sandbox.map(|s| s.to_string()).unwrap_or_default(),
+        "SandboxKey": if c.state.pid > 0 { format!("/proc/{}/ns/net", c.state.pid) } else { String::new() },
+        "Ports": show_ports(c.state.is_running(), &c.config, &c.state.ports),
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": legacy("EndpointID", json!("")),
+        "Gateway": legacy("Gateway", json!("")),
+        "GlobalIPv6Address": legacy("GlobalIPv6Address", json!("")),
+        "GlobalIPv6PrefixLen": legacy("GlobalIPv6PrefixLen", json!(0)),
+        "IPAddress": legacy("IPAddress", json!("")),
+        "IPPrefixLen": legacy("IPPrefixLen", json!(0)),
+        "IPv6Gateway": legacy("IPv6Gateway", json!("")),
+        "MacAddress": legacy("MacAddress", json!("")),
+        "Networks": networks,
+    })
+}
+
+fn show_endpoint(view: &ContainerView, endpoint: &Endpoint, version: Version) -> Value {
+    let c = &view.record;
+    let active = endpoint.active.as_ref();
+    let (ipv4, ipv6) = (active.and_then(|a| a.ipv4()), active.and_then(|a| a.ipv6()));
+    let gateway = |v6: bool| {
+        let gateways = active.into_iter().flat_map(|a| &a.attachment.gateways);
+        gateways.filter(|g| g.is_ipv6() == v6).map(ToString::to_string).next().unwrap_or_default()
+    };
+    let user_defined = view.user_defined.contains(&endpoint.network_name);
+    let mut aliases = endpoint.settings.aliases.clone();
+    // API-28: before 1.45 the short id counted as an alias.
+    if user_defined && version < Version::new(1, 45) {
+        let list = aliases.get_or_insert_default();
+        let short = c.id.short();
+        if !list.contains(&short) {
+            list.push(short);
+        }
+    }
+    let names = if user_defined && active.is_some() { json!(c.dns_names(&endpoint.settings)) } else { Value::Null };
+    let mac = active.map_or_else(|| endpoint.settings.mac_address.clone(), |a| a.attachment.mac.to_string());
+    json!({
+        "IPAMConfig": endpoint.settings.ipam_config,
+        "Links": endpoint.settings.links,
+        "Aliases": aliases,
+        "MacAddress": mac,
+        "DriverOpts": endpoint.settings.driver_opts,
+        "GwPriority": endpoint.settings.gw_priority,
+        "NetworkID": endpoint.network.map(|n| n.to_string()).unwrap_or_default(),
+        "EndpointID": active.map(|a| a.attachment.endpoint.to_string()).unwrap_or_default(),
+        "Gateway": if ipv4.is_some() { gateway(false) } else { String::new() },
+        "IPAddress": ipv4.map(|a| a.addr().to_string()).unwrap_or_default(),
+        "IPPrefixLen": ipv4.map(|a| a.prefix_len()).unwrap_or_default(),
+        "IPv6Gateway": if ipv6.is_some() { gateway(true) } else { String::new() },
+        "GlobalIPv6Address": ipv6.map(|a| a.addr().to_string()).unwrap_or_default(),
+        "GlobalIPv6PrefixLen": ipv6.map(|a| a.prefix_len()).unwrap_or_default(),
+        "DNSNames": names,
+    })
+}
+
+/// The host's address and port of every published port, and the exposed ones without (API-30).
+fn show_ports(running: bool, config: &Config, published: &[Published]) -> Value {
+    let mut ports: BTreeMap<Port, Vec<Value>> = BTreeMap::new();
+    if running {
+        for port in config.exposed_ports.keys().filter_map(|p| parse_range(p).ok()).flatten() {
+            ports.entry(port).or_default();
+        }
+        for p in published {
+            for offset in 0..p.count {
+                let port = Port { number: p.container_port + offset, protocol: p.protocol };
+                let list = ports.entry(port).or_default();
+                for host in &p.hosts {
+                    list.push(json!({ "HostIp": host.to_string(), "HostPort": (p.host_port + offset).to_string() }));
+                }
+            }
+        }
+    }
+    let shown = ports
+        .into_iter()
+        .map(|(port, list)| (port.to_string(), if list.is_empty() { Value::Null } else { Value::Array(list) }));
+    Value::Object(shown.collect())
+}
+
+/// `Ports` of a list (API-29).
+fn list_ports(listed: &Listed) -> Vec<Value> {
+    let c = &listed.record;
+    if !c.state.is_running() {
+        return Vec::new();
+    }
+    let mut shown = Vec::new();
+    let mut bound = BTreeSet::new();
+    for p in &c.state.ports {
+        for offset in 0..p.count {
+            bound.insert(Port { number: p.container_port + offset, protocol: p.protocol });
+            for host in &p.hosts {
+                shown.push(json!({
+                    "IP": host.to_string(),
+                    "PrivatePort": p.container_port + offset,
+                    "PublicPort": p.host_port + offset,
+                    "Type": p.protocol.to_string(),
+                }));
+            }
+        }
+    }
+    for port in c.config.exposed_ports.keys().filter_map(|p| parse_range(p).ok()).flatten() {
+        if !bound.contains(&port) {
+            shown.push(json!({ "PrivatePort": port.number, "Type": port.protocol.to_string() }));
+        }
+    }
+    shown
+}
+
+const LIST_FILTERS: [&str; 18] = [
+    "ancestor",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "reference",
+    "until",
+];
+
+pub async fn list(State(engine): Ctx, query: Query) -> Answer {
+    let filters = query.filters(&LIST_FILTERS)?;
+    let limit: Option<i64> = query.number("limit")?;
+    for status in filters.get("status") {
+        let known = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+        if !known.contains(&status.as_str()) {
+            return Err(Failure::invalid(format!("invalid filter 'status={status}'")));
+        }
+    }
+    let patterns = engine::list::name_patterns(filters.get("name"))?;
+    let all = query.flag("all")
+        || limit.is_some_and(|l| l > 0)
+        || !filters.get("status").is_empty()
+        || !filters.get("exited").is_empty();
+    let listed = engine.list_containers(false);
+    let edge = |name: &str| -> Answer<Option<jiff::Timestamp>> {
+        filters.get(name).last().map(|id| Ok(engine.inspect_container(id)?.record.created)).transpose()
+    };
+    let (before, since) = (edge("before")?, edge("since")?);
+    let ancestors = engine.ancestor_ids(filters.get("ancestor"));
+    let networks: Vec<String> = filters.get("network").to_vec();
+    let matches = |l: &Listed| {
+        let c = &l.record;
+        let id = c.id.to_string();
+        (all || c.state.is_running() || c.state.status == Status::Restarting)
+            && filters.any("id", |i| id.starts_with(i))
+            && (patterns.is_empty()
+                || patterns.iter().any(|p| p.is_match(&format!("/{}", c.name)) || p.is_match(&c.name)))
+            && filters.any("status", |s| c.state.status.as_str() == s)
+            && filters.any("exited", |e| c.state.status == Status::Exited && e == c.state.exit_code.to_string())
+            && filters.any("health", |h| h == "none")
+            && filters.labels(&c.config.labels)
+            && before.is_none_or(|t| c.created < t)
+            && since.is_none_or(|t| c.created > t)
+            && (networks.is_empty()
+                || c.endpoints.iter().any(|e| {
+                    networks.iter().any(|n| *n == e.network_name || e.network.is_some_and(|i| i.starts_with(n)))
+                }))
+            && filters.any("volume", |v| c.mounts.iter().any(|m| m.name == v || m.destination == v || m.source == v))
+            && filters.any("ancestor", |_| ancestors.contains(&c.image))
+            && filters.any("publish", |p| has_port(p, &published_ports(c)))
+            && filters.any("expose", |p| has_port(p, &exposed_ports(c)))
+    };
+    let mut chosen: Vec<&Listed> = listed.iter().filter(|l| matches(l)).collect();
+    if let Some(limit) = limit.filter(|l| *l > 0) {
+        chosen.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    let with_size = query.flag("size");
+    let mut shown = Vec::new();
+    for l in chosen {
+        let mut one = show_listed(l);
+        if with_size {
+            one["SizeRw"] = engine.writable_size(&l.record.id.to_string()).await.into();
+            one["SizeRootFs"] = l.image_size.into();
+        }
+        shown.push(one);
+    }
+    Ok(Json(shown).into_response())
+}
+
+fn published_ports(c: &model::container::Container) -> Vec<Port> {
+    let ranges = c.state.ports.iter();
+    ranges.flat_map(|p| (0..p.count).map(|o| Port { number: p.host_port + o, protocol: p.protocol })).collect()
+}
+
+fn exposed_ports(c: &model::container::Container) -> Vec<Port> {
+    c.config.exposed_ports.keys().filter_map(|p| parse_range(p).ok()).flatten().collect()
+}
+
+fn has_port(wanted: &str, ports: &[Port]) -> bool {
+    parse_range(wanted).is_ok_and(|wanted| wanted.iter().any(|w| ports.contains(w)))
+}
+
+pub fn show_listed(l: &Listed) -> Value {
+    let c = &l.record;
+    let command: Vec<String> = c
+        .command()
+        .iter()
+        .map(|a| if a.contains([' ', '\t']) || a.is_empty() { format!("'{a}'") } else { a.clone() })
+        .collect();
+    let networks: Map<String, Value> =
+        c.endpoints.iter().map(|e| (e.network_name.clone(), show_endpoint(&l.view(), e, crate::API_VERSION))).collect();
+    json!({
+        "Id": c.id,
+        "Names": [format!("/{}", c.name)],
+        "Image": l.image_name,
+        "ImageID": c.image,
+        "Command": command.join(" "),
+        "Created": c.created.as_second(),
+        "Ports": list_ports(l),
+        "Labels": c.config.labels,
+        "State": c.state.status.as_str(),
+        "Status": status_words(&c.state),
+        "HostConfig": { "NetworkMode": c.host.network_mode },
+        "NetworkSettings": { "Networks": networks },
+        "Mounts": c.mounts,
+    })
+}
+
+/// `Up 5 minutes`, `Exited (0) 2 hours ago`, in Docker's words.
+fn status_words(s: &ContainerState) -> String {
+    let ago = |t: Option<jiff::Timestamp>| {
+        human_duration(t.map_or(0, |t| (jiff::Timestamp::now().as_second() - t.as_second()).max(0)))
+    };
+    match s.status {
+        Status::Running => format!("Up {}", ago(s.started)),
+        Status::Paused => format!("Up {} (Paused)", ago(s.started)),
+        Status::Restarting => format!("Restarting ({}) {} ago", s.exit_code, ago(s.finished)),
+        Status::Created => "Created".into(),
+        Status::Removing => "Removal In Progress".into(),
+        Status::Dead => "Dead".into(),
+        Status::Exited => format!("Exited ({}) {} ago", s.exit_code, ago(s.finished)),
+    }
+}
+
+/// A duration in the words of Docker's `units.HumanDuration`.
+pub fn human_duration(seconds: i64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round() as i64);
+    match seconds {
+        0 => "Less than a second".into(),
+        1 => "1 second".into(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".into(),
+        _ if minutes < 60 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".into(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_in_dockers_words() {
+        for (seconds, words) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (61, "About a minute"),
+            (180, "3 minutes"),
+            (3700, "About an hour"),
+            (3 * 3600, "3 hours"),
+            (3 * 86400, "3 days"),
+            (30 * 86400, "4 weeks"),
+            (800 * 86400, "2 years"),
+        ] {
+            assert_eq!(human_duration(seconds), words);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Failures as clients see them: a status code and `{"message": …}`.
+
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use engine::Kind;
+
+/// What a handler fails with.
+#[derive(Debug)]
+pub struct Failure {
+    pub status: StatusCode,
+    pub message: String,
+}
+
+pub type Answer<T = Response> = Result<T, Failure>;
+
+impl Failure {
+    pub fn new(status: StatusCode, message: impl ToString) -> Self {
+        Self { status, message: message.to_string() }
+    }
+    pub fn invalid(message: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+/// The one place where kinds become status codes.
+impl From<engine::Error> for Failure {
+    fn from(error: engine::Error) -> Self {
+        let status = match error.kind {
+            Kind::Invalid => StatusCode::BAD_REQUEST,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Conflict => StatusCode::CONFLICT,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::NotModified => StatusCode::NOT_MODIFIED,
+            Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, message: error.message }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        if self.status == StatusCode::NOT_MODIFIED {
+            return self.status.into_response();
+        }
+        if self.status.is_server_error() {
+            tracing::error!(status = self.status.as_u16(), "{}", self.message);
+        } else {
+            tracing::debug!(status = self.status.as_u16(), "{}", self.message);
+        }
+        (self.status, axum::Json(serde_json::json!({ "message": self.message }))).into_response()
+    }
+}
+
+pub async fn no_such_page(uri: Uri) -> Failure {
+    tracing::debug!(%uri, "no such page");
+    Failure::new(StatusCode::NOT_FOUND, "page not found")
+}

@@ -1,0 +1,287 @@
+//! `/images`.
+//!
+//! An image's name has slashes, so its paths are taken apart here: `/images/{name}/json`, `/images/{name}/tag` …
+
+use crate::Ctx;
+use crate::error::{Answer, Failure};
+use crate::query::Query;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use engine::Engine;
+use futures_util::StreamExt;
+use image::{Image, Loaded, Removed};
+use serde_json::{Value, json};
+use std::io;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
+
+/// A body as a blocking reader, for a worker's thread.
+pub fn reader_of(body: Body) -> impl io::Read + Send {
+    let stream = body.into_data_stream().map(|part| part.map_err(io::Error::other));
+    SyncIoBridge::new(Box::pin(StreamReader::new(stream)))
+}
+
+/// Lines of JSON, as they come; an error inside the stream is the last one, since the status is out by then.
+pub fn json_lines(lines: mpsc::UnboundedReceiver<Value>) -> impl IntoResponse {
+    let stream = futures_util::stream::unfold(lines, |mut lines| async move {
+        let line = lines.recv().await?;
+        Some((Ok::<_, io::Error>(Bytes::from(format!("{line}\r\n"))), lines))
+    });
+    ([("Content-Type", "application/json")], Body::from_stream(stream))
+}
+
+/// How a failure looks inside a stream.
+pub fn stream_error(message: &str) -> Value {
+    json!({ "errorDetail": { "message": message }, "error": message })
+}
+
+pub async fn list(State(engine): Ctx, query: Query) -> Answer {
+    let known = ["before", "dangling", "label", "label!", "reference", "since", "until"];
+    let filters = query.filters(&known)?;
+    let filter =
+        image::Filter::read(&engine.images, &filters.0, query.flag("all")).map_err(engine::images::image_error)?;
+    let images = engine.list_images(&filter);
+    let shown: Vec<Value> = images.iter().map(|(i, n)| show_summary(&engine, i, *n)).collect();
+    Ok(Json(shown).into_response())
+}
+
+pub fn show_summary(engine: &Engine, image: &Image, containers: usize) -> Value {
+    let created = image.configuration.created.map_or(0, |t| t.as_second());
+    json!({
+        "Id": image.id,
+        "ParentId": image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        "RepoTags": image.repo_tags,
+        "RepoDigests": image.repo_digests,
+        "Created": created,
+        "Size": image.size,
+        "SharedSize": engine.images.shared_size(&image.id),
+        "Labels": image.configuration.config.labels.clone().unwrap_or_default(),
+        "Containers": containers,
+    })
+}
+
+fn show(image: &Image) -> Value {
+    let configuration = &image.configuration;
+    let lower: Vec<String> = image.layer_paths.iter().map(|p| p.display().to_string()).collect();
+    json!({
+        "Id": image.id,
+        "RepoTags": image.repo_tags,
+        "RepoDigests": image.repo_digests,
+        "Parent": image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        "Comment": configuration.comment,
+        "Created": configuration.created.map(|t| t.to_string()).unwrap_or_default(),
+        "DockerVersion": configuration.docker_version,
+        "Author": configuration.author,
+        "Config": configuration.config,
+        "Architecture": configuration.architecture,
+        "Variant": configuration.variant,
+        "Os": configuration.os,
+        "Size": image.size,
+        "GraphDriver": { "Data": { "UpperDir": lower.first(), "LowerDir": lower.get(1..).unwrap_or_default().join(":") }, "Name": "overlay2" },
+        "RootFS": { "Type": "layers", "Layers": configuration.rootfs.diff_ids },
+        "Metadata": { "LastTagTime": image.tagged.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |t| t.to_string()) },
+    })
+}
+
+/// `GET /images/{name}/{json,history,get}`.
+pub async fn get(state: Ctx, Path(path): Path<String>) -> Answer {
+    let State(engine) = &state;
+    if let Some(name) = path.strip_suffix("/json") {
+        let image = engine.images.get(name).map_err(engine::images::image_error)?;
+        return Ok(Json(show(&image)).into_response());
+    }
+    if let Some(name) = path.strip_suffix("/history") {
+        let steps = engine.images.history(name).map_err(engine::images::image_error)?;
+        let shown: Vec<Value> = steps
+            .iter()
+            .map(|s| {
+                json!({
+                    "Id": s.id,
+                    "Created": s.created.map_or(0, |t| t.as_second()),
+                    "CreatedBy": s.created_by,
+                    "Tags": if s.tags.is_empty() { Value::Null } else { json!(s.tags) },
+                    "Size": s.size,
+                    "Comment": s.comment,
+                })
+            })
+            .collect();
+        return Ok(Json(shown).into_response());
+    }
+    if let Some(name) = path.strip_suffix("/get") {
+        return save_names(engine, vec![name.to_owned()]);
+    }
+    Err(crate::error::no_such_page(format!("/images/{path}").parse().unwrap_or_default()).await)
+}
+
+/// `POST /images/{name}/{tag,push}`.
+pub async fn post(State(engine): Ctx, Path(path): Path<String>, query: Query) -> Answer {
+    if let Some(name) = path.strip_suffix("/tag") {
+        let repository = query.text("repo").ok_or_else(|| Failure::invalid("repo is missing"))?;
+        let new = match query.text("tag") {
+            Some(tag) => format!("{repository}:{tag}"),
+            None => repository.to_owned(),
+        };
+        engine.tag_image(name, &new).await?;
+        return Ok(StatusCode::CREATED.into_response());
+    }
+    if path.ends_with("/push") {
+        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "pushing to registries is not supported yet"));
+    }
+    Err(crate::error::no_such_page(format!("/images/{path}").parse().unwrap_or_default()).await)
+}
+
+pub async fn remove(State(engine): Ctx, Path(name): Path<String>, query: Query) -> Answer {
+    let removed = engine.remove_image(&name, query.flag("force"), query.flag("noprune")).await?;
+    Ok(Json(show_removed(&removed)).into_response())
+}
+
+fn show_removed(removed: &[Removed]) -> Value {
+    let shown = removed.iter().map(|r| match r {
+        Removed::Untagged(name) => json!({ "Untagged": name }),
+        Removed::Deleted(id) => json!({ "Deleted": id }),
+    });
+    shown.collect()
+}
+
+pub async fn prune(State(engine): Ctx, query: Query) -> Answer {
+    let filters = query.filters(&["dangling", "label", "label!", "until"])?;
+    let all = filters.truth("dangling")? == Some(false);
+    let mut rest = filters.0;
+    rest.remove("dangling");
+    let filter = image::Filter::read(&engine.images, &rest, false).map_err(engine::images::image_error)?;
+    let users = engine.clone();
+    let pruned = blocking(move || users.images.prune(all, &filter, |id| users.image_users(id))).await?;
+    let deleted = if pruned.removed.is_empty() { Value::Null } else { show_removed(&pruned.removed) };
+    Ok(Json(json!({ "ImagesDeleted": deleted, "SpaceReclaimed": pruned.reclaimed })).into_response())
+}
+
+/// Runs a worker's blocking call.
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, image::Error> + Send + 'static) -> Answer<T> {
+    let result = tokio::task::spawn_blocking(call).await;
+    let result = result.map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e))?;
+    Ok(result.map_err(engine::images::image_error)?)
+}
+
+/// `X-Registry-Auth`: JSON in URL-safe base64, with or without padding; empty is nobody.
+///
+/// # Errors
+/// It is neither.
+fn credentials(headers: &HeaderMap) -> Answer<Option<image::Credentials>> {
+    use base64::Engine;
+    use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+    let Some(text) = headers.get("X-Registry-Auth").and_then(|h| h.to_str().ok()).filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let decoder = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
+    let invalid = |e: &dyn std::fmt::Display| Failure::invalid(format!("invalid X-Registry-Auth header: {e}"));
+    let bytes = decoder.decode(text).map_err(|e| invalid(&e))?;
+    let read: image::Credentials = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
+    let empty = read.username.is_empty() && read.identitytoken.is_empty() && read.registrytoken.is_empty();
+    Ok(Some(read).filter(|_| !empty))
+}
+
+/// `POST /images/create`: pull, or import.
+pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: Body) -> Answer {
+    let platform = query.text("platform").map(str::parse).transpose().map_err(Failure::invalid)?;
+    if let Some(source) = query.text("fromSrc") {
+        if source != "-" {
+            return Err(Failure::invalid(format!("cannot import from {source}: send the archive, with fromSrc=-")));
+        }
+        let name = query.text("repo").map(|repository| match query.text("tag") {
+            Some(tag) => format!("{repository}:{tag}"),
+            None => repository.to_owned(),
+        });
+        let import = image::Import {
+            name: name.clone(),
+            message: query.text("message").unwrap_or_default().to_owned(),
+            changes: query.all("changes").to_vec(),
+            platform,
+        };
+        let (importer, reader) = (engine.clone(), reader_of(body));
+        let id = blocking(move || importer.images.import(reader, import)).await?;
+        engine.tell_image("import", id.as_str());
+        let line = json!({ "status": id });
+        return Ok(([("Content-Type", "application/json")], format!("{line}\r\n")).into_response());
+    }
+    let from = query.text("fromImage").ok_or_else(|| Failure::invalid("fromImage or fromSrc is missing"))?;
+    let reference = match query.text("tag") {
+        Some(tag) if tag.contains(':') => format!("{from}@{tag}"),
+        Some(tag) => format!("{from}:{tag}"),
+        None => from.to_owned(),
+    };
+    let (lines, receiver) = mpsc::unbounded_channel();
+    let progress = {
+        let lines = lines.clone();
+        Arc::new(move |p: image::Progress| {
+            let _ = lines.send(serde_json::to_value(&p).unwrap_or_default());
+        })
+    };
+    // What is wrong at once is a status; the rest is told inside the stream.
+    let options = image::PullOptions { platform, credentials: credentials(&headers)?, insecure: false };
+    let pulling = engine.pull_image(&reference, options, progress)?;
+    tokio::spawn(async move {
+        let done = lines.clone();
+        // A client that goes away ends the pull.
+        let pulled = tokio::select! {
+            pulled = pulling => pulled,
+            () = done.closed() => return,
+        };
+        if let Err(e) = pulled {
+            let _ = lines.send(stream_error(&e.message));
+        }
+    });
+    Ok(json_lines(receiver).into_response())
+}
+
+pub async fn load(State(engine): Ctx, query: Query, body: Body) -> Answer {
+    let quiet = query.flag("quiet");
+    let (loader, reader) = (engine.clone(), reader_of(body));
+    let loaded = blocking(move || loader.images.load(reader, None)).await?;
+    let mut lines = String::new();
+    for one in &loaded {
+        engine.tell_image("load", &one.to_string());
+        let text = match one {
+            Loaded::Named(_) => format!("Loaded image: {one}\n"),
+            Loaded::Unnamed(_) => format!("Loaded image ID: {one}\n"),
+        };
+        if !quiet || matches!(one, Loaded::Named(_) | Loaded::Unnamed(_)) {
+            lines.push_str(&format!("{}\r\n", json!({ "stream": text })));
+        }
+    }
+    Ok(([("Content-Type", "application/json")], lines).into_response())
+}
+
+/// `GET /images/get?names=…`.
+pub async fn save(State(engine): Ctx, query: Query) -> Answer {
+    let names: Vec<String> = query.all("names").iter().flat_map(|n| n.split(',')).map(str::to_owned).collect();
+    save_names(&engine, names)
+}
+
+fn save_names(engine: &Arc<Engine>, names: Vec<String>) -> Answer {
+    if names.is_empty() {
+        return Err(Failure::invalid("names is missing"));
+    }
+    // An unknown name is told by the status: later there is only the stream.
+    for name in &names {
+        engine.images.get(name).map_err(engine::images::image_error)?;
+    }
+    let (writer, reader) = tokio::io::duplex(256 * 1024);
+    let engine = engine.clone();
+    let bridge = SyncIoBridge::new(writer);
+    tokio::task::spawn_blocking(move || {
+        if let Err(e) = engine.images.save(&names, bridge) {
+            tracing::warn!("an archive of {names:?} is cut short: {}", e.chain());
+        }
+    });
+    let body = Body::from_stream(ReaderStream::new(reader));
+    Ok(([("Content-Type", "application/x-tar")], body).into_response())
+}
+
+pub async fn search() -> Failure {
+    Failure::new(StatusCode::NOT_IMPLEMENTED, "searching registries is not supported: use the registry's own page")
+}

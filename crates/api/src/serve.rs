@@ -1,0 +1,179 @@
+//! Listening, and the connections themselves.
+//!
+//! hyper hands a connection over only after `Upgrade`. Docker also takes one over without it: so the first request of a
+//! connection, if it is for a stream and lacks the header, is given it here, and the first line of its response is
+//! changed back to 200.
+
+use crate::{router, version};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+
+/// The most bytes that a request's head may have.
+const HEAD: usize = 64 * 1024;
+
+/// Serves the API on `listener` until `stop` resolves; streams that are under way go on.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(
+    listener: UnixListener,
+    engine: Arc<engine::Engine>,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    // Around the router, not in it: the version is off the path before the path is looked up.
+    let app = axum::Router::new().fallback_service(router(engine)).layer(axum::middleware::from_fn(version::layer));
+    tokio::pin!(stop);
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                // No descriptors are left: others' may be given back.
+                Err(e) => {
+                    tracing::error!("cannot accept: {e}");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut stop => return Ok(()),
+        };
+        let app = app.clone();
+        tokio::spawn(async move {
+            let io = match Connection::open(stream).await {
+                Ok(io) => io,
+                Err(e) => return tracing::debug!("a client went away: {e}"),
+            };
+            let service = TowerToHyperService::new(app);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .half_close(true)
+                .serve_connection(TokioIo::new(io), service)
+                .with_upgrades();
+            if let Err(e) = connection.await {
+                tracing::debug!("a connection ended: {e}");
+            }
+        });
+    }
+}
+
+/// A client's connection, with the head of its first request read ahead.
+struct Connection {
+    stream: UnixStream,
+    /// Read ahead, and not yet given to hyper.
+    ahead: Vec<u8>,
+    given: usize,
+    /// The first line of the response is to say 200 instead of 101.
+    plain: bool,
+}
+
+const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols";
+const OK: &[u8] = b"HTTP/1.1 200 OK";
+
+impl Connection {
+    async fn open(mut stream: UnixStream) -> io::Result<Self> {
+        let mut ahead = Vec::with_capacity(1024);
+        let end = loop {
+            if let Some(end) = find(&ahead, b"\r\n\r\n") {
+                break Some(end);
+            }
+            if ahead.len() > HEAD || stream.read_buf(&mut ahead).await? == 0 {
+                break None;
+            }
+        };
+        let mut plain = false;
+        if let Some(end) = end
+            && wants_stream(&ahead[..end])
+            && !has_header(&ahead[..end], "upgrade")
+        {
+            ahead.splice(end..end, *b"\r\nConnection: Upgrade\r\nUpgrade: tcp");
+            plain = true;
+        }
+        Ok(Self { stream, ahead, given: 0, plain })
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|w| w == what)
+}
+
+/// Whether a request's head asks for a stream of its own: attach, or the start of a command.
+fn wants_stream(head: &[u8]) -> bool {
+    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+    let Some(path) = line.strip_prefix(b"POST ").and_then(|rest| rest.split(|b| matches!(b, b' ' | b'?')).next())
+    else {
+        return false;
+    };
+    path.ends_with(b"/attach") || (path.ends_with(b"/start") && find(path, b"/exec/").is_some())
+}
+
+fn has_header(head: &[u8], name: &str) -> bool {
+    let lines = head.split(|b| *b == b'\n').skip(1);
+    lines.into_iter().any(|line| {
+        let found = line.split(|b| *b == b':').next().unwrap_or_default();
+        found.eq_ignore_ascii_case(name.as_bytes())
+    })
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.given < self.ahead.len() {
+            let rest = &self.ahead[self.given..];
+            let part = &rest[..rest.len().min(buf.remaining())];
+            buf.put_slice(part);
+            let length = part.len();
+            self.given += length;
+            if self.given == self.ahead.len() {
+                self.ahead = Vec::new();
+                self.given = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.plain && bytes.starts_with(SWITCHING) {
+            // The short line goes out for the long one; the socket's buffer is empty, so it takes it whole.
+            return match Pin::new(&mut self.stream).poll_write(cx, OK) {
+                Poll::Ready(Ok(n)) if n == OK.len() => {
+                    self.plain = false;
+                    Poll::Ready(Ok(SWITCHING.len()))
+                }
+                Poll::Ready(Ok(_)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                other => other,
+            };
+        }
+        self.plain = false;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_for_streams_are_given_an_upgrade() {
+        assert!(wants_stream(b"POST /v1.41/containers/a/attach?stream=1 HTTP/1.1\r\nHost: x"));
+        assert!(wants_stream(b"POST /exec/abc/start HTTP/1.1"));
+        assert!(!wants_stream(b"POST /containers/a/start HTTP/1.1"));
+        assert!(!wants_stream(b"GET /containers/a/attach HTTP/1.1"));
+        assert!(has_header(b"POST / HTTP/1.1\r\nupgrade: tcp", "upgrade"));
+        assert!(!has_header(b"POST / HTTP/1.1\r\nX-Upgrade: tcp", "upgrade"));
+    }
+}

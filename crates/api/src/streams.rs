@@ -1,0 +1,280 @@
+//! A container's stdio by HTTP: `attach` and `logs`.
+
+use crate::Ctx;
+use crate::error::{Answer, Failure};
+use crate::hijack::{MULTIPLEXED, RAW, Takeover};
+use crate::query::{Query, parse_time};
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::IntoResponse;
+use bytes::{BufMut, Bytes, BytesMut};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use runtime::{AttachOptions, Attached, Stdin, Stream};
+use std::future::Future;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Docker's frame: which stream, three zeros, the length, the bytes.
+pub fn frame(stream: Stream, bytes: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(8 + bytes.len());
+    framed.put_u8(match stream {
+        Stream::Stdout => 1,
+        Stream::Stderr => 2,
+    });
+    framed.put_bytes(0, 3);
+    framed.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    framed.put_slice(bytes);
+    framed.freeze()
+}
+
+pub async fn attach(State(engine): Ctx, Path(id): Path<String>, query: Query, mut request: Request) -> Answer {
+    let keys = DetachKeys::parse(query.text("detachKeys"))?;
+    let streams = query.flag("stream");
+    let options = AttachOptions {
+        stdin: query.flag("stdin") && streams,
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+    };
+    let past = if query.flag("logs") { Some(engine.log(&id)?) } else { None };
+    let attachment = engine.attach(&id, options).await?;
+    let takeover = Takeover::of(&mut request)?;
+    let tty = attachment.tty;
+    let content_type = if tty { RAW } else { MULTIPLEXED };
+    Ok(takeover.respond(content_type, move |connection| async move {
+        let (reader, mut writer) = tokio::io::split(connection);
+        if let Some(log) = past {
+            let log_options = runtime::Log { path: log.path.clone(), max_size: None, max_files: 5 };
+            let query = runtime::logs::Query { stdout: options.stdout, stderr: options.stderr, ..Default::default() };
+            if let Ok(mut lines) = runtime::logs::read(&log_options, query, std::future::ready(())) {
+                while let Some(Ok(line)) = lines.recv().await {
+                    let bytes = if tty { Bytes::from(line.text) } else { frame(line.stream, line.text.as_bytes()) };
+                    if writer.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        if streams {
+            // The client may go away before the container starts.
+            if let Ok(stdio) = attachment.stdio.await {
+                pump(reader, writer, stdio, tty, options.stdin.then_some(keys), std::future::ready(())).await;
+            }
+        }
+    }))
+}
+
+/// How long the end of a stream waits for the end of its process to be known.
+const END: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Carries bytes both ways until the process's output ends, the client is gone, or detaches. The client's end of input
+/// is passed on, and does not end the output.
+pub async fn pump(
+    mut reader: impl AsyncRead + Unpin + Send + 'static,
+    mut writer: impl AsyncWrite + Unpin,
+    stdio: Attached,
+    tty: bool,
+    input: Option<DetachKeys>,
+    ended: impl Future<Output = ()>,
+) {
+    let Attached { mut stdin, mut output } = stdio;
+    let (detach, mut detached) = tokio::sync::oneshot::channel::<()>();
+    let feeding = tokio::spawn(async move {
+        let ended = match input {
+            Some(keys) => feed(&mut reader, &mut stdin, tty, keys).await,
+            // Nothing is to be fed, but a client that goes away is noticed.
+            None => drain(&mut reader).await,
+        };
+        if ended == Fed::Detached || ended == Fed::Gone {
+            let _ = detach.send(());
+        } else {
+            // Half-closed: the sender is kept, so that the output goes on.
+            std::future::pending::<()>().await;
+        }
+    });
+    loop {
+        let next = tokio::select! {
+            next = output.next() => next,
+            _ = &mut detached => None,
+        };
+        let Some((stream, bytes)) = next else { break };
+        let bytes = if tty { bytes } else { frame(stream, &bytes) };
+        if writer.write_all(&bytes).await.is_err() {
+            break;
+        }
+        let _ = writer.flush().await;
+    }
+    feeding.abort();
+    let _ = tokio::time::timeout(END, ended).await;
+    let _ = writer.shutdown().await;
+}
+
+#[derive(PartialEq, Eq)]
+enum Fed {
+    /// The client sends no more, and may still listen.
+    HalfClosed,
+    Detached,
+    Gone,
+}
+
+async fn feed(reader: &mut (impl AsyncRead + Unpin), stdin: &mut Stdin, tty: bool, mut keys: DetachKeys) -> Fed {
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        match reader.read(&mut buffer).await {
+            Ok(0) => {
+                let _ = stdin.close().await;
+                return Fed::HalfClosed;
+            }
+            Ok(length) => {
+                let (bytes, detach) =
+                    if tty { keys.filter(&buffer[..length]) } else { (buffer[..length].to_vec(), false) };
+                if !bytes.is_empty() && stdin.write(&bytes).await.is_err() {
+                    return Fed::HalfClosed;
+                }
+                if detach {
+                    return Fed::Detached;
+                }
+            }
+            Err(_) => {
+                let _ = stdin.close().await;
+                return Fed::Gone;
+            }
+        }
+    }
+}
+
+async fn drain(reader: &mut (impl AsyncRead + Unpin)) -> Fed {
+    let mut buffer = [0; 1024];
+    loop {
+        match reader.read(&mut buffer).await {
+            Ok(0) => return Fed::HalfClosed,
+            Ok(_) => {}
+            Err(_) => return Fed::Gone,
+        }
+    }
+}
+
+/// The keys that detach a terminal: `ctrl-p,ctrl-q` unless the client says otherwise.
+#[derive(Clone, Debug)]
+pub struct DetachKeys {
+    keys: Vec<u8>,
+    /// How many of them have been typed.
+    typed: usize,
+}
+
+impl DetachKeys {
+    /// # Errors
+    /// A name is no key.
+    pub fn parse(text: Option<&str>) -> Answer<Self> {
+        let invalid = |k: &str| Failure::invalid(format!("Invalid detach keys ({k}) provided"));
+        let keys = text.unwrap_or("ctrl-p,ctrl-q").split(',').map(|key| match key.strip_prefix("ctrl-") {
+            Some("@") => Ok(0),
+            Some("[") => Ok(27),
+            Some("\\") => Ok(28),
+            Some("]") => Ok(29),
+            Some("^") => Ok(30),
+            Some("_") => Ok(31),
+            Some(letter) => match letter.as_bytes() {
+                [c @ b'a'..=b'z'] => Ok(c - b'a' + 1),
+                _ => Err(invalid(key)),
+            },
+            None => match key.as_bytes() {
+                [c] => Ok(*c),
+                _ => Err(invalid(key)),
+            },
+        });
+        Ok(Self { keys: keys.collect::<Answer<_>>()?, typed: 0 })
+    }
+
+    /// What is passed on of `bytes`, and whether the keys are complete.
+    fn filter(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let mut passed = Vec::with_capacity(bytes.len());
+        for byte in bytes {
+            if self.keys.get(self.typed) == Some(byte) {
+                self.typed += 1;
+                if self.typed == self.keys.len() {
+                    return (passed, true);
+                }
+                continue;
+            }
+            passed.extend_from_slice(&self.keys[..self.typed]);
+            self.typed = 0;
+            if self.keys.first() == Some(byte) {
+                self.typed = 1;
+            } else {
+                passed.push(*byte);
+            }
+        }
+        (passed, false)
+    }
+}
+
+pub async fn logs(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer {
+    let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
+    let follow = query.flag("follow");
+    let source = engine.log(&id)?;
+    if !stdout && !stderr {
+        return Err(Failure::invalid("Bad parameters: you must choose at least one stream"));
+    }
+    let time = |name: &str| query.text(name).filter(|t| *t != "0").map(parse_time).transpose();
+    let wanted = runtime::logs::Query {
+        stdout,
+        stderr,
+        since: time("since")?,
+        until: time("until")?,
+        tail: query.text("tail").filter(|t| *t != "all").and_then(|t| t.parse().ok()),
+        follow: follow && source.is_running,
+    };
+    let (timestamps, tty) = (query.flag("timestamps"), source.tty);
+    let log = runtime::Log { path: source.path.clone(), max_size: None, max_files: 16 };
+    let lines = runtime::logs::read(&log, wanted, source.ended()).map_err(|e| {
+        Failure::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the log: {e}"))
+    })?;
+    let stream = futures_util::stream::unfold(lines, move |mut lines| async move {
+        let line = lines.recv().await?;
+        let bytes = line.map(|line| {
+            let text = if timestamps { format!("{} {}", stamp(line.time), line.text) } else { line.text };
+            if tty { Bytes::from(text) } else { frame(line.stream, text.as_bytes()) }
+        });
+        Some((bytes, lines))
+    });
+    let content_type = if tty { RAW } else { MULTIPLEXED };
+    Ok(([("Content-Type", content_type)], Body::from_stream(stream)).into_response())
+}
+
+/// RFC 3339 with all nine digits, as log lines have it.
+fn stamp(time: jiff::Timestamp) -> String {
+    format!("{time:.9}")
+}
+
+/// Both directions of a connection that was taken over.
+pub async fn carry(
+    connection: TokioIo<Upgraded>,
+    stdio: Attached,
+    tty: bool,
+    keys: Option<DetachKeys>,
+    ended: impl Future<Output = ()>,
+) {
+    let (reader, writer) = tokio::io::split(connection);
+    pump(reader, writer, stdio, tty, keys, ended).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_eight_bytes_in_front() {
+        assert_eq!(&frame(Stream::Stderr, b"ab")[..], b"\x02\0\0\0\0\0\0\x02ab");
+    }
+
+    #[test]
+    fn detach_keys_are_swallowed_only_when_complete() {
+        let mut keys = DetachKeys::parse(None).unwrap();
+        assert_eq!(keys.filter(b"a\x10b"), (b"a\x10b".to_vec(), false));
+        assert_eq!(keys.filter(b"x\x10"), (b"x".to_vec(), false));
+        assert_eq!(keys.filter(b"\x11rest"), (vec![], true));
+        let mut own = DetachKeys::parse(Some("ctrl-a,x")).unwrap();
+        assert_eq!(own.filter(b"\x01\x01x"), (b"\x01".to_vec(), true));
+        assert!(DetachKeys::parse(Some("ctrl-!,nope")).is_err());
+    }
+}

@@ -1,0 +1,183 @@
+//! `/_ping`, `/version`, `/info`, and what belongs to a swarm that is not there.
+
+use crate::Ctx;
+use crate::error::{Answer, Failure};
+use crate::version::{API_VERSION, MIN_API_VERSION};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+pub async fn ping() -> impl IntoResponse {
+    let headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Cache-Control", "no-cache, no-store, must-revalidate"),
+        ("Pragma", "no-cache"),
+        ("Builder-Version", "1"),
+        ("Swarm", "inactive"),
+    ];
+    (headers, "OK")
+}
+
+/// Go's name of this processor.
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub async fn version(State(engine): Ctx) -> Answer {
+    let info = engine.info();
+    let version = &engine.settings.version;
+    let details = json!({
+        "ApiVersion": API_VERSION.to_string(),
+        "Arch": arch(),
+        "KernelVersion": info.kernel,
+        "MinAPIVersion": MIN_API_VERSION.to_string(),
+        "Os": "linux",
+    });
+    Ok(Json(json!({
+        "Platform": { "Name": "Isle" },
+        "Components": [{ "Name": "Engine", "Version": version, "Details": details }],
+        "Version": version,
+        "ApiVersion": API_VERSION.to_string(),
+        "MinAPIVersion": MIN_API_VERSION.to_string(),
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": arch(),
+        "KernelVersion": info.kernel,
+        "BuildTime": "",
+    }))
+    .into_response())
+}
+
+pub async fn info(State(engine): Ctx) -> Answer {
+    let info = engine.info();
+    let settings = &engine.settings;
+    let pools: Vec<Value> =
+        settings.pools.bases.iter().map(|(base, size)| json!({ "Base": base.to_string(), "Size": size })).collect();
+    let status: Vec<Value> =
+        info.network.iter().map(|(what, on)| json!([what, if *on { "yes" } else { "no" }])).collect();
+    let mut security = vec!["name=cgroupns".to_owned()];
+    if info.seccomp {
+        security.insert(0, "name=seccomp,profile=builtin".into());
+    }
+    Ok(Json(json!({
+        "ID": engine.engine_id,
+        "Containers": info.running + info.paused + info.stopped,
+        "ContainersRunning": info.running,
+        "ContainersPaused": info.paused,
+        "ContainersStopped": info.stopped,
+        "Images": info.images,
+        "Driver": "overlay2",
+        "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
+        "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "local", "none"] },
+        "MemoryLimit": true,
+        "SwapLimit": true,
+        "CpuCfsPeriod": true,
+        "CpuCfsQuota": true,
+        "CPUShares": true,
+        "CPUSet": true,
+        "PidsLimit": true,
+        "IPv4Forwarding": info.ipv4_forwarding,
+        "Debug": false,
+        "NFd": open_descriptors(),
+        "OomKillDisable": info.cgroup_version == 1,
+        "NGoroutines": 0,
+        "SystemTime": jiff::Timestamp::now().to_string(),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": info.cgroup_driver,
+        "CgroupVersion": info.cgroup_version.to_string(),
+        "NEventsListener": 0,
+        "KernelVersion": info.kernel,
+        "OperatingSystem": info.os,
+        "OSVersion": "",
+        "OSType": "linux",
+        "Architecture": std::env::consts::ARCH,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "AllowNondistributableArtifactsCIDRs": null,
+            "AllowNondistributableArtifactsHostnames": null,
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "IndexConfigs": { "docker.io": { "Mirrors": [], "Name": "docker.io", "Official": true, "Secure": true } },
+            "Mirrors": [],
+        },
+        "NCPU": info.cpus,
+        "MemTotal": info.memory,
+        "GenericResources": null,
+        "DockerRootDir": settings.root,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": info.hostname,
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "ServerVersion": settings.version,
+        "Runtimes": { "isle": { "path": "isle-shim" }, "runc": { "path": "runc" } },
+        "DefaultRuntime": "isle",
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": false,
+            "Error": "",
+            "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "isle-shim",
+        "SecurityOptions": security,
+        "DefaultAddressPools": pools,
+        "FirewallBackend": { "Driver": "nftables", "Info": status },
+        "CDISpecDirs": [],
+        "Warnings": info.warnings,
+    }))
+    .into_response())
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Credentials are looked at when they are used.
+pub async fn auth(State(_): Ctx, _: Bytes) -> Answer {
+    Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "logging in to registries is not supported yet"))
+}
+
+pub async fn df(State(engine): Ctx) -> Answer {
+    let images: Vec<Value> = engine
+        .list_images(&image::Filter::default())
+        .iter()
+        .map(|(i, n)| crate::images::show_summary(&engine, i, *n))
+        .collect();
+    let mut containers = Vec::new();
+    for listed in engine.list_containers(true) {
+        let mut shown = crate::containers::show_listed(&listed);
+        shown["SizeRw"] = engine.writable_size(&listed.record.id.to_string()).await.into();
+        containers.push(shown);
+    }
+    Ok(Json(json!({
+        "LayersSize": engine.images.layers_size(),
+        "Images": images,
+        "Containers": containers,
+        "Volumes": engine.list_volumes().iter().map(|v| crate::volumes::show(&engine, v)).collect::<Vec<_>>(),
+        "BuildCache": [],
+    }))
+    .into_response())
+}
+
+pub async fn no_swarm() -> Failure {
+    Failure::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+    )
+}
+
+pub async fn plugins() -> Json<Value> {
+    Json(json!([]))
+}

@@ -1,0 +1,127 @@
+//! `isle daemon`: serves the API in the foreground until SIGTERM; containers run on.
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run the Isle daemon in the foreground
+#[derive(Parser)]
+#[command(name = "isle daemon")]
+struct Arguments {
+    /// Where images, containers and volumes are kept
+    #[arg(long, alias = "data-root", default_value = "/var/lib/isle")]
+    root: PathBuf,
+    /// Where sockets and what belongs to running containers are
+    #[arg(long, alias = "exec-root", default_value = "/run/isle")]
+    run: PathBuf,
+    /// Socket to listen on (unix://PATH); may be given several times
+    #[arg(short = 'H', long = "host", default_value = "unix:///run/isle/isle.sock")]
+    hosts: Vec<String>,
+    /// The shim's program; found beside this one, or in ../libexec/isle
+    #[arg(long)]
+    shim: Option<PathBuf>,
+    /// Name of the default network's bridge
+    #[arg(long, default_value = "isle0")]
+    bridge: String,
+    /// The host's resolv.conf
+    #[arg(long, default_value = "/etc/resolv.conf", hide = true)]
+    resolv_conf: PathBuf,
+    /// Log what happens in detail
+    #[arg(short = 'D', long)]
+    debug: bool,
+}
+
+pub fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse_from(std::env::args_os().skip(1));
+    let filter = std::env::var("ISLE_LOG").unwrap_or_else(|_| if arguments.debug { "debug" } else { "info" }.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(arguments));
+    // Streams of clients that are still there do not hold the daemon up.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    result
+}
+
+async fn serve(arguments: Arguments) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let shim = match arguments.shim {
+        Some(shim) => shim,
+        None => find_shim(&program)?,
+    };
+    let settings = engine::Settings {
+        root: arguments.root.clone(),
+        run: arguments.run,
+        program,
+        shim,
+        version: env!("CARGO_PKG_VERSION").into(),
+        pools: model::ipam::Pools::default(),
+        default_bridge: arguments.bridge.parse().context("--bridge")?,
+        resolv_conf: arguments.resolv_conf,
+    };
+    let mut listeners = Vec::new();
+    let engine = engine::Engine::open(settings).await?;
+    for host in &arguments.hosts {
+        listeners.push(listen(host)?);
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, _) = tokio::sync::watch::channel(false);
+    let servers = listeners.into_iter().map(|listener| {
+        let mut stopped = stop.subscribe();
+        let engine = engine.clone();
+        tokio::spawn(api::serve(listener, engine, async move {
+            let _ = stopped.wait_for(|s| *s).await;
+        }))
+    });
+    let servers: Vec<_> = servers.collect();
+    tracing::info!(root = %arguments.root.display(), hosts = ?arguments.hosts, "ready");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; containers run on");
+    let _ = stop.send(true);
+    for server in servers {
+        server.await??;
+    }
+    engine.close().await;
+    Ok(())
+}
+
+/// Listens on `unix://PATH`. A socket that nobody answers on is replaced.
+fn listen(host: &str) -> anyhow::Result<UnixListener> {
+    let Some(path) = host.strip_prefix("unix://").map(Path::new) else {
+        bail!("cannot listen on {host}: unix://PATH is supported");
+    };
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        bail!("another daemon listens on {}", path.display());
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => bail!("cannot replace {}: {e}", path.display()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+/// The shim lies beside this program, or where packages put it.
+fn find_shim(program: &Path) -> anyhow::Result<PathBuf> {
+    let directory = program.parent().unwrap_or(Path::new("/"));
+    let places = [directory.join("isle-shim"), directory.join("../libexec/isle/isle-shim")];
+    match places.iter().find(|p| p.exists()) {
+        Some(place) => Ok(place.clone()),
+        None => bail!("there is no isle-shim beside {}; say where it is with --shim", program.display()),
+    }
+}

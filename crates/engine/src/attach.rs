@@ -1,0 +1,109 @@
+//! A container's stdio: attached clients and logs.
+
+use crate::Engine;
+use crate::error::{Error, Result};
+use model::id::ContainerId;
+use runtime::AttachOptions;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A client that attached before the start: it gets the stdio when there is one.
+pub struct Waiting {
+    pub options: AttachOptions,
+    pub ready: oneshot::Sender<runtime::Attached>,
+}
+
+/// What an attaching client gets.
+pub struct Attachment {
+    pub tty: bool,
+    /// The stdio: now, or once the container starts. An error if it never does.
+    pub stdio: oneshot::Receiver<runtime::Attached>,
+    /// For the log of what was before.
+    pub id: ContainerId,
+}
+
+impl Engine {
+    /// Attaches to a container's stdio; to one that is not yet started, for its start.
+    ///
+    /// # Errors
+    /// There is no such container, or it is paused or ending.
+    pub async fn attach(self: &Arc<Self>, reference: &str, options: AttachOptions) -> Result<Attachment> {
+        let (ready, stdio) = oneshot::channel();
+        let (id, tty, live) = {
+            let mut state = self.state();
+            let id = state.resolve(reference)?;
+            let entry = state.entry_mut(id)?;
+            let tty = entry.record.config.tty;
+            match (&entry.live, entry.record.state.status) {
+                (_, model::container::Status::Paused) => {
+                    return Err(Error::conflict(format!(
+                        "container {reference} is paused, unpause the container before attach"
+                    )));
+                }
+                (Some(live), _) => (id, tty, live.clone()),
+                (None, _) => {
+                    entry.waiting_attaches.push(Waiting { options, ready });
+                    return Ok(Attachment { tty, stdio, id });
+                }
+            }
+        };
+        let attached = live.attach(options).await.map_err(Error::internal)?;
+        let _ = ready.send(attached);
+        Ok(Attachment { tty, stdio, id })
+    }
+
+    /// Gives the stdio of a container that is about to start to those who wait for it.
+    pub(crate) async fn join_waiting_attaches(&self, id: ContainerId, prepared: &runtime::Prepared) {
+        let waiting = match self.state().entry_mut(id) {
+            Ok(entry) => std::mem::take(&mut entry.waiting_attaches),
+            Err(_) => return,
+        };
+        for client in waiting {
+            if client.ready.is_closed() {
+                continue;
+            }
+            match prepared.attach(client.options).await {
+                Ok(attached) => drop(client.ready.send(attached)),
+                Err(e) => tracing::warn!(container = ?id, "a client is not attached: {e}"),
+            }
+        }
+    }
+
+    /// Where a container's log is, and how it is to be read.
+    ///
+    /// # Errors
+    /// It keeps none.
+    pub fn log(&self, reference: &str) -> Result<LogSource> {
+        let state = self.state();
+        let entry = state.find(reference)?;
+        let record = &entry.record;
+        if self.log_of(record).is_none() {
+            return Err(Error::new(crate::Kind::NotImplemented, "configured logging driver does not support reading"));
+        }
+        Ok(LogSource {
+            path: self.log_path(record.id),
+            tty: record.config.tty,
+            pulse: entry.pulse.subscribe(),
+            is_running: record.state.is_running(),
+        })
+    }
+}
+
+/// A log to be read.
+pub struct LogSource {
+    pub path: std::path::PathBuf,
+    pub tty: bool,
+    pub(crate) pulse: tokio::sync::watch::Receiver<crate::state::Pulse>,
+    pub is_running: bool,
+}
+
+impl LogSource {
+    /// Returns when the container does not run (any more): a log that is followed then ends.
+    pub async fn ended(mut self) {
+        use model::container::Status;
+        let idle = |p: &crate::state::Pulse| {
+            p.removed || !matches!(p.status, Status::Running | Status::Paused | Status::Restarting)
+        };
+        let _ = self.pulse.wait_for(idle).await;
+    }
+}

@@ -1,0 +1,152 @@
+//! Building images: the work is the image worker's; the engine runs its `RUN` steps as containers, and fetches its base
+//! images.
+
+use crate::error::Result;
+use crate::state::Entry;
+use crate::stop::Until;
+use crate::{Engine, Error, Kind};
+use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner};
+use model::container::{Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, NetworkMode, State};
+use model::id::ContainerId;
+use model::image::{ImageId, Platform};
+use model::reference::Reference;
+use std::sync::Arc;
+
+impl Engine {
+    /// Builds an image; what happens is told by `events`. Dropping the future stops the build.
+    ///
+    /// # Errors
+    /// The Dockerfile is wrong, or a step fails.
+    pub async fn build(self: &Arc<Self>, context: Context, options: BuildOptions, events: Events) -> Result<ImageId> {
+        let runner = Steps { engine: self.clone() };
+        let built = self.images.build(context, options, &runner, events).await;
+        built.map_err(crate::images::image_error)
+    }
+
+    /// Makes a container for a step. It is like any other, but its file system is the build's, and it leaves nothing.
+    fn step_container(self: &Arc<Self>, step: &RunStep) -> Result<ContainerId> {
+        let id = ContainerId::new(crate::random());
+        let mut state = self.state();
+        let name = format!("build-{}", id.short());
+        state.take_name(&name, id)?;
+        let config = Config {
+            hostname: id.short(),
+            user: step.user.clone(),
+            env: step.env.clone(),
+            cmd: Some(step.args.clone()),
+            working_dir: step.cwd.clone(),
+            image: step.image.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ..Config::default()
+        };
+        let host = HostConfig {
+            network_mode: step.network_mode.clone().filter(|m| m != "default").unwrap_or_else(|| "bridge".into()),
+            auto_remove: true,
+            log_config: LogConfig { driver: "none".into(), ..LogConfig::default() },
+            runtime: "isle".into(),
+            ipc_mode: "private".into(),
+            cgroupns_mode: "private".into(),
+            ..HostConfig::default()
+        };
+        let mut endpoints = Vec::new();
+        let network = match host.network_mode() {
+            NetworkMode::Default => Some("bridge"),
+            NetworkMode::None => Some("none"),
+            NetworkMode::Host => Some("host"),
+            NetworkMode::Network(name) => Some(name),
+            NetworkMode::Container(_) => None,
+        };
+        if let Some(name) = network {
+            let network = state.network(name)?;
+            endpoints.push(Endpoint {
+                network: Some(network.id),
+                network_name: network.name.clone(),
+                settings: EndpointSettings::default(),
+                active: None,
+            });
+        }
+        let record = Container {
+            id,
+            name,
+            created: crate::now(),
+            image: step.image.clone().unwrap_or_else(|| ImageId::new(format!("sha256:{}", "0".repeat(64)))),
+            config,
+            host,
+            endpoints,
+            mounts: Vec::new(),
+            state: State::created(),
+            restarts: 0,
+            stopped_by_client: false,
+        };
+        let mut entry = Entry::new(record);
+        entry.rootfs = Some(step.rootfs.clone());
+        state.containers.insert(id, entry);
+        Ok(id)
+    }
+
+    async fn run_step(self: &Arc<Self>, step: RunStep, output: Output) -> Result<i32> {
+        let id = self.step_container(&step)?;
+        let reference = id.to_string();
+        let guard = Stop { engine: self.clone(), id };
+        let ended = self.wait(&reference, Until::NextExit)?;
+        let stdio = self.attach(&reference, runtime::AttachOptions::OUTPUT).await?.stdio;
+        self.start(&reference).await?;
+        if let Ok(mut stdio) = stdio.await {
+            while let Some((_, bytes)) = stdio.output.next().await {
+                output(&bytes);
+            }
+        }
+        let ended = ended.await;
+        // The builder works on with the file system: it is let go of before.
+        if let Ok(gone) = self.wait(&reference, Until::Removed) {
+            gone.await;
+        }
+        drop(guard);
+        Ok(i32::try_from(ended.exit_code).unwrap_or(255))
+    }
+}
+
+/// A step's container does not outlive its step, whatever happens to the build.
+struct Stop {
+    engine: Arc<Engine>,
+    id: ContainerId,
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        let (engine, id) = (self.engine.clone(), self.id);
+        if engine.state().entry(id).is_ok() {
+            tokio::spawn(async move {
+                if let Err(e) = engine.remove_container(&id.to_string(), true, true).await
+                    && e.kind != Kind::NotFound
+                {
+                    tracing::warn!(container = ?id, "a build's container stays: {e}");
+                }
+            });
+        }
+    }
+}
+
+/// Runs the steps of one build.
+struct Steps {
+    engine: Arc<Engine>,
+}
+
+impl Runner for Steps {
+    fn run<'a>(&'a self, step: RunStep, output: Output) -> BoxFuture<'a, std::result::Result<i32, String>> {
+        Box::pin(async move { self.engine.run_step(step, output).await.map_err(|e: Error| e.message) })
+    }
+
+    fn pull<'a>(
+        &'a self,
+        reference: &'a Reference,
+        platform: Option<&'a Platform>,
+        progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
+    ) -> BoxFuture<'a, std::result::Result<(), String>> {
+        Box::pin(async move {
+            let options = image::PullOptions { platform: platform.cloned(), ..image::PullOptions::default() };
+            let pulling = self.engine.pull_image(&reference.to_string(), options, progress);
+            let pulled = async { pulling?.await };
+            pulled.await.map(drop).map_err(|e: Error| e.message)
+        })
+    }
+}

@@ -1,0 +1,447 @@
+//! Creating a container: everything is checked and completed here, and recorded; nothing runs yet.
+
+use crate::endpoints::{check_settings, requested, reserve_static};
+use crate::error::{Error, Kind, Result};
+use crate::state::Entry;
+use crate::store::Write;
+use crate::volumes::mount_requests;
+use crate::{Engine, blocking};
+use model::container::{
+    Config, Container, Endpoint, EndpointSettings, HostConfig, MountKind, MountPoint, NetworkMode, State,
+};
+use model::id::ContainerId;
+use model::image::ImageConfig;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a client asks for in `POST /containers/create`.
+#[derive(Clone, Debug, Default)]
+pub struct CreateRequest {
+    pub name: Option<String>,
+    pub config: Config,
+    pub host: HostConfig,
+    pub endpoints: BTreeMap<String, EndpointSettings>,
+    /// The keys of `endpoints` as the client sent them.
+    pub endpoint_order: Vec<String>,
+}
+
+/// A container made, and what its client should know.
+#[derive(Clone, Debug)]
+pub struct Created {
+    pub id: ContainerId,
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Creates a container.
+    ///
+    /// # Errors
+    /// There is no such image; the name is taken; options contradict each other or the network.
+    pub async fn create_container(self: &Arc<Self>, request: CreateRequest) -> Result<Created> {
+        let engine = self.clone();
+        self.detached(async move {
+            let id = ContainerId::new(crate::random());
+            let made = engine.create(id, request).await;
+            if made.is_err() {
+                engine.forget(id);
+            }
+            made
+        })
+        .await
+    }
+
+    async fn create(self: &Arc<Self>, id: ContainerId, request: CreateRequest) -> Result<Created> {
+        let CreateRequest { name, mut config, mut host, endpoints, endpoint_order } = request;
+        let image = self.find_image(&config.image).await?;
+        merge_image(&mut config, &image.config);
+        complete(&mut config, &mut host, id);
+        let warnings = check(&config, &host)?;
+        let requests = mount_requests(&config, &host)?;
+
+        let mut record = {
+            let mut state = self.state();
+            if let NetworkMode::Container(other) = host.network_mode() {
+                let other = state.resolve(other).map_err(|e| e.context("joining network namespace of container"))?;
+                host.network_mode = format!("container:{other}");
+            }
+            let name = match name.filter(|n| !n.is_empty()) {
+                Some(name) => name.trim_start_matches('/').to_owned(),
+                None => free_name(|n| state.names.contains_key(n)),
+            };
+            state.take_name(&name, id)?;
+            let mut record = Container {
+                id,
+                name,
+                created: crate::now(),
+                image: image.id.clone(),
+                config,
+                host,
+                endpoints: Vec::new(),
+                mounts: Vec::new(),
+                state: State::created(),
+                restarts: 0,
+                stopped_by_client: false,
+            };
+            let wanted = requested(&record.host.network_mode(), &record.host.network_mode, endpoints, &endpoint_order);
+            for (network_name, settings) in wanted {
+                let network = state.network(&network_name).ok().cloned();
+                if let Some(network) = &network {
+                    check_settings(network, &settings)?;
+                    reserve_static(&mut state, id, network.id, &settings)?;
+                }
+                let network_name = network.as_ref().map_or(network_name, |n| n.name.clone());
+                record.endpoints.push(Endpoint {
+                    network: network.map(|n| n.id),
+                    network_name,
+                    settings,
+                    active: None,
+                });
+            }
+            // Known from here on, so that whatever is taken for it is given back with it.
+            state.containers.insert(id, Entry::new(record.clone()));
+            record
+        };
+
+        let engine = self.clone();
+        let (image_id, volatile) = (record.image.clone(), record.host.auto_remove);
+        let rootfs = blocking(move || engine.images.prepare(&id.to_string(), &image_id, volatile))
+            .await
+            .map_err(crate::images::image_error)?;
+        record.mounts = self.prepare_mounts(&rootfs, requests).await?;
+        self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
+        self.state().entry_mut(id)?.record = record.clone();
+        self.tell_container(&record, "create", &[]);
+        Ok(Created { id, warnings })
+    }
+
+    /// Makes the volumes that are missing, with the image's content, and the bind sources that `-v` makes.
+    async fn prepare_mounts(
+        self: &Arc<Self>,
+        rootfs: &model::rootfs::Rootfs,
+        requests: Vec<crate::volumes::MountRequest>,
+    ) -> Result<Vec<MountPoint>> {
+        let mut points = Vec::new();
+        for request in requests {
+            match request.kind {
+                MountKind::Volume => {
+                    let name = Some(request.source.clone()).filter(|s| !s.is_empty());
+                    let volume = self.create_volume(name, "", request.labels.clone(), BTreeMap::new()).await?;
+                    let path = self.volume_path(&volume.name);
+                    let (engine, from, to, at) =
+                        (self.clone(), rootfs.clone(), path.clone(), request.destination.clone());
+                    if request.copy {
+                        blocking(move || fill_volume(&engine, &from, &at, &to)).await?;
+                    }
+                    points.push(request.point(Some((&volume, path.display().to_string()))));
+                }
+                MountKind::Bind => {
+                    if request.create_source && !std::path::Path::new(&request.source).exists() {
+                        std::fs::create_dir_all(&request.source).map_err(|e| {
+                            Error::new(
+                                Kind::Internal,
+                                format!("error while creating mount source path '{}': {e}", request.source),
+                            )
+                        })?;
+                    }
+                    points.push(request.point(None));
+                }
+                MountKind::Tmpfs => points.push(request.point(None)),
+            }
+        }
+        Ok(points)
+    }
+
+    /// Gives back all that a container has in memory and on disk; its record is the caller's.
+    pub(crate) fn forget(self: &Arc<Self>, id: ContainerId) {
+        let entry = {
+            let mut state = self.state();
+            state.names.retain(|_, holder| *holder != id);
+            let entry = state.containers.remove(&id);
+            if let Some(entry) = &entry {
+                for endpoint in &entry.record.endpoints {
+                    crate::endpoints::release(&mut state, id, endpoint, true);
+                }
+            }
+            entry
+        };
+        if let Some(entry) = entry {
+            entry.pulse.send_modify(|p| p.removed = true);
+        }
+        self.store.record(vec![Write::ContainerGone(id)]);
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = engine.images.discard(&id.to_string()) {
+                tracing::error!(container = ?id, "its file system cannot be removed: {}", e.chain());
+            }
+            let directory = engine.container_dir(id);
+            match std::fs::remove_dir_all(&directory) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::error!(container = ?id, "cannot remove {}: {e}", directory.display());
+                }
+                _ => {}
+            }
+        });
+    }
+
+    /// Where a container's own files are: log, hosts, resolv.conf, hostname.
+    pub(crate) fn container_dir(&self, id: ContainerId) -> std::path::PathBuf {
+        self.settings.root.join("containers").join(id.to_string())
+    }
+
+    pub(crate) fn tell_container(&self, record: &Container, action: &str, more: &[(&str, String)]) {
+        let mut attributes = record.config.labels.clone();
+        attributes.insert("image".into(), record.config.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        attributes.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+        self.events.tell("container", action, record.id.to_string(), attributes);
+    }
+}
+
+/// A volume that is still empty takes what the image has at its place.
+fn fill_volume(engine: &Engine, from: &model::rootfs::Rootfs, at: &str, to: &std::path::Path) -> Result<()> {
+    let is_empty = std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_none());
+    if is_empty {
+        engine.images.copy_up(from, at, to).map_err(crate::images::image_error)?;
+    }
+    Ok(())
+}
+
+/// What the client left open comes from the image, in Docker's rules.
+fn merge_image(config: &mut Config, image: &ImageConfig) {
+    if config.user.is_empty() {
+        config.user.clone_from(&image.user);
+    }
+    for port in image.exposed_ports.iter().flat_map(|p| p.keys()) {
+        config.exposed_ports.entry(port.clone()).or_default();
+    }
+    let key = |env: &str| env.split('=').next().unwrap_or_default().to_owned();
+    let own: Vec<String> = config.env.iter().map(|e| key(e)).collect();
+    config.env.extend(image.env.iter().flatten().filter(|e| !own.contains(&key(e))).cloned());
+    for (name, value) in image.labels.iter().flatten() {
+        config.labels.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    let is_empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
+    if config.entrypoint.is_none() || is_empty(&config.entrypoint) {
+        if is_empty(&config.cmd) {
+            config.cmd.clone_from(&image.cmd);
+        }
+        if config.entrypoint.is_none() {
+            config.entrypoint.clone_from(&image.entrypoint);
+        }
+    }
+    // `--entrypoint ""` takes the image's away.
+    if config.entrypoint.as_ref().is_some_and(|e| e.len() == 1 && e[0].is_empty()) {
+        config.entrypoint = None;
+    }
+    match (&mut config.healthcheck, &image.healthcheck) {
+        (own @ None, Some(image)) => *own = Some(image.clone()),
+        (Some(own), Some(image)) => {
+            if own.test.as_ref().is_none_or(Vec::is_empty) {
+                own.test.clone_from(&image.test);
+            }
+            for (own, image) in [
+                (&mut own.interval, image.interval),
+                (&mut own.timeout, image.timeout),
+                (&mut own.start_period, image.start_period),
+                (&mut own.start_interval, image.start_interval),
+                (&mut own.retries, image.retries),
+            ] {
+                if *own == 0 {
+                    *own = image;
+                }
+            }
+        }
+        _ => {}
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&image.working_dir);
+    }
+    for path in image.volumes.iter().flat_map(|v| v.keys()) {
+        config.volumes.entry(path.clone()).or_default();
+    }
+    if config.stop_signal.is_none() {
+        config.stop_signal.clone_from(&image.stop_signal);
+    }
+}
+
+/// Docker's defaults for what neither the client nor the image says.
+fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId) {
+    if host.network_mode.is_empty() || host.network_mode == "default" {
+        host.network_mode = "bridge".into();
+    }
+    let set = |text: &mut String, default: &str| {
+        if text.is_empty() {
+            *text = default.to_owned();
+        }
+    };
+    set(&mut host.restart_policy.name, "no");
+    set(&mut host.log_config.driver, "json-file");
+    set(&mut host.ipc_mode, "private");
+    set(&mut host.cgroupns_mode, "private");
+    set(&mut host.runtime, "isle");
+    if host.shm_size == 0 {
+        host.shm_size = 64 << 20;
+    }
+    let shares_names = matches!(host.network_mode(), NetworkMode::Container(_));
+    if config.hostname.is_empty() && !shares_names {
+        config.hostname = match host.network_mode() {
+            NetworkMode::Host => hostname(),
+            _ => id.short(),
+        };
+    }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).unwrap_or_default()
+}
+
+/// Options that contradict each other are refused in Docker's words (API-25); harmless ones are warned of.
+fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
+    let conflict = |what: &str| Err(Error::invalid(format!("conflicting options: {what}")));
+    let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
+    match host.network_mode() {
+        NetworkMode::Container(_) => {
+            if !config.hostname.is_empty() {
+                return conflict("hostname and the network mode");
+            }
+            if host.links.as_ref().is_some_and(|l| !l.is_empty()) {
+                return conflict(
+                    "container type network can't be used with links. This would result in undefined behavior",
+                );
+            }
+            if !host.dns.is_empty() {
+                return conflict("dns and the network mode");
+            }
+            if host.extra_hosts.as_ref().is_some_and(|h| !h.is_empty()) {
+                return conflict("custom host-to-IP mapping and the network mode");
+            }
+            if publishes {
+                return conflict("port publishing and the container type network mode");
+            }
+        }
+        NetworkMode::Host => {
+            if host.links.as_ref().is_some_and(|l| !l.is_empty()) {
+                return conflict(
+                    "host type networking can't be used with links. This would result in undefined behavior",
+                );
+            }
+            if host.uts_mode == "host" && !config.hostname.is_empty() && config.hostname != hostname() {
+                return conflict("hostname and the UTS mode");
+            }
+        }
+        _ => {}
+    }
+    if config.command_is_empty() {
+        return Err(Error::invalid("no command specified"));
+    }
+    match host.restart_policy.name.as_str() {
+        "no" | "always" | "unless-stopped" | "on-failure" => {}
+        other => {
+            return Err(Error::invalid(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            )));
+        }
+    }
+    if host.restart_policy.name != "on-failure" && host.restart_policy.maximum_retry_count != 0 {
+        return Err(Error::invalid(format!(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure', not with '{}'",
+            host.restart_policy.name
+        )));
+    }
+    if host.auto_remove && host.restart_policy.name != "no" {
+        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+    }
+    if host.memory != 0 && host.memory < 6 << 20 {
+        return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+    }
+    if !matches!(host.runtime.as_str(), "isle" | "runc" | "io.containerd.runc.v2") {
+        return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
+    }
+    if !matches!(host.log_config.driver.as_str(), "json-file" | "none" | "local") {
+        return Err(Error::invalid(format!("logger: no log driver named '{}' is registered", host.log_config.driver)));
+    }
+    if host.device_requests.as_ref().is_some_and(|d| !d.is_empty()) {
+        return Err(Error::invalid(
+            "could not select device driver \"\" with capabilities: [[gpu]]: Isle passes devices by --device, and has no device plugins",
+        ));
+    }
+    // Texts that are only used at start are read here, so that a typing error is told at once.
+    for port in config.exposed_ports.keys() {
+        model::port::parse_range(port)?;
+    }
+    model::port::plan_requests(&host.port_bindings, std::iter::empty(), false, None)?;
+    for server in &host.dns {
+        if server.parse::<std::net::IpAddr>().is_err() {
+            return Err(Error::invalid(format!("ParseAddr(\"{server}\"): unable to parse IP")));
+        }
+    }
+    let mut warnings = Vec::new();
+    if matches!(host.network_mode(), NetworkMode::Host) && publishes {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
+    Ok(warnings)
+}
+
+trait CommandLine {
+    fn command_is_empty(&self) -> bool;
+}
+
+impl CommandLine for Config {
+    fn command_is_empty(&self) -> bool {
+        [&self.entrypoint, &self.cmd].iter().all(|l| l.as_ref().is_none_or(Vec::is_empty))
+    }
+}
+
+/// A name of two words that nobody has yet.
+fn free_name(taken: impl Fn(&str) -> bool) -> String {
+    const FIRST: [&str; 32] = [
+        "amber", "brave", "calm", "clear", "coral", "deep", "eager", "early", "fair", "gentle", "green", "happy",
+        "high", "jolly", "keen", "kind", "light", "lucky", "mild", "noble", "open", "plain", "proud", "quick", "quiet",
+        "salty", "sandy", "sunny", "swift", "tidal", "warm", "wise",
+    ];
+    const SECOND: [&str; 32] = [
+        "archipelago",
+        "atoll",
+        "bay",
+        "beach",
+        "cape",
+        "cay",
+        "cliff",
+        "coast",
+        "cove",
+        "delta",
+        "dune",
+        "fjord",
+        "gulf",
+        "harbour",
+        "haven",
+        "holm",
+        "inlet",
+        "isthmus",
+        "key",
+        "lagoon",
+        "lighthouse",
+        "marsh",
+        "mole",
+        "pier",
+        "quay",
+        "reef",
+        "ria",
+        "sandbar",
+        "shoal",
+        "skerry",
+        "sound",
+        "strait",
+    ];
+    loop {
+        let [a, b, c, d] = crate::random::<4>();
+        let name = format!("{}_{}", FIRST[usize::from(a) % 32], SECOND[usize::from(b) % 32]);
+        if !taken(&name) {
+            return name;
+        }
+        let numbered = format!("{name}{}", u16::from_ne_bytes([c, d]));
+        if !taken(&numbered) {
+            return numbered;
+        }
+    }
+}

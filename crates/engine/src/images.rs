@@ -1,0 +1,131 @@
+//! Images, as far as containers and clients are concerned. The work is the worker's.
+
+use crate::error::{Error, Kind, Result};
+use crate::{Engine, blocking};
+use image::{Image, Removed, Use};
+use model::container::Container;
+use model::image::ImageId;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+/// The worker's errors, sorted.
+pub fn image_error(error: image::Error) -> Error {
+    let kind = match error.kind() {
+        image::Kind::NotFound => Kind::NotFound,
+        image::Kind::Conflict => Kind::Conflict,
+        image::Kind::Invalid => Kind::Invalid,
+        _ => Kind::Internal,
+    };
+    Error::new(kind, error.chain())
+}
+
+/// What an image needs to become a container.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub id: ImageId,
+    pub config: model::image::ImageConfig,
+}
+
+impl Engine {
+    /// An image by name or id.
+    ///
+    /// # Errors
+    /// There is none: clients then pull.
+    pub async fn find_image(self: &Arc<Self>, reference: &str) -> Result<Found> {
+        if reference.is_empty() {
+            return Err(Error::invalid("no image specified: 'Image' is empty"));
+        }
+        let (engine, reference) = (self.clone(), reference.to_owned());
+        let image = blocking(move || engine.images.get(&reference)).await.map_err(image_error)?;
+        Ok(Found { id: image.id.clone(), config: image.configuration.config.clone() })
+    }
+
+    /// The images that filters of `ancestor` mean.
+    pub(crate) fn image_id(&self, reference: &str) -> Option<ImageId> {
+        self.images.get(reference).ok().map(|i| i.id)
+    }
+
+    pub(crate) fn image_size(&self, id: &ImageId) -> u64 {
+        self.images.by_id(id).map_or(0, |i| i.size)
+    }
+
+    /// What a list calls a container's image: as the client named it, unless that name means another one by now.
+    pub(crate) fn image_name(&self, record: &Container) -> String {
+        match self.image_id(&record.config.image) {
+            Some(id) if id == record.image => record.config.image.clone(),
+            _ => record.image.to_string(),
+        }
+    }
+
+    /// Who uses an image.
+    pub fn image_users(&self, id: &ImageId) -> Vec<Use> {
+        let state = self.state();
+        let users = state.containers.values().filter(|e| e.record.image == *id);
+        users.map(|e| Use { container: e.record.id.short(), running: e.record.state.is_running() }).collect()
+    }
+
+    /// Takes a name away, or the image itself where it is the last one.
+    ///
+    /// # Errors
+    /// There is none, or it is used.
+    pub async fn remove_image(self: &Arc<Self>, name: &str, force: bool, keep_parents: bool) -> Result<Vec<Removed>> {
+        let (engine, name) = (self.clone(), name.to_owned());
+        let removed = blocking(move || engine.images.remove(&name, force, keep_parents, |id| engine.image_users(id)))
+            .await
+            .map_err(image_error)?;
+        for one in &removed {
+            match one {
+                Removed::Untagged(name) => self.tell_image("untag", name),
+                Removed::Deleted(id) => self.tell_image("delete", id),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Gives an image another name.
+    ///
+    /// # Errors
+    /// There is no such image, or the name is none.
+    pub async fn tag_image(self: &Arc<Self>, image: &str, name: &str) -> Result<()> {
+        let (engine, image, name) = (self.clone(), image.to_owned(), name.to_owned());
+        let reference = blocking(move || engine.images.tag(&image, &name)).await.map_err(image_error)?;
+        self.tell_image("tag", &reference.to_string());
+        Ok(())
+    }
+
+    /// Images in the order of a list, with how many containers each has.
+    pub fn list_images(&self, filter: &image::Filter) -> Vec<(Image, usize)> {
+        let images = self.images.list(filter);
+        let state = self.state();
+        let mut users: BTreeMap<&ImageId, usize> = BTreeMap::new();
+        for entry in state.containers.values() {
+            *users.entry(&entry.record.image).or_default() += 1;
+        }
+        images.into_iter().map(|i| (users.get(&i.id).copied().unwrap_or_default(), i)).map(|(n, i)| (i, n)).collect()
+    }
+
+    /// Fetches an image. What is wrong with the request is told at once, the rest by the future that is returned; a
+    /// client that drops it stops the fetching.
+    ///
+    /// # Errors
+    /// The reference is none.
+    pub fn pull_image(
+        self: &Arc<Self>,
+        reference: &str,
+        options: image::PullOptions,
+        progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
+    ) -> Result<impl Future<Output = Result<ImageId>> + Send + use<>> {
+        let reference: model::reference::Reference = reference.parse().map_err(Error::invalid)?;
+        let engine = self.clone();
+        Ok(async move {
+            let id = engine.images.pull(&reference, options, progress).await.map_err(image_error)?;
+            engine.tell_image("pull", &reference.familiar());
+            Ok(id)
+        })
+    }
+
+    pub fn tell_image(&self, action: &str, name: &str) {
+        self.events.tell("image", action, name.to_owned(), BTreeMap::from([("name".into(), name.to_owned())]));
+    }
+}

@@ -1,0 +1,122 @@
+//! What clients are shown of containers.
+
+use crate::Engine;
+use crate::error::{Error, Result};
+use model::container::Container;
+use model::image::ImageId;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// A container with all that an inspection shows.
+#[derive(Clone, Debug)]
+pub struct ContainerView {
+    pub record: Container,
+    pub directory: PathBuf,
+    pub log_path: String,
+    pub execs: Vec<String>,
+    /// The directories of its file system.
+    pub graph: serde_json::Value,
+    /// Which of its networks clients made: there, names count.
+    pub user_defined: BTreeSet<String>,
+    pub image_size: u64,
+}
+
+/// A container with what a list shows.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub record: Container,
+    /// As the client named it, or the id where that name means another image by now.
+    pub image_name: String,
+    pub image_size: u64,
+    pub user_defined: BTreeSet<String>,
+}
+
+impl Listed {
+    /// The part of it that an inspection shares.
+    pub fn view(&self) -> ContainerView {
+        ContainerView {
+            record: self.record.clone(),
+            directory: PathBuf::new(),
+            log_path: String::new(),
+            execs: Vec::new(),
+            graph: serde_json::Value::Null,
+            user_defined: self.user_defined.clone(),
+            image_size: self.image_size,
+        }
+    }
+}
+
+impl Engine {
+    /// # Errors
+    /// There is none, or the reference means several.
+    pub fn inspect_container(&self, reference: &str) -> Result<ContainerView> {
+        let (record, execs, user_defined) = {
+            let state = self.state();
+            let record = state.find(reference)?.record.clone();
+            let execs = state.execs.values().filter(|e| e.container == record.id && e.progress().exit_code.is_none());
+            (record.clone(), execs.map(|e| e.id.to_string()).collect(), user_defined(&state))
+        };
+        let id = record.id;
+        let graph = match self.images.rootfs(&id.to_string(), record.host.auto_remove) {
+            Some(rootfs) => {
+                let lower: Vec<String> = rootfs.lower.iter().map(|p| p.display().to_string()).collect();
+                serde_json::json!({
+                    "LowerDir": lower.join(":"),
+                    "MergedDir": "",
+                    "UpperDir": rootfs.upper.display().to_string(),
+                    "WorkDir": rootfs.work.display().to_string(),
+                })
+            }
+            None => serde_json::Value::Null,
+        };
+        Ok(ContainerView {
+            directory: self.container_dir(id),
+            log_path: self.log_path(id).display().to_string(),
+            execs,
+            graph,
+            user_defined,
+            image_size: self.image_size(&record.image),
+            record,
+        })
+    }
+
+    /// All containers, the youngest first.
+    pub fn list_containers(&self, _with_size: bool) -> Vec<Listed> {
+        let (records, networks) = {
+            let state = self.state();
+            let records: Vec<Container> = state.containers.values().map(|e| e.record.clone()).collect();
+            (records, user_defined(&state))
+        };
+        let mut listed: Vec<Listed> = records
+            .into_iter()
+            .map(|record| Listed {
+                image_name: self.image_name(&record),
+                image_size: 0,
+                user_defined: networks.clone(),
+                record,
+            })
+            .collect();
+        listed.sort_by(|a, b| b.record.created.cmp(&a.record.created));
+        listed
+    }
+
+    /// The images that filters of `ancestor` mean, and all that are made from them.
+    pub fn ancestor_ids(&self, references: &[String]) -> BTreeSet<ImageId> {
+        references.iter().filter_map(|r| self.image_id(r)).collect()
+    }
+}
+
+fn user_defined(state: &crate::state::State) -> BTreeSet<String> {
+    state.networks.values().filter(|n| n.is_user_defined()).map(|n| n.name.clone()).collect()
+}
+
+/// `name` filters are regular expressions (engine-api: Testcontainers sends `^name$`).
+///
+/// # Errors
+/// One is none.
+pub fn name_patterns(texts: &[String]) -> Result<Vec<regex_lite::Regex>> {
+    texts
+        .iter()
+        .map(|t| regex_lite::Regex::new(t).map_err(|e| Error::invalid(format!("invalid filter 'name={t}': {e}"))))
+        .collect()
+}

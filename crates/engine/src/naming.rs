@@ -1,0 +1,94 @@
+//! What a container's endpoints mean for the resolver: pure.
+
+use crate::state::State;
+use model::container::{Container, Endpoint};
+use model::gateway::{Candidate, elect};
+use model::id::NetworkId;
+use model::names::{Change, Member, Upstreams, View};
+use std::collections::BTreeMap;
+
+/// The endpoints that are up, with their networks.
+fn active<'a>(state: &'a State, container: &'a Container) -> Vec<(&'a Endpoint, &'a model::network::Network)> {
+    let up = container.endpoints.iter().filter(|e| e.active.is_some());
+    up.filter_map(|e| Some((e, state.networks.get(&e.network?)?))).collect()
+}
+
+/// Whether the container's sandbox has a resolver: it is on a user-defined network (DNS-01).
+pub fn has_resolver(state: &State, container: &Container) -> bool {
+    active(state, container).iter().any(|(_, n)| n.is_user_defined())
+}
+
+/// All that the resolver learns when the container's endpoints are up: its memberships and its view.
+pub fn join_changes(state: &State, container: &Container) -> Vec<Change> {
+    let mut changes: Vec<Change> =
+        active(state, container).into_iter().filter_map(|(e, n)| member_change(container, e, n)).collect();
+    changes.extend(view_change(state, container));
+    changes
+}
+
+/// One membership.
+pub fn member_change(container: &Container, endpoint: &Endpoint, network: &model::network::Network) -> Option<Change> {
+    let up = endpoint.active.as_ref().filter(|_| network.is_user_defined())?;
+    let member = Member {
+        container: container.id,
+        names: container.dns_names(&endpoint.settings),
+        ipv4: up.ipv4().map(|a| a.addr()),
+        ipv6: up.ipv6().map(|a| a.addr()),
+    };
+    Some(Change::Member { network: network.id, endpoint: up.attachment.endpoint, member })
+}
+
+/// What the container's sandbox sees.
+pub fn view_change(state: &State, container: &Container) -> Option<Change> {
+    let sandbox = container.state.sandbox?;
+    let up = active(state, container);
+    if !up.iter().any(|(_, n)| n.is_user_defined()) {
+        return None;
+    }
+    let candidates: Vec<Candidate<'_>> = up
+        .iter()
+        .map(|(e, network)| Candidate {
+            network,
+            settings: &e.settings,
+            ipv4: e.active.as_ref().is_some_and(|a| a.ipv4().is_some()),
+            ipv6: e.active.as_ref().is_some_and(|a| a.ipv6().is_some()),
+        })
+        .collect();
+    let networks: Vec<NetworkId> = elect(&candidates).order.into_iter().map(|i| up[i].1.id).collect();
+    let mut links: BTreeMap<NetworkId, BTreeMap<String, Vec<String>>> = BTreeMap::new();
+    for (endpoint, network) in &up {
+        for link in endpoint.settings.links.iter().flatten() {
+            let (target, alias) = link.split_once(':').unwrap_or((link, link));
+            // A link names its container by whatever the client knows it by; names follow it when it is renamed.
+            let mut names = vec![target.trim_start_matches('/').to_owned()];
+            if let Ok(entry) = state.find(target) {
+                names = vec![entry.record.id.short()];
+            }
+            links.entry(network.id).or_default().insert(alias.to_ascii_lowercase(), names);
+        }
+    }
+    let given: Vec<std::net::IpAddr> = container.host.dns.iter().filter_map(|d| d.parse().ok()).collect();
+    let upstreams = if !given.is_empty() {
+        Upstreams::Given(given)
+    } else if up.iter().all(|(_, n)| n.internal) {
+        Upstreams::None
+    } else {
+        Upstreams::Host
+    };
+    let keep_single_labels = model::files::keeps_single_labels(&container.host.dns_options);
+    Some(Change::View { sandbox, view: View { networks, links, upstreams, keep_single_labels } })
+}
+
+/// What the resolver forgets when the container's endpoints go down; `view` says whether nobody else uses the sandbox.
+pub fn leave_changes(container: &Container, view: bool) -> Vec<Change> {
+    let up = container.endpoints.iter();
+    let mut changes: Vec<Change> = up
+        .filter_map(|e| {
+            Some(Change::MemberGone { network: e.network?, endpoint: e.active.as_ref()?.attachment.endpoint })
+        })
+        .collect();
+    if view {
+        changes.extend(container.state.sandbox.map(|sandbox| Change::ViewGone { sandbox }));
+    }
+    changes
+}

@@ -1,0 +1,224 @@
+//! Networks: made, shown and removed.
+
+use crate::error::{Error, Kind, Result};
+use crate::store::Write;
+use crate::{Engine, blocking};
+use model::container::Container;
+use model::desired::Bridge;
+use model::id::NetworkId;
+use model::names::Change;
+use model::net::MacAddr;
+use model::network::{Driver, Network, Request, plan_create};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The device that realises a network, if one does.
+pub fn bridge_of(network: &Network) -> Option<Bridge> {
+    if network.driver != Driver::Bridge {
+        return None;
+    }
+    let [a, b, c, d, e, f, ..] = *network.id.bytes();
+    let isolated =
+        network.internal && network.option("com.docker.network.bridge.gateway_mode_ipv4") == Some("isolated");
+    let gateways = network
+        .ipam
+        .pools
+        .iter()
+        .filter_map(|p| ipnet::IpNet::new(p.gateway?, p.subnet.prefix_len()).ok().filter(|_| !isolated));
+    Some(Bridge {
+        network: network.id,
+        device: network.device(),
+        mac: MacAddr::local([a, b, c, d, e, f]),
+        gateways: gateways.collect(),
+        subnets: network.ipam.pools.iter().map(|p| p.subnet).collect(),
+        mtu: network.mtu(),
+        icc: network.icc(),
+        internal: network.internal,
+        masquerade: network.masquerades(),
+        check_sources: network.checks_sources(),
+    })
+}
+
+/// A network as clients see it: the record, and who is on it now.
+#[derive(Clone, Debug)]
+pub struct NetworkView {
+    pub network: Network,
+    pub members: Vec<MemberView>,
+}
+
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    pub container: model::id::ContainerId,
+    pub name: String,
+    pub endpoint: model::id::EndpointId,
+    pub mac: MacAddr,
+    pub ipv4: Option<ipnet::Ipv4Net>,
+    pub ipv6: Option<ipnet::Ipv6Net>,
+}
+
+impl MemberView {
+    fn of((container, active): (&Container, &model::container::ActiveEndpoint)) -> Self {
+        Self {
+            container: container.id,
+            name: container.name.clone(),
+            endpoint: active.attachment.endpoint,
+            mac: active.attachment.mac,
+            ipv4: active.ipv4(),
+            ipv6: active.ipv6(),
+        }
+    }
+}
+
+impl Engine {
+    /// Makes a network: recorded first, then real. If it cannot be made real, it is taken back.
+    ///
+    /// # Errors
+    /// See [`model::network::Refusal`]; or the kernel refuses.
+    pub async fn create_network(self: &Arc<Self>, mut request: Request) -> Result<NetworkId> {
+        let engine = self.clone();
+        self.detached(async move {
+            let asked = engine.clone();
+            let (routes, mtu) = blocking(move || (asked.network.host_routes(), asked.network.uplink_mtu())).await;
+            let routes = routes.map_err(Error::internal)?;
+            request.mtu = mtu.map_err(Error::internal)?;
+            let network = {
+                let mut state = engine.state();
+                let id = NetworkId::new(crate::random());
+                let existing = state.networks.values();
+                let network = plan_create(request, id, crate::now(), existing, &routes, &engine.settings.pools)?;
+                state.networks.insert(network.id, network.clone());
+                state.leases.open(&network);
+                network
+            };
+            let made = engine.realise_network(&network).await;
+            if let Err(e) = made {
+                let mut state = engine.state();
+                state.networks.remove(&network.id);
+                state.leases.close(network.id);
+                engine.store.record(vec![Write::NetworkGone(network.id)]);
+                return Err(e);
+            }
+            engine.tell_network(&network, "create", None);
+            Ok(network.id)
+        })
+        .await
+    }
+
+    async fn realise_network(self: &Arc<Self>, network: &Network) -> Result<()> {
+        self.store.commit(vec![Write::Network(Box::new(network.clone()))]).await?;
+        if let Some(bridge) = bridge_of(network) {
+            let engine = self.clone();
+            blocking(move || engine.network.create_bridge(&bridge))
+                .await
+                .map_err(|e| Error::internal(e).context(format!("cannot create network {}", network.name)))?;
+        }
+        let zone = Change::Zone { network: network.id, name: network.name.clone() };
+        self.keeper.apply(vec![zone]).await
+    }
+
+    /// All networks, in order of creation.
+    pub fn list_networks(&self) -> Vec<Network> {
+        let mut networks: Vec<Network> = self.state().networks.values().cloned().collect();
+        networks.sort_by(|a, b| (a.name.as_str() > "").cmp(&(b.name.as_str() > "")).then(a.name.cmp(&b.name)));
+        networks
+    }
+
+    /// Which networks no container, running or not, refers to.
+    pub fn dangling_networks(&self) -> std::collections::BTreeSet<NetworkId> {
+        let state = self.state();
+        let used: std::collections::BTreeSet<NetworkId> =
+            state.containers.values().flat_map(|e| e.record.endpoints.iter().filter_map(|e| e.network)).collect();
+        state.networks.keys().filter(|id| !used.contains(id)).copied().collect()
+    }
+
+    /// # Errors
+    /// There is none, or the reference means several.
+    pub fn inspect_network(&self, reference: &str) -> Result<NetworkView> {
+        let state = self.state();
+        let network = state.network(reference)?.clone();
+        let members = state.members(network.id).map(MemberView::of).collect();
+        Ok(NetworkView { network, members })
+    }
+
+    /// Removes a network that no running container is on.
+    ///
+    /// # Errors
+    /// It is predefined or in use (API-11).
+    pub async fn remove_network(self: &Arc<Self>, reference: &str) -> Result<()> {
+        let engine = self.clone();
+        let reference = reference.to_owned();
+        self.detached(async move {
+            let network = {
+                let mut state = engine.state();
+                let network = state.network(&reference)?.clone();
+                if network.predefined {
+                    let name = &network.name;
+                    return Err(Error::forbidden(format!("{name} is a pre-defined network and cannot be removed")));
+                }
+                let members: Vec<String> = state
+                    .members(network.id)
+                    .map(|(c, a)| format!("name:\"{}\" id:\"{}\"", c.name, a.attachment.endpoint.short()))
+                    .collect();
+                if !members.is_empty() {
+                    return Err(Error::forbidden(format!(
+                        "error while removing network: network {} has active endpoints ({})",
+                        network.name,
+                        members.join(", ")
+                    )));
+                }
+                state.networks.remove(&network.id);
+                state.leases.close(network.id);
+                network
+            };
+            engine.unmake_network(&network).await?;
+            engine.tell_network(&network, "destroy", None);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The record goes first; the kernel follows behind the client's back: a bridge takes tens of milliseconds.
+    async fn unmake_network(self: &Arc<Self>, network: &Network) -> Result<()> {
+        self.keeper.apply(vec![Change::ZoneGone { network: network.id }]).await?;
+        self.store.commit(vec![Write::NetworkGone(network.id)]).await?;
+        if let Some(bridge) = bridge_of(network) {
+            let engine = self.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(e) = engine.network.remove_bridge(&bridge) {
+                    tracing::error!(network = %bridge.network, "cannot remove bridge {}: {e}", bridge.device);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Removes all networks that nobody uses and `chosen` picks; returns their names (API-14). A network that a stopped
+    /// container refers to is used (pain 10).
+    pub async fn prune_networks(self: &Arc<Self>, chosen: impl Fn(&Network) -> bool) -> Result<Vec<String>> {
+        let dangling = self.dangling_networks();
+        let candidates: Vec<Network> = self
+            .list_networks()
+            .into_iter()
+            .filter(|n| n.is_user_defined() && dangling.contains(&n.id) && chosen(n))
+            .collect();
+        let mut removed = Vec::new();
+        for network in candidates {
+            match self.remove_network(&network.id.to_string()).await {
+                Ok(()) => removed.push(network.name),
+                // Somebody joined it meanwhile, or removed it.
+                Err(e) if matches!(e.kind, Kind::Forbidden | Kind::NotFound) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(removed)
+    }
+
+    pub(crate) fn tell_network(&self, network: &Network, action: &str, container: Option<&Container>) {
+        let mut attributes =
+            BTreeMap::from([("name".into(), network.name.clone()), ("type".into(), network.driver.to_string())]);
+        if let Some(container) = container {
+            attributes.insert("container".into(), container.id.to_string());
+        }
+        self.events.tell("network", action, network.id.to_string(), attributes);
+    }
+}

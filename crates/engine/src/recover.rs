@@ -1,0 +1,423 @@
+//! A daemon's start: the store is read, what still lives is found again, what died meanwhile is recorded, and the kernel
+//! and the keeper are made to agree.
+//!
+//! ```text
+//! lock ─▶ store ─▶ keeper, what it held ─▶ network ─▶ containers: running │ ended meanwhile │ lost
+//!      ─▶ reconcile the kernel ─▶ feed the keeper ─▶ restart what its policy says
+//! ```
+
+use crate::error::{Error, Kind, Result};
+use crate::keeper::{Act, Held, Keeper};
+use crate::state::{Entry, LiveSandbox, State};
+use crate::store::{Store, Write};
+use crate::{Engine, Settings, naming};
+use keeper_protocol::Key;
+use model::container::{Container, NetworkMode, Status};
+use model::id::{ContainerId, NetworkId, RootId};
+use model::network::{Driver, Ipam, Network, Pool, option};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// A container that the store says was running, and what has become of it.
+enum Found {
+    Running(runtime::Container),
+    Ended(runtime::ExitStatus),
+    /// The machine was booted anew, or its shim and all that it knew are gone.
+    Lost,
+}
+
+impl Engine {
+    /// Opens an engine on its root directory.
+    ///
+    /// # Errors
+    /// Another daemon works on it; a directory or the kernel cannot be used.
+    pub async fn open(settings: Settings) -> Result<Arc<Engine>> {
+        for directory in [&settings.root, &settings.run] {
+            make_private(directory)?;
+        }
+        make_private(&settings.root.join("containers"))?;
+        make_private(&settings.root.join("volumes"))?;
+        let lock = lock(&settings.root)?;
+        let (store, contents) = Store::open(&settings.root)?;
+        let mut facts = contents.facts.clone();
+        let fact = |facts: &mut BTreeMap<String, String>, key: &'static str, new: String| {
+            let value = facts.entry(key.to_owned()).or_insert(new).clone();
+            store.record(vec![Write::Fact(key, value.clone())]);
+            value
+        };
+        let root_text = fact(&mut facts, "root", RootId::new(crate::random()).to_string());
+        let engine_id = fact(&mut facts, "engine", ContainerId::new(crate::random()).to_string());
+        let root_id: RootId = serde_json::from_value(root_text.into())
+            .map_err(|e| Error::new(Kind::Internal, format!("the store's root id cannot be read: {e}")))?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let same_boot = contents.facts.get("boot") == Some(&boot);
+        store.record(vec![Write::Fact("boot", boot)]);
+
+        let keeper_settings = crate::keeper::Settings {
+            root: root_id.clone(),
+            program: settings.program.clone(),
+            socket: settings.run.join("keeper.sock"),
+            log: settings.run.join("keeper.log"),
+            resolv_conf: settings.resolv_conf.clone(),
+        };
+        let (connecting, mut held) = Keeper::connect(keeper_settings).await?;
+        let owner = held.remove(&Key::TableOwner).and_then(|mut fds| fds.pop());
+        let network = network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port: None })
+            .map_err(Error::internal)?;
+        let images = image::Images::open(&settings.root.join("images")).map_err(crate::images::image_error)?;
+        let runtime = runtime::Runtime::open(runtime::Settings {
+            run_dir: settings.run.clone(),
+            shim: settings.shim.clone(),
+            root: root_id.clone(),
+            cgroup_parent: String::new(),
+            runc: "runc".into(),
+        })
+        .map_err(Error::internal)?;
+
+        let routes = network.host_routes().map_err(Error::internal)?;
+        let mut state = State::default();
+        for network in contents.networks {
+            state.networks.insert(network.id, network);
+        }
+        let new_networks = predefined(&mut state, &settings, &routes)?;
+        store.record(new_networks);
+        for network in state.networks.values() {
+            state.leases.open(network);
+        }
+        for volume in contents.volumes {
+            state.volumes.insert(volume.name.clone(), volume);
+        }
+
+        let mut found = Vec::new();
+        for mut record in contents.containers {
+            if record.state.status == Status::Removing {
+                // Its record was about to go.
+                store.record(vec![Write::ContainerGone(record.id)]);
+                continue;
+            }
+            let was_running = record.state.is_running() || record.endpoints.iter().any(|e| e.active.is_some());
+            if was_running {
+                let now = match runtime.reconnect(record.id).await {
+                    _ if !same_boot => Found::Lost,
+                    Ok(Some(runtime::Reconnected::Running(container))) => Found::Running(container),
+                    Ok(Some(runtime::Reconnected::Exited(status))) => Found::Ended(status),
+                    Ok(None) => Found::Lost,
+                    Err(e) => {
+                        tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
+                        Found::Lost
+                    }
+                };
+                if let Found::Running(container) = &now {
+                    record.state.pid = u32::try_from(container.pid()).unwrap_or_default();
+                    record.state.status = if container.is_paused() { Status::Paused } else { Status::Running };
+                    record.state.started.get_or_insert(container.started_at());
+                }
+                found.push((record.id, now));
+            } else if record.state.status == Status::Restarting {
+                record.state.status = Status::Exited;
+            }
+            state.names.insert(record.name.clone(), record.id);
+            lease_again(&mut state, &record);
+            state.containers.insert(record.id, Entry::new(record));
+        }
+        adopt_sandboxes(&mut state, &network, &found, &mut held)?;
+
+        // The keeper is fed what is true once the dead are out.
+        let engine = Arc::new_cyclic(|weak: &std::sync::Weak<Engine>| {
+            let weak = weak.clone();
+            let snapshot: crate::keeper::Snapshot =
+                Arc::new(move || weak.upgrade().map_or_else(Vec::new, |engine| engine.state().names_snapshot()));
+            let keeper = connecting.begin(snapshot);
+            Engine {
+                settings,
+                root_id,
+                engine_id,
+                started: crate::now(),
+                state: Mutex::new(state),
+                store,
+                events: Default::default(),
+                network,
+                images,
+                runtime,
+                keeper,
+                _lock: lock,
+            }
+        });
+        let held_ports = held.keys().filter_map(|k| if let Key::Ports(id) = k { Some(*id) } else { None }).collect();
+        engine.settle(found, held_ports).await?;
+        Ok(engine)
+    }
+
+    /// Records ends, mends the kernel, feeds the keeper, restarts.
+    async fn settle(
+        self: &Arc<Self>,
+        found: Vec<(ContainerId, Found)>,
+        held_ports: BTreeSet<ContainerId>,
+    ) -> Result<()> {
+        let mut ended = Vec::new();
+        let mut live = BTreeSet::new();
+        for (id, what) in found {
+            match what {
+                Found::Running(container) => {
+                    live.insert(id);
+                    if let Ok(entry) = self.state().entry_mut(id) {
+                        entry.live = Some(container.clone());
+                        let status = entry.record.state.status;
+                        entry.set_status(status);
+                    }
+                    self.watch_exit(id, container);
+                }
+                Found::Ended(status) => ended.push((id, status)),
+                Found::Lost => ended.push((
+                    id,
+                    runtime::ExitStatus {
+                        code: 255,
+                        signal: None,
+                        unknown: true,
+                        oom_killed: false,
+                        finished_at: crate::now(),
+                    },
+                )),
+            }
+        }
+        let owner = self.network.owner().map_err(Error::internal)?;
+        self.keeper.tell(vec![Act::Hold(Key::TableOwner, vec![owner])]).await?;
+        let (desired, sandboxes) = {
+            let state = self.state();
+            let mut desired = state.desired();
+            let dead: BTreeSet<ContainerId> = ended.iter().map(|(id, _)| *id).collect();
+            desired.attachments.retain(|_, a| !dead.contains(&a.container));
+            let attachments = &desired.attachments;
+            desired.publications.retain(|endpoint, _| attachments.contains_key(endpoint));
+            let sandboxes: BTreeMap<_, _> = state.sandboxes.iter().map(|(id, l)| (*id, l.sandbox.clone())).collect();
+            (desired, sandboxes)
+        };
+        let engine = self.clone();
+        let report = crate::blocking(move || engine.network.reconcile(&desired, |id| sandboxes.get(id).cloned()))
+            .await
+            .map_err(Error::internal)?;
+        tracing::debug!(?report, "the kernel agrees");
+        let keys: BTreeSet<Key> = {
+            let state = self.state();
+            let sandboxes = state.sandboxes.keys().map(|id| Key::Sandbox(*id));
+            let ports = live.iter().map(|id| Key::Ports(*id));
+            sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
+        };
+        self.keeper.keep_only(keys).await?;
+        self.keeper.refresh().await?;
+        for id in live {
+            self.reopen(id, !held_ports.contains(&id)).await;
+            let (pidfd, changes) = {
+                let state = self.state();
+                let Ok(entry) = state.entry(id) else { continue };
+                let Some(container) = &entry.live else { continue };
+                (container.pidfd(), naming::leave_changes(&entry.record, false))
+            };
+            if let Ok(pidfd) = pidfd {
+                self.keeper.tell(vec![Act::Watch(id, pidfd, changes)]).await?;
+            }
+        }
+        for (id, status) in ended {
+            let turn = match self.state().entry(id) {
+                Ok(entry) => entry.turn.clone(),
+                Err(_) => continue,
+            };
+            let _turn = turn.lock().await;
+            self.ended(id, status).await;
+        }
+        self.restart_by_policy();
+        Ok(())
+    }
+
+    /// Opens anew what was lost because the keeper had died too: the sandbox's resolver, the sockets that reserve host
+    /// ports. What fails is told, and does not keep the daemon from starting.
+    async fn reopen(self: &Arc<Self>, id: ContainerId, ports: bool) {
+        let Ok(record) = self.state().entry(id).map(|e| e.record.clone()) else { return };
+        let unserved = {
+            let state = self.state();
+            let sandbox = record.state.sandbox.and_then(|s| Some((s, state.sandboxes.get(&s)?)));
+            let lost = sandbox.filter(|(_, l)| l.owner == id && !l.resolver && naming::has_resolver(&state, &record));
+            lost.map(|(s, l)| (s, l.sandbox.clone()))
+        };
+        if let Some((sandbox, handle)) = unserved {
+            let trusted = record.endpoints.iter().filter_map(|e| e.active.as_ref()).any(|a| a.attachment.trusted);
+            let (engine, inside) = (self.clone(), handle.clone());
+            let opened = crate::blocking(move || engine.network.open_resolver(&inside, trusted)).await;
+            let served = match opened.map_err(Error::internal) {
+                Ok(sockets) => self.serve_sandbox(sandbox, &handle, sockets).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = served {
+                tracing::error!(container = ?id, "its resolver cannot be opened again: {e}");
+            }
+        }
+        if ports && !record.state.ports.is_empty() {
+            let wanted: Vec<_> = record.state.ports.iter().map(|p| p.wanted()).collect();
+            if let Err(e) = self.reserve_ports(&record, &wanted).await {
+                tracing::error!(container = ?id, "its host ports cannot be reserved again: {e}");
+            }
+        }
+    }
+
+    /// What shall always run, runs.
+    fn restart_by_policy(self: &Arc<Self>) {
+        let due: Vec<ContainerId> = {
+            let state = self.state();
+            let due = state.containers.values().filter(|e| {
+                let record = &e.record;
+                matches!(record.state.status, Status::Exited)
+                    && match record.host.restart_policy.name.as_str() {
+                        "always" => true,
+                        "unless-stopped" => !record.stopped_by_client,
+                        _ => false,
+                    }
+            });
+            due.map(|e| e.record.id).collect()
+        };
+        for id in due {
+            let engine = self.clone();
+            tokio::spawn(async move {
+                if let Err(e) = engine.start(&id.to_string()).await
+                    && e.kind != Kind::NotModified
+                {
+                    tracing::warn!(container = ?id, "cannot be restarted: {e}");
+                }
+            });
+        }
+    }
+
+    /// Stops everything that runs, as `dockerd` does when it ends without `--live-restore`.
+    pub async fn stop_all(self: &Arc<Self>) {
+        let running: Vec<ContainerId> = {
+            let state = self.state();
+            state.containers.values().filter(|e| e.live.is_some()).map(|e| e.record.id).collect()
+        };
+        let stops = running.into_iter().map(|id| {
+            let engine = self.clone();
+            tokio::spawn(async move { engine.stop(&id.to_string(), None, None).await })
+        });
+        for stop in stops.collect::<Vec<_>>() {
+            let _ = stop.await;
+        }
+    }
+}
+
+/// Takes a directory for ourselves alone.
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(|e| Error::new(Kind::Internal, format!("cannot make {}: {e}", path.display())))
+}
+
+/// The lock on a root directory: one daemon at a time.
+fn lock(root: &Path) -> Result<std::fs::File> {
+    let path = root.join("lock");
+    let unusable = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot use {}: {e}", path.display()));
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::conflict(format!(
+            "another daemon works on {}: stop it, or give this one another --root",
+            root.display()
+        ))),
+        Err(std::fs::TryLockError::Error(e)) => Err(unusable(e)),
+    }
+}
+
+/// `bridge`, `host` and `none`, made where they are missing.
+fn predefined(state: &mut State, settings: &Settings, routes: &[ipnet::IpNet]) -> Result<Vec<Write>> {
+    let mut writes = Vec::new();
+    for (name, driver) in [("none", Driver::Null), ("host", Driver::Host), ("bridge", Driver::Bridge)] {
+        if state.networks.values().any(|n| n.predefined && n.name == name) {
+            continue;
+        }
+        let mut network = Network {
+            id: NetworkId::new(crate::random()),
+            name: name.into(),
+            created: crate::now(),
+            driver,
+            ipv4: true,
+            ipv6: false,
+            internal: false,
+            attachable: false,
+            ipam: Ipam::default(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            mtu: 1500,
+            predefined: true,
+        };
+        if driver == Driver::Bridge {
+            let subnet = model::ipam::default_bridge_subnet(routes, &settings.pools).map_err(Error::invalid)?;
+            network.ipam.pools.push(Pool {
+                subnet: subnet.into(),
+                range: None,
+                gateway: subnet.hosts().next().map(Into::into),
+                auxiliary: BTreeMap::new(),
+                configured: false,
+            });
+            network.options = BTreeMap::from([
+                (option::DEFAULT_BRIDGE.into(), "true".into()),
+                (option::ICC.into(), "true".into()),
+                (option::MASQUERADE.into(), "true".into()),
+                (option::HOST_BINDING.into(), "0.0.0.0".into()),
+                (option::BRIDGE_NAME.into(), settings.default_bridge.to_string()),
+                (option::MTU.into(), "1500".into()),
+            ]);
+        }
+        writes.push(Write::Network(Box::new(network.clone())));
+        state.networks.insert(network.id, network);
+    }
+    Ok(writes)
+}
+
+/// A container's addresses are its own again: configured ones always, dynamic ones where it had them.
+fn lease_again(state: &mut State, record: &Container) {
+    for endpoint in &record.endpoints {
+        let Some(network) = endpoint.network else { continue };
+        if let Err(e) = crate::endpoints::reserve_static(state, record.id, network, &endpoint.settings) {
+            tracing::warn!(container = ?record.id, "{e}");
+        }
+        let Some(record_of_network) = state.networks.get(&network).cloned() else { continue };
+        for address in endpoint.active.iter().flat_map(|a| &a.attachment.addresses) {
+            let lease = state.leases.lease(&record_of_network, address.addr(), record.id, |id| id.short());
+            if let Err(e) = lease {
+                tracing::warn!(container = ?record.id, "{e}");
+            }
+        }
+    }
+}
+
+/// The sandboxes of running containers, from the keeper, or through the process where the keeper had none.
+fn adopt_sandboxes(
+    state: &mut State,
+    network: &network::Network,
+    found: &[(ContainerId, Found)],
+    held: &mut Held,
+) -> Result<()> {
+    for (id, what) in found {
+        let Found::Running(container) = what else { continue };
+        let Ok(record) = state.entry(*id).map(|e| e.record.clone()) else { continue };
+        let Some(sandbox) = record.state.sandbox else { continue };
+        if let Some(live) = state.sandboxes.get_mut(&sandbox) {
+            live.users.insert(*id);
+            continue;
+        }
+        let descriptors = held.remove(&Key::Sandbox(sandbox)).unwrap_or_default();
+        let resolver = descriptors.len() > 2;
+        let namespace: Option<OwnedFd> = descriptors.into_iter().next().or_else(|| container.netns().ok());
+        let Some(namespace) = namespace else { continue };
+        let handle = network.adopt_sandbox(&sandbox, namespace).map_err(Error::internal)?;
+        let owner = match record.host.network_mode() {
+            NetworkMode::Container(other) => state.resolve(other).unwrap_or(*id),
+            _ => *id,
+        };
+        let live = LiveSandbox { sandbox: Arc::new(handle), owner, users: BTreeSet::from([*id]), resolver };
+        state.sandboxes.insert(sandbox, live);
+    }
+    Ok(())
+}

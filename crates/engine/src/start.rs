@@ -1,0 +1,758 @@
+//! Starting a container: sandbox, endpoints, names, ports, shim, process.
+//!
+//! ```text
+//! decide ─▶ sandbox and attachments ─┐
+//!                                    ├─▶ names and descriptors to the keeper ─▶ launch ─▶ recorded: running
+//!           shim, cgroup ────────────┘
+//! ```
+//!
+//! What fails takes everything back by the same path that an exit takes: [`Engine::take_down`].
+
+use crate::describe::{Surroundings, describe};
+use crate::error::{Error, Kind, Result};
+use crate::keeper::Act;
+use crate::state::{LiveSandbox, State};
+use crate::store::Write;
+use crate::{Engine, blocking, endpoints, naming};
+use keeper_protocol::Key;
+use model::container::{Container, Endpoint, NetworkMode, Status};
+use model::desired::{Attachment, Publication};
+use model::files::{HostResolv, Hosts, ResolvOverrides, resolv_conf};
+use model::id::{ContainerId, SandboxId};
+use model::network::{Driver, Network};
+use model::port::{HostPort, Published, Wanted};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Where a container's process will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// A sandbox of its own: to be made, unless sharers have kept the last one.
+    Own { sandbox: SandboxId, kept: bool },
+    /// Another container's.
+    Shared(SandboxId),
+    /// The host's network namespace.
+    Host,
+}
+
+/// What starting will do, decided.
+struct Plan {
+    record: Container,
+    place: Place,
+    wanted: Vec<Wanted>,
+    resolver: bool,
+}
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// It runs already ([`Kind::NotModified`]), or a step fails; it is then as it was, with the error in its state.
+    pub async fn start(self: &Arc<Self>, reference: &str) -> Result<()> {
+        let engine = self.clone();
+        let (id, turn) = {
+            let state = self.state();
+            let entry = state.find(reference)?;
+            (entry.record.id, entry.turn.clone())
+        };
+        self.detached(async move {
+            let _turn = turn.lock().await;
+            engine.start_in_turn(id).await
+        })
+        .await
+    }
+
+    /// The same, by whoever has the container's turn.
+    pub(crate) async fn start_in_turn(self: &Arc<Self>, id: ContainerId) -> Result<()> {
+        {
+            let state = self.state();
+            let record = &state.entry(id)?.record;
+            match record.state.status {
+                Status::Running => return Err(Error::new(Kind::NotModified, "container is already running")),
+                Status::Paused => {
+                    return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+                }
+                Status::Removing | Status::Dead => {
+                    return Err(Error::conflict("container is marked for removal and cannot be started"));
+                }
+                Status::Created | Status::Exited | Status::Restarting => {}
+            }
+        }
+        let planned = {
+            let mut state = self.state();
+            plan(&mut state, id).map_err(|e| e.context("failed to set up container networking"))
+        };
+        let started = match planned {
+            Ok(plan) => self.bring_up(plan).await,
+            Err(e) => Err(e),
+        };
+        if let Err(error) = started {
+            self.take_down(id).await;
+            let record = {
+                let mut state = self.state();
+                let entry = state.entry_mut(id)?;
+                entry.record.state.error.clone_from(&error.message);
+                if entry.record.state.exit_code == 0 {
+                    entry.record.state.exit_code = exit_code_of(&error);
+                }
+                let status = match entry.record.state.started {
+                    Some(_) => Status::Exited,
+                    None => Status::Created,
+                };
+                entry.set_status(status);
+                let failed_attaches = std::mem::take(&mut entry.waiting_attaches);
+                drop(failed_attaches);
+                entry.record.clone()
+            };
+            self.store.record(vec![Write::Container(Box::new(record))]);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn bring_up(self: &Arc<Self>, plan: Plan) -> Result<()> {
+        let Plan { mut record, place, wanted, resolver } = plan;
+        let id = record.id;
+        let networking = |e: Error| e.context("failed to set up container networking");
+
+        // Recorded before it is done, so that a crash from here on is repaired.
+        self.store.record(vec![Write::Container(Box::new(record.clone()))]);
+        let sandbox = self.plumb(&mut record, &place, &wanted, resolver).await.map_err(networking)?;
+        self.write_files(&record)?;
+        let order = self.order(&record, &place, sandbox.as_ref()).await?;
+        let prepared = self.runtime.prepare(order).await.map_err(start_error)?;
+        self.join_waiting_attaches(id, &prepared).await;
+        let container = prepared.launch().await.map_err(start_error)?;
+        for warning in container.warnings() {
+            tracing::warn!(container = ?id, "{warning}");
+        }
+
+        let pidfd = container.pidfd().map_err(|e| Error::new(Kind::Internal, e))?;
+        let on_death = naming::leave_changes(&record, false);
+        self.keeper.tell(vec![Act::Watch(id, pidfd, on_death)]).await?;
+        let record = {
+            let mut state = self.state();
+            let entry = state.entry_mut(id)?;
+            let own = &mut entry.record.state;
+            own.pid = u32::try_from(container.pid()).unwrap_or_default();
+            own.started = Some(container.started_at());
+            own.finished = None;
+            own.exit_code = 0;
+            own.error = String::new();
+            own.oom_killed = false;
+            entry.record.stopped_by_client = false;
+            entry.live = Some(container.clone());
+            entry.set_status(Status::Running);
+            entry.record.clone()
+        };
+        self.store.record(vec![Write::Container(Box::new(record.clone()))]);
+        for endpoint in &record.endpoints {
+            if let Some(network) = endpoint.network.and_then(|n| self.state().networks.get(&n).cloned()) {
+                tell_connected(self, &network, &record, "connect");
+            }
+        }
+        self.tell_container(&record, "start", &[]);
+        self.watch_exit(id, container);
+        Ok(())
+    }
+
+    /// Makes the sandbox with its attachments, resolver and published ports; fills the record with what was chosen.
+    async fn plumb(
+        self: &Arc<Self>,
+        record: &mut Container,
+        place: &Place,
+        wanted: &[Wanted],
+        resolver: bool,
+    ) -> Result<Option<Arc<network::Sandbox>>> {
+        let id = record.id;
+        let (sandbox_id, kept) = match place {
+            Place::Host => return Ok(None),
+            Place::Shared(sandbox) => {
+                let mut state = self.state();
+                let live =
+                    state.sandboxes.get_mut(sandbox).ok_or_else(|| Error::conflict("the shared sandbox is gone"))?;
+                live.users.insert(id);
+                return Ok(Some(live.sandbox.clone()));
+            }
+            Place::Own { sandbox, kept } => (*sandbox, *kept),
+        };
+        let published = self.reserve_ports(record, wanted).await?;
+        if !published.is_empty() {
+            let mut state = self.state();
+            record.state.ports = published;
+            endpoints::rewire(&state, record);
+            state.entry_mut(id)?.record = record.clone();
+        }
+        let existing = if kept {
+            let state = self.state();
+            state.sandboxes.get(&sandbox_id).map(|l| (l.sandbox.clone(), l.resolver))
+        } else {
+            None
+        };
+        let attachments: Vec<Attachment> =
+            record.endpoints.iter().filter_map(|e| Some(e.active.as_ref()?.attachment.clone())).collect();
+        let publications: BTreeSet<Publication> =
+            record.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.clone()).collect();
+        let trusted = attachments.iter().any(|a| a.trusted);
+        let engine = self.clone();
+        let had_resolver = existing.as_ref().is_some_and(|(_, r)| *r);
+        let (sandbox, sockets) = blocking(move || -> Result<_> {
+            let sandbox = match existing {
+                Some((sandbox, _)) => sandbox,
+                None => Arc::new(engine.network.create_sandbox(&sandbox_id).map_err(Error::internal)?),
+            };
+            engine.network.attach(&sandbox, &attachments).map_err(Error::internal)?;
+            let sockets = if resolver && !had_resolver {
+                Some(engine.network.open_resolver(&sandbox, trusted).map_err(Error::internal)?)
+            } else {
+                None
+            };
+            if !publications.is_empty() {
+                engine.network.publish(&publications).map_err(Error::internal)?;
+            }
+            Ok((sandbox, sockets))
+        })
+        .await?;
+        {
+            let mut state = self.state();
+            let live = state.sandboxes.entry(sandbox_id).or_insert_with(|| LiveSandbox {
+                sandbox: sandbox.clone(),
+                owner: id,
+                users: BTreeSet::new(),
+                resolver: false,
+            });
+            live.users.insert(id);
+        }
+        match sockets {
+            Some(sockets) => self.serve_sandbox(sandbox_id, &sandbox, sockets).await?,
+            None if !kept => {
+                let netns = duplicate(&sandbox.netns)?;
+                self.keeper.tell(vec![Act::Hold(Key::Sandbox(sandbox_id), vec![netns])]).await?;
+            }
+            None => {}
+        }
+        let changes = naming::join_changes(&self.state(), record);
+        self.keeper.apply(changes).await?;
+        Ok(Some(sandbox))
+    }
+
+    /// Hands a sandbox's resolver to the keeper.
+    pub(crate) async fn serve_sandbox(
+        self: &Arc<Self>,
+        id: SandboxId,
+        sandbox: &network::Sandbox,
+        sockets: network::ResolverSockets,
+    ) -> Result<()> {
+        let mut descriptors = vec![duplicate(&sandbox.netns)?, sockets.udp, sockets.tcp];
+        descriptors.extend(sockets.owner);
+        self.keeper.tell(vec![Act::Hold(Key::Sandbox(id), descriptors)]).await?;
+        if let Some(live) = self.state().sandboxes.get_mut(&id) {
+            live.resolver = true;
+        }
+        Ok(())
+    }
+
+    /// Takes the host ports that the container publishes. A published port is a bound socket, held by the keeper too.
+    pub(crate) async fn reserve_ports(
+        self: &Arc<Self>,
+        record: &Container,
+        wanted: &[Wanted],
+    ) -> Result<Vec<Published>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let endpoint = record.endpoints.iter().find_map(|e| e.active.as_ref());
+        let address = |v6: bool| -> Option<IpAddr> {
+            let active = record.endpoints.iter().filter_map(|e| e.active.as_ref());
+            let own = active.flat_map(|a| a.attachment.addresses.iter().map(|n| n.addr()));
+            own.into_iter().find(|a| a.is_ipv6() == v6)
+        };
+        let (ipv4, ipv6) = (address(false), address(true));
+        let attempt = || match endpoint {
+            Some(active) => format!(
+                "driver failed programming external connectivity on endpoint {} ({})",
+                record.name, active.attachment.endpoint
+            ),
+            None => format!("cannot publish ports of {}", record.name),
+        };
+        {
+            let state = self.state();
+            let others = state.containers.values().filter(|e| e.record.id != record.id);
+            for other in others {
+                for (wanted, held) in wanted.iter().flat_map(|w| other.record.state.ports.iter().map(move |p| (w, p))) {
+                    if held.collides(wanted) {
+                        let (HostPort::Exactly(port), Some(host)) = (&wanted.host, wanted.hosts.first()) else {
+                            continue;
+                        };
+                        let at = std::net::SocketAddr::new(*host, *port);
+                        let busy = format!(
+                            "Bind for {at} failed: port is already allocated by container {}",
+                            other.record.name
+                        );
+                        return Err(Error::new(Kind::Internal, busy).context(attempt()));
+                    }
+                }
+            }
+        }
+        let requests: Vec<network::PortRequest> = wanted
+            .iter()
+            .map(|w| network::PortRequest {
+                targets: w
+                    .hosts
+                    .iter()
+                    .filter_map(|host| {
+                        let container = if host.is_ipv4() { ipv4.or(ipv6) } else { ipv6.or(ipv4) };
+                        Some(network::Target { host: *host, container: container? })
+                    })
+                    .collect(),
+                protocol: w.protocol,
+                ports: match &w.host {
+                    HostPort::Any => 0..=0,
+                    HostPort::Exactly(port) => *port..=port.saturating_add(w.count - 1),
+                    HostPort::FirstOf(range) => range.clone(),
+                },
+                count: w.count,
+                container_port: w.container_port,
+            })
+            .collect();
+        let engine = self.clone();
+        let reservations = blocking(move || engine.network.reserve(&requests))
+            .await
+            .map_err(|e| port_error(&e, ipv4.or(ipv6), wanted).context(attempt()))?;
+        let mut published = Vec::new();
+        let mut sockets: Vec<OwnedFd> = Vec::new();
+        for (wanted, reservation) in wanted.iter().zip(reservations) {
+            published.push(Published::new(wanted, reservation.host_port));
+            sockets.extend(reservation.sockets.into_iter().map(|s| s.fd));
+        }
+        self.keeper.tell(vec![Act::Hold(Key::Ports(record.id), sockets)]).await?;
+        Ok(published)
+    }
+
+    /// What the shim is told.
+    async fn order(
+        self: &Arc<Self>,
+        record: &Container,
+        place: &Place,
+        sandbox: Option<&Arc<network::Sandbox>>,
+    ) -> Result<runtime::StartOrder> {
+        let id = record.id;
+        let rootfs = self.rootfs_of(record).ok_or_else(|| {
+            Error::new(Kind::Internal, format!("the file system of container {} is gone", record.name))
+        })?;
+        let account = {
+            let (engine, rootfs) = (self.clone(), rootfs.clone());
+            let read = move |path: &str| -> Result<String> {
+                let bytes = engine.images.read_file(&rootfs, path, 4 << 20).map_err(crate::images::image_error)?;
+                Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+            };
+            let (user, more) = (record.config.user.clone(), record.host.group_add.clone().unwrap_or_default());
+            blocking(move || -> Result<_> {
+                let account = model::users::resolve(&user, &read("/etc/passwd")?, &read("/etc/group")?, &more);
+                account.map_err(|e| Error::invalid(e.to_string()))
+            })
+            .await?
+        };
+        let directory = self.container_dir(id);
+        let around = Surroundings {
+            account,
+            available: self.runtime.available_capabilities(),
+            cgroup_v1: self.runtime.is_cgroup_v1(),
+            files: &directory,
+        };
+        let description = describe(record, &around)?;
+        let spec = description.spec().map_err(|e| Error::invalid(crate::error::chain(&e)))?;
+        Ok(runtime::StartOrder {
+            id,
+            spec,
+            rootfs,
+            netns: match (place, sandbox) {
+                (Place::Host, _) | (_, None) => None,
+                (_, Some(sandbox)) => Some(duplicate(&sandbox.netns)?),
+            },
+            stdio: runtime::Stdio {
+                tty: record.config.tty,
+                size: description.size.map(|(rows, columns)| runtime::Size { rows, columns }),
+                open_stdin: record.config.open_stdin,
+                stdin_once: record.config.stdin_once,
+            },
+            log: self.log_of(record),
+            init: record.host.init.unwrap_or_default(),
+            runtime: match record.host.runtime.as_str() {
+                "runc" | "io.containerd.runc.v2" => runtime::RuntimeKind::Runc,
+                _ => runtime::RuntimeKind::Launcher,
+            },
+            join: self.joins(record)?,
+            fail_at: None,
+        })
+    }
+
+    /// A container's file system.
+    pub(crate) fn rootfs_of(&self, record: &Container) -> Option<model::rootfs::Rootfs> {
+        let given = self.state().entry(record.id).ok().and_then(|e| e.rootfs.clone());
+        given.or_else(|| self.images.rootfs(&record.id.to_string(), record.host.auto_remove))
+    }
+
+    /// The processes whose namespaces are shared (`--pid container:X`, `--ipc container:X`).
+    fn joins(&self, record: &Container) -> Result<runtime::Join> {
+        let state = self.state();
+        let pidfd = |mode: &str, what: &str| -> Result<Option<OwnedFd>> {
+            let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
+            let entry = state.find(other)?;
+            let live = entry.live.as_ref().ok_or_else(|| {
+                Error::conflict(format!("cannot join {what} namespace of a non running container: {other}"))
+            })?;
+            Ok(Some(live.pidfd().map_err(|e| Error::new(Kind::Internal, e))?))
+        };
+        // Whoever shares the network shares the host name.
+        let uts = match record.host.network_mode() {
+            NetworkMode::Container(_) if record.host.uts_mode != "host" => &record.host.network_mode,
+            _ => "",
+        };
+        Ok(runtime::Join {
+            pid: pidfd(&record.host.pid_mode, "PID")?,
+            ipc: pidfd(&record.host.ipc_mode, "IPC")?,
+            uts: pidfd(uts, "UTS")?,
+        })
+    }
+
+    /// Where the container's output is written, and how much of it is kept.
+    pub(crate) fn log_of(&self, record: &Container) -> Option<runtime::Log> {
+        if record.host.log_config.driver == "none" {
+            return None;
+        }
+        let option = |name: &str| record.host.log_config.config.get(name);
+        let size = |text: &String| {
+            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+            let factor = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
+                "" => 1,
+                "k" => 1 << 10,
+                "m" => 1 << 20,
+                "g" => 1 << 30,
+                _ => return None,
+            };
+            digits.parse::<u64>().ok()?.checked_mul(factor)
+        };
+        Some(runtime::Log {
+            path: self.log_path(record.id),
+            max_size: option("max-size").and_then(size),
+            max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(1),
+        })
+    }
+
+    pub(crate) fn log_path(&self, id: ContainerId) -> std::path::PathBuf {
+        self.container_dir(id).join(format!("{id}-json.log"))
+    }
+
+    /// Writes the container's `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`. They are bind-mounted, so they are
+    /// written in place.
+    pub(crate) fn write_files(&self, record: &Container) -> Result<()> {
+        let directory = self.container_dir(record.id);
+        let failed = |e: std::io::Error| {
+            Error::new(Kind::Internal, format!("cannot write the files of container {}: {e}", record.name))
+        };
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        if let NetworkMode::Container(other) = record.host.network_mode() {
+            // Whoever shares the network sees its owner's files.
+            let owner = self.state().resolve(other)?;
+            for name in ["hosts", "resolv.conf", "hostname"] {
+                let bytes = std::fs::read(self.container_dir(owner).join(name)).unwrap_or_default();
+                std::fs::write(directory.join(name), bytes).map_err(failed)?;
+            }
+            return Ok(());
+        }
+        let host_text = std::fs::read_to_string(&self.settings.resolv_conf).unwrap_or_default();
+        let host = HostResolv::parse(&host_text);
+        let embedded = naming::has_resolver(&self.state(), record);
+        let overrides = ResolvOverrides {
+            nameservers: record.host.dns.iter().filter_map(|d| d.parse().ok()).collect(),
+            search: record.host.dns_search.clone(),
+            options: record.host.dns_options.clone(),
+        };
+        let is_host = matches!(record.host.network_mode(), NetworkMode::Host);
+        let resolv = if is_host && overrides == ResolvOverrides::default() {
+            host_text
+        } else {
+            resolv_conf(&host, &overrides, embedded)
+        };
+        let extra = self.extra_hosts(record)?;
+        let hosts = if is_host && extra.is_empty() {
+            std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+        } else {
+            let active = record.endpoints.iter().filter_map(|e| e.active.as_ref());
+            let own = active.flat_map(|a| a.attachment.addresses.iter().map(|n| n.addr())).collect();
+            Hosts {
+                ipv6: true,
+                extra,
+                own,
+                hostname: record.config.hostname.clone(),
+                domainname: record.config.domainname.clone(),
+            }
+            .render()
+        };
+        for (name, text) in
+            [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{}\n", record.config.hostname))]
+        {
+            std::fs::write(directory.join(name), text).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// `--add-host`, and the legacy links of the default bridge.
+    fn extra_hosts(&self, record: &Container) -> Result<Vec<(String, String)>> {
+        let mut extra = Vec::new();
+        let state = self.state();
+        for text in record.host.extra_hosts.iter().flatten() {
+            let (name, address) = text
+                .split_once(['=', ':'])
+                .ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{text}\"")))?;
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            if address == "host-gateway" {
+                let bridge = state.networks.values().find(|n| n.name == "bridge");
+                let gateways = bridge.into_iter().flat_map(|n| n.ipam.pools.iter().filter_map(|p| p.gateway));
+                extra.extend(gateways.map(|g| (g.to_string(), name.to_owned())));
+            } else {
+                extra.push((address.to_owned(), name.to_owned()));
+            }
+        }
+        let on_default = record.endpoints.iter().any(|e| e.network_name == "bridge" && e.active.is_some());
+        for link in record.host.links.iter().flatten().filter(|_| on_default) {
+            let (target, alias) = link.split_once(':').unwrap_or((link, link));
+            let alias = alias.rsplit('/').next().unwrap_or(alias);
+            let entry = state.find(target)?;
+            let address = entry.record.endpoints.iter().find(|e| e.network_name == "bridge");
+            let address = address.and_then(|e| e.active.as_ref()?.ipv4()).ok_or_else(|| {
+                Error::conflict(format!("Cannot link to a non running container: /{} AS /{alias}", entry.record.name))
+            })?;
+            let names = format!("{alias} {} {}", entry.record.config.hostname, entry.record.name);
+            extra.push((address.addr().to_string(), names));
+        }
+        Ok(extra)
+    }
+
+    /// Takes everything down that a start has put up, or part of it: names first, so that nobody is sent to what is
+    /// going; then ports, endpoints, and the sandbox if nobody else is in it. It goes on past failures.
+    pub(crate) async fn take_down(self: &Arc<Self>, id: ContainerId) {
+        let Some((before, sandbox_gone)) = self.take_down_records(id) else { return };
+        let mut acts = vec![Act::Unwatch(id), Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some()))];
+        if !before.state.ports.is_empty() {
+            acts.push(Act::Release(Key::Ports(id)));
+        }
+        if let Some((sandbox, _)) = &sandbox_gone {
+            acts.push(Act::Release(Key::Sandbox(*sandbox)));
+        }
+        if let Err(e) = self.keeper.tell(acts).await {
+            tracing::error!(container = ?id, "names are not taken out: {e}");
+        }
+        let publications: BTreeSet<Publication> =
+            before.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.clone()).collect();
+        let attachments: Vec<Attachment> =
+            before.endpoints.iter().filter_map(|e| Some(e.active.as_ref()?.attachment.clone())).collect();
+        let kept = before
+            .state
+            .sandbox
+            .filter(|_| sandbox_gone.is_none())
+            .and_then(|s| self.state().sandboxes.get(&s).map(|l| l.sandbox.clone()));
+        let engine = self.clone();
+        blocking(move || {
+            let tell =
+                |what: &str, e: network::Error| tracing::error!(container = ?id, "{what}: {}", crate::error::chain(&e));
+            if !publications.is_empty()
+                && let Err(e) = engine.network.unpublish(&publications)
+            {
+                tell("ports are not withdrawn", e);
+            }
+            match kept {
+                // Others live on in the sandbox: the interfaces do not go by themselves.
+                Some(sandbox) => {
+                    for attachment in &attachments {
+                        if let Err(e) = engine.network.detach(&sandbox, attachment) {
+                            tell("an endpoint is not detached", e);
+                        }
+                    }
+                }
+                None => {
+                    if let Err(e) = engine.network.release(&attachments) {
+                        tell("endpoints are not released", e);
+                    }
+                }
+            }
+            drop(sandbox_gone);
+        })
+        .await;
+    }
+
+    /// The records' part of taking down: what the container had, and its sandbox if it goes with it.
+    #[allow(clippy::type_complexity)]
+    fn take_down_records(&self, id: ContainerId) -> Option<(Container, Option<(SandboxId, LiveSandbox)>)> {
+        let mut state = self.state();
+        let before = state.entry(id).ok()?.record.clone();
+        for endpoint in &before.endpoints {
+            endpoints::release(&mut state, id, endpoint, false);
+        }
+        let sandbox_gone = before.state.sandbox.and_then(|sandbox| {
+            let live = state.sandboxes.get_mut(&sandbox)?;
+            live.users.remove(&id);
+            if live.users.is_empty() { state.sandboxes.remove_entry(&sandbox) } else { None }
+        });
+        let entry = state.entry_mut(id).ok()?;
+        for endpoint in &mut entry.record.endpoints {
+            endpoint.active = None;
+        }
+        entry.record.state.ports.clear();
+        entry.record.state.pid = 0;
+        // A sandbox that sharers keep is found again at the next start.
+        if sandbox_gone.is_some() || matches!(before.host.network_mode(), NetworkMode::Container(_)) {
+            entry.record.state.sandbox = None;
+        }
+        entry.live = None;
+        Some((before, sandbox_gone))
+    }
+}
+
+/// Decides a start: which sandbox, which addresses, which ports.
+fn plan(state: &mut State, id: ContainerId) -> Result<Plan> {
+    let mut record = state.entry(id)?.record.clone();
+    let place = match record.host.network_mode() {
+        NetworkMode::Host => Place::Host,
+        NetworkMode::Container(other) => {
+            let owner = state.find(other).map_err(|e| e.context("joining network namespace of container"))?;
+            if !owner.record.state.is_running() {
+                return Err(Error::conflict(format!(
+                    "cannot join network namespace of a non running container: {}",
+                    owner.record.id
+                )));
+            }
+            match owner.record.state.sandbox {
+                Some(sandbox) => Place::Shared(sandbox),
+                None => Place::Host,
+            }
+        }
+        _ => match record.state.sandbox.filter(|s| state.sandboxes.contains_key(s)) {
+            Some(sandbox) => Place::Own { sandbox, kept: true },
+            None => Place::Own { sandbox: SandboxId::new(crate::random()), kept: false },
+        },
+    };
+    record.state.sandbox = match &place {
+        Place::Own { sandbox, .. } | Place::Shared(sandbox) => Some(*sandbox),
+        Place::Host => None,
+    };
+    if let Place::Own { sandbox, .. } = place {
+        for index in 0..record.endpoints.len() {
+            let network = find_again(state, &record.endpoints[index])?;
+            record.endpoints[index].network = Some(network.id);
+            record.endpoints[index].network_name.clone_from(&network.name);
+            if network.driver != Driver::Bridge {
+                continue;
+            }
+            let inner = endpoints::next_interface(&record, &network);
+            match endpoints::activate(state, &record, index, sandbox, inner) {
+                Ok(active) => record.endpoints[index].active = Some(active),
+                Err(e) => {
+                    for endpoint in &record.endpoints[..index] {
+                        endpoints::release(state, id, endpoint, false);
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        endpoints::rewire(state, &mut record);
+    }
+    let exposed = record.config.exposed_ports.keys().filter_map(|p| model::port::parse_range(p).ok()).flatten();
+    let is_published = matches!(place, Place::Own { .. })
+        && record.endpoints.iter().any(|e| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty()));
+    let wanted = if is_published {
+        let default_host = gateway_network(state, &record).and_then(|n| n.host_binding());
+        let default_host = default_host.filter(|h| *h != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        model::port::plan_requests(&record.host.port_bindings, exposed, record.host.publish_all_ports, default_host)?
+    } else {
+        Vec::new()
+    };
+    let resolver = naming::has_resolver(state, &record);
+    state.entry_mut(id)?.record = record.clone();
+    Ok(Plan { record, place, wanted, resolver })
+}
+
+/// The network that an endpoint is on: by id, or by name where it was made anew meanwhile (pain 10).
+fn find_again(state: &State, endpoint: &Endpoint) -> Result<Network> {
+    if let Some(network) = endpoint.network.and_then(|id| state.networks.get(&id)) {
+        return Ok(network.clone());
+    }
+    state.network(&endpoint.network_name).cloned()
+}
+
+fn gateway_network<'a>(state: &'a State, record: &Container) -> Option<&'a Network> {
+    let is_way_out = |e: &&Endpoint| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty());
+    record.endpoints.iter().find(is_way_out).and_then(|e| state.networks.get(&e.network?))
+}
+
+/// Which publications a change of the record takes away, and which it adds.
+pub fn publish_changes(before: &Container, after: &Container) -> (BTreeSet<Publication>, BTreeSet<Publication>) {
+    let all = |c: &Container| -> BTreeSet<Publication> {
+        c.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.iter().cloned()).collect()
+    };
+    let (before, after) = (all(before), all(after));
+    (before.difference(&after).cloned().collect(), after.difference(&before).cloned().collect())
+}
+
+pub fn tell_connected(engine: &Engine, network: &Network, record: &Container, action: &str) {
+    engine.tell_network(network, action, Some(record));
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().map_err(|e| Error::new(Kind::Internal, format!("no descriptor is left: {e}")))
+}
+
+/// A port that could not be had, in Docker's words (PT-05).
+fn port_error(error: &network::PortError, container: Option<IpAddr>, wanted: &[Wanted]) -> Error {
+    use network::PortError;
+    let to = |port: u16, protocol: model::net::Protocol| {
+        let inner = wanted.iter().find_map(|w| match w.host {
+            HostPort::Exactly(first) if first <= port && port - first < w.count => {
+                Some(w.container_port + (port - first))
+            }
+            _ => None,
+        });
+        match (container, inner) {
+            (Some(address), Some(inner)) => format!(":{address}:{inner}/{protocol}"),
+            _ => format!("/{protocol}"),
+        }
+    };
+    let message = match error {
+        PortError::Taken { host, port, protocol, .. } => {
+            format!("failed to bind host port for {host}:{port}{}: address already in use", to(*port, *protocol))
+        }
+        PortError::NotHere { host, port, protocol, .. } => {
+            format!(
+                "failed to bind host port for {host}:{port}{}: cannot assign requested address",
+                to(*port, *protocol)
+            )
+        }
+        other => crate::error::chain(other),
+    };
+    Error::new(Kind::Internal, message)
+}
+
+/// A launcher's failure as Docker's clients know it: 127 and 126 are read from the message.
+fn start_error(error: runtime::StartError) -> Error {
+    let kind = match error.kind() {
+        runtime::FailureKind::Other => Kind::Internal,
+        _ => Kind::Invalid,
+    };
+    let prefix = "failed to create task for container: failed to create shim task: OCI runtime create failed";
+    Error::new(kind, format!("{prefix}: {}", crate::error::chain(&error)))
+}
+
+/// The exit code of a container that could not be started.
+fn exit_code_of(error: &Error) -> i64 {
+    let message = &error.message;
+    if message.contains("executable file not found") || message.contains("no such file or directory") {
+        127
+    } else if message.contains("permission denied") || message.contains("is a directory") {
+        126
+    } else {
+        128
+    }
+}

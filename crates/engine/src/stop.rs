@@ -1,0 +1,575 @@
+//! How a container ends: by itself, by a signal, by removal; and who waits for it.
+
+use crate::error::{Error, Kind, Result};
+use crate::start::tell_connected;
+use crate::state::Pulse;
+use crate::store::Write;
+use crate::{Engine, blocking, naming};
+use model::container::{Container, Status};
+use model::id::ContainerId;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Docker's: how long a container has to end by itself.
+const GRACE: i64 = 10;
+/// A restart waits for twice as long as the last one, from here up to a minute; a run of ten seconds resets it.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+const GOOD_RUN: Duration = Duration::from_secs(10);
+
+/// What a waiter waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+/// How the wait ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub exit_code: i64,
+    pub error: String,
+}
+
+impl Engine {
+    /// Follows a running container to its end.
+    pub(crate) fn watch_exit(self: &Arc<Self>, id: ContainerId, container: runtime::Container) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let status = container.wait().await;
+            let turn = match engine.state().entry(id) {
+                Ok(entry) => entry.turn.clone(),
+                Err(_) => return,
+            };
+            let _turn = turn.lock().await;
+            // A restart may have been quicker: then this end is not the present run's.
+            let is_current = engine.state().entry(id).is_ok_and(|e| {
+                e.live.as_ref().is_some_and(|l| l.pid() == container.pid() && l.started_at() == container.started_at())
+            });
+            if is_current {
+                engine.ended(id, status).await;
+            }
+        });
+    }
+
+    /// Records an end and does what follows from it. Called in the container's turn.
+    pub(crate) async fn ended(self: &Arc<Self>, id: ContainerId, status: runtime::ExitStatus) {
+        let before = match self.state().entry(id) {
+            Ok(entry) => entry.record.clone(),
+            Err(_) => return,
+        };
+        self.take_down(id).await;
+        let (record, ran) = {
+            let mut state = self.state();
+            let Ok(entry) = state.entry_mut(id) else { return };
+            let own = &mut entry.record.state;
+            own.exit_code = i64::from(status.code);
+            own.oom_killed = status.oom_killed;
+            own.finished = Some(to_timestamp(&status));
+            if status.unknown {
+                own.error = "the exit status is not known: its shim had ended before it".into();
+            }
+            let ran = own.started.map_or(Duration::ZERO, |s| {
+                Duration::try_from(own.finished.unwrap_or(s).duration_since(s)).unwrap_or_default()
+            });
+            // Those who wait for the end of this run hear of it before another begins.
+            entry.record.state.status = Status::Exited;
+            (entry.record.clone(), ran)
+        };
+        let exit_code = record.state.exit_code;
+        if status.oom_killed {
+            self.tell_container(&record, "oom", &[]);
+        }
+        self.tell_container(
+            &record,
+            "die",
+            &[("exitCode", exit_code.to_string()), ("execDuration", ran.as_secs().to_string())],
+        );
+        for endpoint in &before.endpoints {
+            if endpoint.active.is_some()
+                && let Some(network) = endpoint.network.and_then(|n| self.state().networks.get(&n).cloned())
+            {
+                tell_connected(self, &network, &record, "disconnect");
+            }
+        }
+        self.runtime.forget(id).await;
+        let again = restart_delay(&record, exit_code, ran);
+        {
+            let mut state = self.state();
+            let Ok(entry) = state.entry_mut(id) else { return };
+            if again.is_some() {
+                entry.record.state.status = Status::Restarting;
+                entry.record.restarts += 1;
+            }
+            let status = entry.record.state.status;
+            entry.pulse.send_modify(|p| {
+                *p = Pulse { status, ends: p.ends + 1, exit_code, error: String::new(), removed: false };
+            });
+            self.store.record(vec![Write::Container(Box::new(entry.record.clone()))]);
+        }
+        match again {
+            Some(delay) => self.restart_later(id, delay),
+            None if record.host.auto_remove => {
+                if let Err(e) = self.remove_in_turn(id, true).await {
+                    tracing::error!(container = ?id, "--rm: {e}");
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn restart_later(self: &Arc<Self>, id: ContainerId, delay: Duration) {
+        let engine = self.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            // From here on it is a start like any other, which nobody aborts half way.
+            tokio::spawn(async move {
+                let Ok(turn) = engine.state().entry(id).map(|e| e.turn.clone()) else { return };
+                let _turn = turn.lock().await;
+                let is_due = engine.state().entry(id).is_ok_and(|e| e.record.state.status == Status::Restarting);
+                if is_due && let Err(e) = engine.start_in_turn(id).await {
+                    tracing::warn!(container = ?id, "cannot be restarted: {e}");
+                }
+            });
+        });
+        if let Ok(entry) = self.state().entry_mut(id) {
+            entry.restart = Some(task.abort_handle());
+        }
+    }
+
+    /// Stops a container: its stop signal, and SIGKILL after `timeout` seconds (-1: never).
+    ///
+    /// # Errors
+    /// It does not run ([`Kind::NotModified`]).
+    pub async fn stop(self: &Arc<Self>, reference: &str, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
+        let engine = self.clone();
+        let id = self.state().resolve(reference)?;
+        let signal = signal.map(str::to_owned);
+        self.detached(async move { engine.stop_id(id, timeout, signal.as_deref(), true).await }).await
+    }
+
+    async fn stop_id(
+        self: &Arc<Self>,
+        id: ContainerId,
+        timeout: Option<i64>,
+        signal: Option<&str>,
+        by_client: bool,
+    ) -> Result<()> {
+        let (record, live, mut pulse) = {
+            let mut state = self.state();
+            let entry = state.entry_mut(id)?;
+            if entry.record.state.status == Status::Restarting {
+                if let Some(restart) = entry.restart.take() {
+                    restart.abort();
+                }
+                entry.record.stopped_by_client = by_client;
+                entry.set_status(Status::Exited);
+                self.store.record(vec![Write::Container(Box::new(entry.record.clone()))]);
+                return Ok(());
+            }
+            let Some(live) = entry.live.clone() else {
+                return Err(Error::new(Kind::NotModified, "container is already stopped"));
+            };
+            entry.record.stopped_by_client = by_client;
+            (entry.record.clone(), live, entry.pulse.subscribe())
+        };
+        self.store.record(vec![Write::Container(Box::new(record.clone()))]);
+        let name = signal.or(record.config.stop_signal.as_deref()).unwrap_or("SIGTERM");
+        let number = signal_number(name)?;
+        let ends = pulse.borrow().ends;
+        self.send_signal(&record, &live, number).await?;
+        let grace = timeout.or(record.config.stop_timeout).unwrap_or(GRACE);
+        let over = pulse.wait_for(|p| p.ends > ends || p.removed);
+        let ended = match u64::try_from(grace) {
+            Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), over).await.is_ok(),
+            Err(_) => over.await.is_ok(),
+        };
+        if !ended {
+            self.send_signal(&record, &live, 9).await?;
+            let _ = pulse.wait_for(|p| p.ends > ends || p.removed).await;
+        }
+        self.tell_container(&record, "stop", &[]);
+        Ok(())
+    }
+
+    /// One that has just ended is no failure.
+    async fn send_signal(&self, record: &Container, live: &runtime::Container, signal: i32) -> Result<()> {
+        if live.exit_status().is_some() {
+            return Ok(());
+        }
+        match live.signal(signal).await {
+            Ok(()) => {
+                self.tell_container(record, "kill", &[("signal", signal.to_string())]);
+                // A frozen process cannot die.
+                if record.state.status == Status::Paused && signal == 9 {
+                    let _ = live.unpause().await;
+                }
+                Ok(())
+            }
+            Err(_) if live.exit_status().is_some() => Ok(()),
+            Err(e) => Err(Error::internal(e).context(format!("cannot signal container {}", record.name))),
+        }
+    }
+
+    /// Sends a signal, by name or number.
+    ///
+    /// # Errors
+    /// It does not run, or there is no such signal.
+    pub async fn kill(self: &Arc<Self>, reference: &str, signal: &str) -> Result<()> {
+        let number = signal_number(signal)?;
+        let (record, live, mut pulse) = {
+            let mut state = self.state();
+            let id = state.resolve(reference)?;
+            let entry = state.entry_mut(id)?;
+            let Some(live) = entry.live.clone() else {
+                return Err(Error::conflict(format!(
+                    "cannot kill container: {reference}: container {} is not running",
+                    entry.record.id
+                )));
+            };
+            if number == 9 {
+                entry.record.stopped_by_client = true;
+            }
+            (entry.record.clone(), live, entry.pulse.subscribe())
+        };
+        let ends = pulse.borrow().ends;
+        self.send_signal(&record, &live, number).await?;
+        if number == 9 {
+            // Docker's answer comes when it is dead; a process in the kernel may take its time.
+            let dead = pulse.wait_for(|p| p.ends > ends || p.removed);
+            let _ = tokio::time::timeout(Duration::from_secs(10), dead).await;
+        }
+        Ok(())
+    }
+
+    /// Stops it if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As stopping and starting.
+    pub async fn restart(self: &Arc<Self>, reference: &str, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
+        let engine = self.clone();
+        let id = self.state().resolve(reference)?;
+        let signal = signal.map(str::to_owned);
+        self.detached(async move {
+            // `--rm` removes on exit, not on restart.
+            let removed_on_exit = {
+                let mut state = engine.state();
+                let entry = state.entry_mut(id)?;
+                std::mem::take(&mut entry.record.host.auto_remove)
+            };
+            let stopped = match engine.stop_id(id, timeout, signal.as_deref(), true).await {
+                Err(e) if e.kind == Kind::NotModified => Ok(()),
+                other => other,
+            };
+            let turn = engine.state().entry(id)?.turn.clone();
+            let _turn = turn.lock().await;
+            engine.state().entry_mut(id)?.record.host.auto_remove = removed_on_exit;
+            stopped?;
+            match engine.start_in_turn(id).await {
+                Err(e) if e.kind == Kind::NotModified => {}
+                other => other?,
+            }
+            let record = engine.state().entry(id)?.record.clone();
+            engine.tell_container(&record, "restart", &[]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// # Errors
+    /// It does not run, or is paused already.
+    pub async fn pause(self: &Arc<Self>, reference: &str) -> Result<()> {
+        self.freeze(reference, true).await
+    }
+
+    /// # Errors
+    /// It is not paused.
+    pub async fn unpause(self: &Arc<Self>, reference: &str) -> Result<()> {
+        self.freeze(reference, false).await
+    }
+
+    async fn freeze(self: &Arc<Self>, reference: &str, frozen: bool) -> Result<()> {
+        let engine = self.clone();
+        let (id, turn) = {
+            let state = self.state();
+            let entry = state.find(reference)?;
+            (entry.record.id, entry.turn.clone())
+        };
+        self.detached(async move {
+            let _turn = turn.lock().await;
+            let (record, live) = {
+                let state = engine.state();
+                let entry = state.entry(id)?;
+                let Some(live) = entry.live.clone() else {
+                    return Err(Error::conflict(format!("Container {id} is not running")));
+                };
+                (entry.record.clone(), live)
+            };
+            match (record.state.status, frozen) {
+                (Status::Paused, true) => return Err(Error::conflict(format!("Container {id} is already paused"))),
+                (Status::Running, false) => return Err(Error::conflict(format!("Container {id} is not paused"))),
+                _ => {}
+            }
+            let done = if frozen { live.pause().await } else { live.unpause().await };
+            done.map_err(|e| Error::internal(e).context(format!("cannot pause container {}", record.name)))?;
+            let status = if frozen { Status::Paused } else { Status::Running };
+            engine.state().entry_mut(id)?.set_status(status);
+            engine.tell_container(&record, if frozen { "pause" } else { "unpause" }, &[]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes a container; `force` kills it first, `volumes` takes its anonymous volumes along.
+    ///
+    /// # Errors
+    /// It runs and `force` is not given.
+    pub async fn remove_container(self: &Arc<Self>, reference: &str, force: bool, volumes: bool) -> Result<()> {
+        let engine = self.clone();
+        let id = self.state().resolve(reference)?;
+        self.detached(async move {
+            let status = engine.state().entry(id)?.record.state.status;
+            let name = engine.state().name_of(id);
+            match status {
+                Status::Removing => {
+                    return Err(Error::conflict(format!("removal of container {name} is already in progress")));
+                }
+                Status::Running | Status::Paused | Status::Restarting if !force => {
+                    let hint = match status {
+                        Status::Paused => {
+                            "container is paused: unpause and then stop the container before removing or force remove"
+                        }
+                        Status::Restarting => {
+                            "container is restarting: stop the container before removing or force remove"
+                        }
+                        _ => "container is running: stop the container before removing or force remove",
+                    };
+                    return Err(Error::conflict(format!("cannot remove container \"{name}\": {hint}")));
+                }
+                Status::Running | Status::Paused => engine.kill_for_removal(id).await?,
+                Status::Restarting => engine.stop_id(id, Some(0), None, true).await?,
+                _ => {}
+            }
+            let Ok(turn) = engine.state().entry(id).map(|e| e.turn.clone()) else { return Ok(()) };
+            let _turn = turn.lock().await;
+            match engine.remove_in_turn(id, volumes).await {
+                // `--rm` was quicker.
+                Err(e) if e.kind == Kind::NotFound => Ok(()),
+                other => other,
+            }
+        })
+        .await
+    }
+
+    async fn kill_for_removal(self: &Arc<Self>, id: ContainerId) -> Result<()> {
+        match self.kill(&id.to_string(), "KILL").await {
+            Err(e) if e.kind == Kind::Conflict => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn remove_in_turn(self: &Arc<Self>, id: ContainerId, volumes: bool) -> Result<()> {
+        let record = {
+            let mut state = self.state();
+            let entry = state.entry_mut(id)?;
+            if entry.live.is_some() {
+                let name = &entry.record.name;
+                return Err(Error::conflict(format!(
+                    "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"
+                )));
+            }
+            if let Some(restart) = entry.restart.take() {
+                restart.abort();
+            }
+            entry.set_status(Status::Removing);
+            let mut record = entry.record.clone();
+            // Nobody may find a sandbox that its sharers keep under a container that is gone.
+            if let Some(sandbox) = record.state.sandbox.take()
+                && let Some(live) = state.sandboxes.get(&sandbox)
+                && live.users.is_empty()
+            {
+                state.sandboxes.remove(&sandbox);
+            }
+            record
+        };
+        self.store.commit(vec![Write::ContainerGone(id)]).await?;
+        self.runtime.forget(id).await;
+        self.forget(id);
+        if volumes {
+            for mount in record.mounts.iter().filter(|m| m.anonymous) {
+                if let Err(e) = self.remove_volume(&mount.name, true).await {
+                    tracing::debug!(volume = mount.name, "stays: {e}");
+                }
+            }
+        }
+        self.tell_container(&record, "destroy", &[]);
+        Ok(())
+    }
+
+    /// Renames a container; its names on its networks change with it (API-31).
+    ///
+    /// # Errors
+    /// The name is malformed or taken.
+    pub async fn rename(self: &Arc<Self>, reference: &str, name: &str) -> Result<()> {
+        let engine = self.clone();
+        let name = name.trim_start_matches('/').to_owned();
+        let (id, turn) = {
+            let state = self.state();
+            let entry = state.find(reference)?;
+            (entry.record.id, entry.turn.clone())
+        };
+        self.detached(async move {
+            let _turn = turn.lock().await;
+            let (old, record, changes) = {
+                let mut state = engine.state();
+                let old = state.entry(id)?.record.name.clone();
+                if old == name {
+                    return Err(Error::invalid("Renaming a container with the same name as its current name"));
+                }
+                state.take_name(&name, id)?;
+                state.names.remove(&old);
+                let entry = state.entry_mut(id)?;
+                entry.record.name.clone_from(&name);
+                let record = entry.record.clone();
+                (old, record.clone(), naming::join_changes(&state, &record))
+            };
+            engine.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
+            engine.keeper.apply(changes).await?;
+            engine.tell_container(&record, "rename", &[("oldName", format!("/{old}"))]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// What a client waits for; the condition is looked at before this returns.
+    ///
+    /// # Errors
+    /// There is no such container.
+    pub fn wait(self: &Arc<Self>, reference: &str, until: Until) -> Result<impl Future<Output = Ended> + Send + use<>> {
+        let state = self.state();
+        let entry = state.find(reference)?;
+        let mut pulse = entry.pulse.subscribe();
+        let first = pulse.borrow().clone();
+        let code = entry.record.state.exit_code;
+        Ok(async move {
+            let result = match until {
+                Until::NotRunning => {
+                    let idle = |p: &Pulse| {
+                        p.ends > first.ends
+                            || p.removed
+                            || !matches!(p.status, Status::Running | Status::Paused | Status::Restarting)
+                    };
+                    pulse.wait_for(idle).await
+                }
+                Until::NextExit => pulse.wait_for(|p| p.ends > first.ends || p.removed).await,
+                Until::Removed => pulse.wait_for(|p| p.removed).await,
+            };
+            match result {
+                Ok(p) if p.ends > 0 => Ended { exit_code: p.exit_code, error: p.error.clone() },
+                _ => Ended { exit_code: code, error: String::new() },
+            }
+        })
+    }
+
+    /// Sets the size of a container's terminal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn resize(&self, reference: &str, rows: u16, columns: u16) -> Result<()> {
+        let live = {
+            let state = self.state();
+            let entry = state.find(reference)?;
+            let id = entry.record.id;
+            entry.live.clone().ok_or_else(|| Error::conflict(format!("Container {id} is not running")))?
+        };
+        live.resize(runtime::Size { rows, columns }).await.map_err(Error::internal)
+    }
+
+    /// The bytes that a container has written over its image.
+    pub async fn writable_size(self: &Arc<Self>, reference: &str) -> u64 {
+        let Ok((id, volatile)) = self.state().find(reference).map(|e| (e.record.id, e.record.host.auto_remove)) else {
+            return 0;
+        };
+        let engine = self.clone();
+        blocking(move || {
+            let rootfs = engine.images.rootfs(&id.to_string(), volatile)?;
+            engine.images.changes_size(&rootfs).ok()
+        })
+        .await
+        .unwrap_or_default()
+    }
+}
+
+/// When a container that has ended is to be started again, by its restart policy.
+pub(crate) fn restart_delay(record: &Container, exit_code: i64, ran: Duration) -> Option<Duration> {
+    let policy = &record.host.restart_policy;
+    let again = match policy.name.as_str() {
+        _ if record.stopped_by_client => false,
+        "always" | "unless-stopped" => true,
+        "on-failure" => {
+            let most = policy.maximum_retry_count;
+            exit_code != 0 && (most == 0 || i64::from(record.restarts) < most)
+        }
+        _ => false,
+    };
+    again.then(|| {
+        if ran >= GOOD_RUN {
+            return FIRST_BACKOFF;
+        }
+        FIRST_BACKOFF.saturating_mul(1 << record.restarts.min(10)).min(LONGEST_BACKOFF)
+    })
+}
+
+fn to_timestamp(status: &runtime::ExitStatus) -> jiff::Timestamp {
+    status.finished_at
+}
+
+/// A signal by name (with or without `SIG`) or number.
+///
+/// # Errors
+/// There is none.
+pub fn signal_number(text: &str) -> Result<i32> {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
+    ];
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let number = NAMES.iter().position(|n| *n == name).map(|at| at as i32 + 1);
+    let real_time = || {
+        let offset = |base: i32, rest: &str| rest.parse::<i32>().ok().map(|n| base + n);
+        match name {
+            "RTMIN" => Some(34),
+            "RTMAX" => Some(64),
+            _ => name
+                .strip_prefix("RTMIN")
+                .and_then(|rest| offset(34, rest))
+                .or_else(|| name.strip_prefix("RTMAX").and_then(|rest| offset(64, rest))),
+        }
+    };
+    number
+        .or_else(|| name.parse().ok())
+        .or_else(real_time)
+        .filter(|n| (1..=64).contains(n))
+        .ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in
+            [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("KILL", 9)]
+        {
+            assert_eq!(signal_number(text).unwrap(), number, "{text}");
+        }
+        for text in ["", "0", "65", "SIGNOPE", "-1", "RTMIN+99"] {
+            assert!(signal_number(text).is_err(), "{text}");
+        }
+    }
+}

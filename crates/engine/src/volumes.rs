@@ -1,0 +1,340 @@
+//! Volumes, and what lies over a container's root file system: bind mounts, volumes, tmpfs.
+
+use crate::error::{Error, Kind, Result};
+use crate::state::State;
+use crate::store::{Volume, Write};
+use crate::{Engine, blocking};
+use model::container::{Config, HostConfig, MountKind, MountPoint};
+use model::id::ContainerId;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+impl Engine {
+    pub(crate) fn volume_path(&self, name: &str) -> PathBuf {
+        self.settings.root.join("volumes").join(name).join("_data")
+    }
+
+    /// Makes a volume, or returns the one of that name.
+    ///
+    /// # Errors
+    /// The name or the driver is none, or the disk refuses.
+    pub async fn create_volume(
+        self: &Arc<Self>,
+        name: Option<String>,
+        driver: &str,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<Volume> {
+        if !matches!(driver, "" | "local") {
+            return Err(Error::not_found(format!(
+                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+            )));
+        }
+        let anonymous = name.is_none();
+        let name = name.unwrap_or_else(|| ContainerId::new(crate::random()).to_string());
+        if !model::container::is_valid_name(&name) {
+            return Err(Error::invalid(format!(
+                "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+            )));
+        }
+        if let Some(volume) = self.state().volumes.get(&name) {
+            return Ok(volume.clone());
+        }
+        let path = self.volume_path(&name);
+        blocking(move || std::fs::create_dir_all(&path))
+            .await
+            .map_err(|e| Error::new(Kind::Internal, format!("create {name}: cannot make its directory: {e}")))?;
+        let volume = Volume { name: name.clone(), created: crate::now(), labels, options, anonymous };
+        let volume = self.state().volumes.entry(name.clone()).or_insert(volume).clone();
+        self.store.commit(vec![Write::Volume(volume.clone())]).await?;
+        self.tell_volume(&name, "create", BTreeMap::new());
+        Ok(volume)
+    }
+
+    pub fn list_volumes(&self) -> Vec<Volume> {
+        self.state().volumes.values().cloned().collect()
+    }
+
+    /// # Errors
+    /// There is none.
+    pub fn inspect_volume(&self, name: &str) -> Result<Volume> {
+        let state = self.state();
+        state.volumes.get(name).cloned().ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+    }
+
+    /// The containers that use a volume.
+    pub fn volume_users(&self, name: &str) -> Vec<ContainerId> {
+        volume_users(&self.state(), name)
+    }
+
+    /// # Errors
+    /// A container uses it, or there is none (unless `force`).
+    pub async fn remove_volume(self: &Arc<Self>, name: &str, force: bool) -> Result<()> {
+        {
+            let mut state = self.state();
+            if !state.volumes.contains_key(name) {
+                return if force { Ok(()) } else { Err(Error::not_found(format!("get {name}: no such volume"))) };
+            }
+            let users = volume_users(&state, name);
+            if !users.is_empty() {
+                let users: Vec<String> = users.iter().map(ToString::to_string).collect();
+                return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+            }
+            state.volumes.remove(name);
+        }
+        self.store.commit(vec![Write::VolumeGone(name.to_owned())]).await?;
+        let directory = self.settings.root.join("volumes").join(name);
+        blocking(move || std::fs::remove_dir_all(directory))
+            .await
+            .map_err(|e| Error::new(Kind::Internal, format!("remove {name}: {e}")))?;
+        self.tell_volume(name, "destroy", BTreeMap::new());
+        Ok(())
+    }
+
+    /// Removes the volumes that no container uses: anonymous ones, or all; returns their names and the bytes they had.
+    pub async fn prune_volumes(
+        self: &Arc<Self>,
+        all: bool,
+        chosen: impl Fn(&Volume) -> bool,
+    ) -> Result<(Vec<String>, u64)> {
+        let candidates: Vec<String> = {
+            let state = self.state();
+            let unused = state.volumes.values().filter(|v| (all || v.anonymous) && chosen(v));
+            unused.map(|v| v.name.clone()).filter(|n| volume_users(&state, n).is_empty()).collect()
+        };
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        for name in candidates {
+            let path = self.volume_path(&name);
+            bytes += blocking(move || directory_size(&path)).await;
+            if self.remove_volume(&name, false).await.is_ok() {
+                removed.push(name);
+            }
+        }
+        Ok((removed, bytes))
+    }
+
+    pub(crate) fn tell_volume(&self, name: &str, action: &str, mut attributes: BTreeMap<String, String>) {
+        attributes.insert("driver".into(), "local".into());
+        self.events.tell("volume", action, name.to_owned(), attributes);
+    }
+}
+
+fn volume_users(state: &State, name: &str) -> Vec<ContainerId> {
+    let uses = |c: &&crate::state::Entry| c.record.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name);
+    state.containers.values().filter(uses).map(|e| e.record.id).collect()
+}
+
+/// The bytes of the files below a directory, as far as it can be read.
+pub(crate) fn directory_size(path: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(m) if m.is_dir() => directory_size(&entry.path()),
+            Ok(m) => m.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// A mount still to be made, as a client asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountRequest {
+    pub kind: MountKind,
+    /// A path for a bind mount, a volume's name, or empty for an anonymous one.
+    pub source: String,
+    pub destination: String,
+    pub mode: String,
+    pub rw: bool,
+    pub propagation: String,
+    /// A missing bind source is made, as `-v` does and `--mount` does not.
+    pub create_source: bool,
+    /// A new volume takes what the image has at the destination.
+    pub copy: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a container's configuration asks to be mounted: `-v`, `--mount` and the image's volumes, in this order; a
+/// destination counts once.
+///
+/// # Errors
+/// A text is malformed, or a destination is asked for twice.
+pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountRequest>> {
+    let mut requests = Vec::new();
+    for bind in host.binds.iter().flatten() {
+        requests.push(parse_bind(bind)?);
+    }
+    for mount in host.mounts.iter().flatten() {
+        let invalid = |why: &str| Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.kind));
+        if mount.target.is_empty() {
+            return Err(invalid("field Target must not be empty"));
+        }
+        if !mount.target.starts_with('/') {
+            return Err(invalid(&format!("mount path must be absolute: '{}'", mount.target)));
+        }
+        let request = MountRequest {
+            kind: match mount.kind.as_str() {
+                "bind" => MountKind::Bind,
+                "volume" => MountKind::Volume,
+                "tmpfs" => MountKind::Tmpfs,
+                other => {
+                    return Err(Error::invalid(format!(
+                        "mount type unknown: \"{other}\": bind, volume and tmpfs are known"
+                    )));
+                }
+            },
+            source: mount.source.clone(),
+            destination: clean(&mount.target),
+            mode: if mount.kind == "volume" { "z".into() } else { String::new() },
+            rw: !mount.read_only,
+            propagation: mount
+                .bind_options
+                .as_ref()
+                .map(|o| o.propagation.clone())
+                .filter(|p| !p.is_empty())
+                .unwrap_or_else(|| if mount.kind == "bind" { "rprivate".into() } else { String::new() }),
+            create_source: mount.bind_options.as_ref().is_some_and(|o| o.create_mountpoint),
+            copy: !mount.volume_options.as_ref().is_some_and(|o| o.no_copy),
+            labels: mount.volume_options.as_ref().map(|o| o.labels.clone()).unwrap_or_default(),
+        };
+        match request.kind {
+            MountKind::Bind if !request.source.starts_with('/') => {
+                return Err(invalid(&format!("invalid mount path: '{}' mount path must be absolute", mount.source)));
+            }
+            MountKind::Bind if !request.create_source && !std::path::Path::new(&request.source).exists() => {
+                return Err(invalid(&format!("bind source path does not exist: {}", mount.source)));
+            }
+            _ => {}
+        }
+        requests.push(request);
+    }
+    for (i, request) in requests.iter().enumerate() {
+        if requests[..i].iter().any(|r| r.destination == request.destination) {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", request.destination)));
+        }
+    }
+    let tmpfs = |path: &str| host.tmpfs.iter().flatten().any(|(p, _)| clean(p) == path);
+    for path in config.volumes.keys() {
+        let destination = clean(path);
+        if !requests.iter().any(|r| r.destination == destination) && !tmpfs(&destination) {
+            requests.push(MountRequest {
+                kind: MountKind::Volume,
+                source: String::new(),
+                destination,
+                mode: String::new(),
+                rw: true,
+                propagation: String::new(),
+                create_source: false,
+                copy: true,
+                labels: BTreeMap::new(),
+            });
+        }
+    }
+    Ok(requests)
+}
+
+/// `[source:]destination[:mode]`.
+fn parse_bind(text: &str) -> Result<MountRequest> {
+    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, destination, mode) = match parts.as_slice() {
+        [destination] => ("", *destination, ""),
+        [source, destination] => (*source, *destination, ""),
+        [source, destination, mode] => (*source, *destination, *mode),
+        _ => return Err(invalid()),
+    };
+    if !destination.starts_with('/') || (parts.len() > 1 && source.is_empty()) {
+        return Err(invalid());
+    }
+    if clean(destination) == "/" {
+        return Err(Error::invalid(format!("{}: destination can't be '/'", "invalid volume specification")));
+    }
+    let mut request = MountRequest {
+        kind: if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume },
+        source: if source.starts_with('/') { clean(source) } else { source.to_owned() },
+        destination: clean(destination),
+        mode: mode.to_owned(),
+        rw: true,
+        propagation: if source.starts_with('/') { "rprivate".into() } else { String::new() },
+        create_source: true,
+        copy: true,
+        labels: BTreeMap::new(),
+    };
+    for word in mode.split(',').filter(|w| !w.is_empty()) {
+        match word {
+            "ro" => request.rw = false,
+            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            "nocopy" if request.kind == MountKind::Volume => request.copy = false,
+            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" if request.kind == MountKind::Bind => {
+                request.propagation = word.to_owned();
+            }
+            _ => return Err(Error::invalid(format!("invalid mode: {word}"))),
+        }
+    }
+    Ok(request)
+}
+
+/// A path without doubled slashes, `.` and `..`.
+pub fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+impl MountRequest {
+    /// As `inspect` shows it. `volume` is the volume's name and directory.
+    pub fn point(&self, volume: Option<(&Volume, String)>) -> MountPoint {
+        let (name, source, driver, anonymous) = match volume {
+            Some((v, path)) => (v.name.clone(), path, "local".to_owned(), v.anonymous),
+            None => (String::new(), self.source.clone(), String::new(), false),
+        };
+        MountPoint {
+            kind: self.kind,
+            name,
+            source,
+            destination: self.destination.clone(),
+            driver,
+            mode: self.mode.clone(),
+            rw: self.rw,
+            propagation: self.propagation.clone(),
+            anonymous,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds_are_parsed_and_refused() {
+        let good = parse_bind("/a//b/../c:/data:ro,rshared").unwrap();
+        assert_eq!((good.kind, good.source.as_str(), good.rw), (MountKind::Bind, "/a/c", false));
+        assert_eq!(good.propagation, "rshared");
+        assert_eq!(parse_bind("cache:/x").unwrap().kind, MountKind::Volume);
+        assert_eq!(parse_bind("/x").unwrap().source, "");
+        for bad in ["", ":", "a:b", "a:/b:zz", ":/x", "/a:/b:ro:rw", "/a:/", "v:/x:rshared"] {
+            assert!(parse_bind(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_images_volume_is_anonymous_unless_something_lies_there_already() {
+        let config =
+            Config { volumes: BTreeMap::from([("/data/".into(), model::image::Empty {})]), ..Config::default() };
+        let host = HostConfig::default();
+        assert_eq!(mount_requests(&config, &host).unwrap()[0].destination, "/data");
+        let host = HostConfig { binds: Some(vec!["v:/data".into()]), ..HostConfig::default() };
+        assert_eq!(mount_requests(&config, &host).unwrap().len(), 1);
+        let twice = HostConfig { binds: Some(vec!["v:/data".into(), "w:/data".into()]), ..HostConfig::default() };
+        assert!(mount_requests(&Config::default(), &twice).is_err());
+    }
+}

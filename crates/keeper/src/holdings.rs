@@ -1,0 +1,145 @@
+//! What the keeper holds: descriptors under their keys, and the resolvers served from them.
+
+use keeper_protocol::Key;
+use model::id::SandboxId;
+use resolver::forward::{Kind, Origin, Sockets};
+use resolver::names::Names;
+use resolver::serve::{Shared, serve};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use tokio::task::JoinHandle;
+
+/// The sandboxes' network namespaces, shared with whoever opens sockets inside them.
+pub type Namespaces = Rc<RefCell<HashMap<SandboxId, Rc<OwnedFd>>>>;
+
+pub struct Holdings {
+    shared: Rc<Shared>,
+    namespaces: Namespaces,
+    held: BTreeMap<Key, Vec<OwnedFd>>,
+    served: HashMap<SandboxId, JoinHandle<()>>,
+    /// A snapshot on its way in.
+    staged: Option<Names>,
+}
+
+impl Holdings {
+    pub fn new(shared: Rc<Shared>, namespaces: Namespaces) -> Self {
+        Self { shared, namespaces, held: BTreeMap::new(), served: HashMap::new(), staged: None }
+    }
+
+    pub fn keys(&self) -> Vec<Key> {
+        self.held.keys().cloned().collect()
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&[OwnedFd]> {
+        self.held.get(key).map(Vec::as_slice)
+    }
+
+    /// Takes descriptors; a sandbox's are served at once. What was held under the key before is closed, unless these
+    /// are `more` of it.
+    ///
+    /// # Errors
+    /// The descriptors are not what the key says.
+    pub fn hold(&mut self, key: Key, descriptors: Vec<OwnedFd>, more: bool) -> io::Result<()> {
+        if more {
+            self.held.entry(key).or_default().extend(descriptors);
+            return Ok(());
+        }
+        self.release(&key);
+        if let Key::Sandbox(sandbox) = key {
+            self.serve(sandbox, &descriptors)?;
+        }
+        self.held.insert(key, descriptors);
+        Ok(())
+    }
+
+    fn serve(&mut self, sandbox: SandboxId, descriptors: &[OwnedFd]) -> io::Result<()> {
+        let [namespace, rest @ ..] = descriptors else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a sandbox is a namespace and perhaps two sockets",
+            ));
+        };
+        self.namespaces.borrow_mut().insert(sandbox, Rc::new(namespace.try_clone()?));
+        if let [udp, tcp, ..] = rest {
+            let (udp, tcp) = (udp.try_clone()?.into(), tcp.try_clone()?.into());
+            let shared = self.shared.clone();
+            let task = tokio::task::spawn_local(async move {
+                if let Err(e) = serve(shared, sandbox, udp, tcp).await {
+                    tracing::error!(?sandbox, "cannot serve: {e}");
+                }
+            });
+            self.served.insert(sandbox, task);
+        }
+        Ok(())
+    }
+
+    /// Closes what is held under `key`.
+    pub fn release(&mut self, key: &Key) {
+        if let Key::Sandbox(sandbox) = key {
+            if let Some(task) = self.served.remove(sandbox) {
+                task.abort();
+            }
+            self.namespaces.borrow_mut().remove(sandbox);
+        }
+        self.held.remove(key);
+    }
+
+    /// Begins a snapshot: what is applied until [`Holdings::begin`] is not yet seen.
+    pub fn reset(&mut self) {
+        self.staged = Some(Names::default());
+    }
+
+    pub fn apply(&mut self, changes: Vec<model::names::Change>) {
+        let mut live;
+        let names = match &mut self.staged {
+            Some(staged) => staged,
+            None => {
+                live = self.shared.names.borrow_mut();
+                &mut *live
+            }
+        };
+        for change in changes {
+            names.apply(change);
+        }
+    }
+
+    /// Applies to what is seen now, whatever is staged: a death is a death.
+    pub fn apply_at_once(&mut self, changes: &[model::names::Change]) {
+        for change in changes {
+            self.shared.names.borrow_mut().apply(change.clone());
+            if let Some(staged) = &mut self.staged {
+                staged.apply(change.clone());
+            }
+        }
+    }
+
+    /// The snapshot is complete: it is seen from now on.
+    pub fn begin(&mut self) {
+        if let Some(staged) = self.staged.take() {
+            *self.shared.names.borrow_mut() = staged;
+        }
+    }
+}
+
+/// Opens sockets on the host or inside a sandbox.
+pub struct SandboxSockets {
+    pub namespaces: Namespaces,
+}
+
+impl Sockets for SandboxSockets {
+    fn open(&self, origin: Origin, peer: SocketAddr, kind: Kind) -> io::Result<OwnedFd> {
+        let open = || kernel::inet::socket(peer.is_ipv6(), kind == Kind::Tcp).map_err(io::Error::from);
+        match origin {
+            Origin::Host => open(),
+            Origin::Sandbox(sandbox) => {
+                let namespace = self.namespaces.borrow().get(&sandbox).cloned();
+                let namespace = namespace.ok_or(io::ErrorKind::NotFound)?;
+                kernel::netns::inside(namespace.as_fd(), open)?
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A keeper, talked to as the daemon does, answering real queries on loopback sockets.
+
+use keeper_protocol::{Key, Reply, Request, VERSION, decode, encode};
+use kernel::seqpacket;
+use model::id::{ContainerId, EndpointId, NetworkId, RootId, SandboxId};
+use model::names::{Change, Member, Upstreams, View};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+const SANDBOX: SandboxId = SandboxId::new([3; 32]);
+const NETWORK: NetworkId = NetworkId::new([4; 32]);
+
+struct Daemon(OwnedFd);
+
+impl Daemon {
+    fn connect(path: &std::path::Path) -> (Daemon, Vec<Key>) {
+        let daemon = Daemon(seqpacket::connect(path).unwrap());
+        let hello = Request::Hello { version: VERSION, root: RootId::new([1; 4]) };
+        let Reply::Welcome { held, .. } = daemon.ask(&hello, &[]).0 else { panic!("not welcome") };
+        (daemon, held)
+    }
+    fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> (Reply, Vec<OwnedFd>) {
+        seqpacket::send(&self.0, &encode(request), descriptors).unwrap();
+        let packet = seqpacket::receive(&self.0).unwrap().unwrap();
+        (decode(&packet.message).unwrap(), packet.descriptors)
+    }
+    fn tell(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) {
+        assert_eq!(self.ask(request, descriptors).0, Reply::Done, "{request:?}");
+    }
+}
+
+fn start() -> (std::path::PathBuf, std::thread::JoinHandle<()>) {
+    let n = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let path = std::env::temp_dir().join(format!("isle-keeper-{}-{n}", std::process::id()));
+    let listener = seqpacket::listen(&path).unwrap();
+    let root = RootId::new([1; 4]);
+    let settings = keeper::Settings { root, listener, resolv_conf: "/nonexistent/resolv.conf".into() };
+    (path, std::thread::spawn(move || keeper::run(settings).unwrap()))
+}
+
+fn member(n: u8, name: &str) -> Change {
+    let member = Member {
+        container: ContainerId::new([n; 32]),
+        names: vec![name.into()],
+        ipv4: Some([10, 0, 0, n].into()),
+        ipv6: None,
+    };
+    Change::Member { network: NETWORK, endpoint: EndpointId::new([n; 32]), member }
+}
+
+/// Everything a daemon says on connecting, with one sandbox and one name.
+fn feed(daemon: &Daemon) -> SocketAddr {
+    let namespace = kernel::netns::current().unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
+    let at = udp.local_addr().unwrap();
+    daemon.tell(
+        &Request::Hold { key: Key::Sandbox(SANDBOX), more: false },
+        &[namespace.as_fd(), udp.as_fd(), tcp.as_fd()],
+    );
+    snapshot(daemon);
+    at
+}
+
+fn snapshot(daemon: &Daemon) {
+    let view = View {
+        networks: vec![NETWORK],
+        links: Default::default(),
+        upstreams: Upstreams::None,
+        keep_single_labels: false,
+    };
+    daemon.tell(&Request::Reset, &[]);
+    let zone = Change::Zone { network: NETWORK, name: "front".into() };
+    daemon
+        .tell(&Request::Apply { changes: vec![zone, Change::View { sandbox: SANDBOX, view }, member(2, "web")] }, &[]);
+    daemon.tell(&Request::Begin, &[]);
+}
+
+/// Asks for the A record of `name`: the rcode and the number of answers.
+fn query(at: SocketAddr, name: &str) -> (u8, u8) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut message = vec![0, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
+    socket.send_to(&message, at).unwrap();
+    let mut answer = [0; 512];
+    socket.recv_from(&mut answer).unwrap();
+    assert_eq!(answer[..2], message[..2]);
+    (answer[3] & 15, answer[7])
+}
+
+fn within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < end, "{what} not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn lc_05_names_are_answered_while_the_daemon_is_gone_and_descriptors_come_back() {
+    let (path, keeper) = start();
+    let (daemon, held) = Daemon::connect(&path);
+    assert!(held.is_empty());
+    let at = feed(&daemon);
+    assert_eq!(query(at, "web"), (0, 1));
+    assert_eq!(query(at, "nobody"), (2, 0), "no upstream: SERVFAIL");
+    drop(daemon);
+    assert_eq!(query(at, "web.front"), (0, 1), "without a daemon");
+
+    let (daemon, held) = Daemon::connect(&path);
+    assert_eq!(held, [Key::Sandbox(SANDBOX)]);
+    let (reply, descriptors) = daemon.ask(&Request::Recall { key: Key::Sandbox(SANDBOX), from: 0 }, &[]);
+    assert_eq!((reply, descriptors.len()), (Reply::Recalled, 3));
+    let udp = UdpSocket::from(descriptors.into_iter().nth(1).unwrap());
+    assert_eq!(udp.local_addr().unwrap(), at);
+    // Half a snapshot is not seen.
+    daemon.tell(&Request::Reset, &[]);
+    assert_eq!(query(at, "web"), (0, 1));
+    snapshot(&daemon);
+    daemon.tell(&Request::Apply { changes: vec![member(3, "late")] }, &[]);
+    assert_eq!(query(at, "late"), (0, 1));
+    daemon.tell(&Request::Retire, &[]);
+    keeper.join().unwrap();
+}
+
+#[test]
+fn dns_24_a_dead_containers_names_go_without_a_daemon() {
+    let (path, keeper) = start();
+    let (daemon, _) = Daemon::connect(&path);
+    let at = feed(&daemon);
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let changes = vec![Change::MemberGone { network: NETWORK, endpoint: EndpointId::new([2; 32]) }];
+    daemon.tell(&Request::Watch { container: ContainerId::new([2; 32]), changes }, &[pidfd.as_fd()]);
+    drop(daemon);
+    assert_eq!(query(at, "web"), (0, 1));
+    child.kill().unwrap();
+    within(Duration::from_secs(2), "the name is gone", || query(at, "web") == (2, 0));
+    child.wait().unwrap();
+    let (daemon, _) = Daemon::connect(&path);
+    daemon.tell(&Request::Retire, &[]);
+    keeper.join().unwrap();
+}
+
+#[test]
+fn another_roots_daemon_and_another_version_are_refused() {
+    let (path, keeper) = start();
+    let daemon = Daemon(seqpacket::connect(&path).unwrap());
+    for hello in [
+        Request::Hello { version: VERSION, root: RootId::new([2; 4]) },
+        Request::Hello { version: VERSION + 1, root: RootId::new([1; 4]) },
+    ] {
+        assert!(matches!(daemon.ask(&hello, &[]).0, Reply::Failed { .. }));
+    }
+    seqpacket::send(&daemon.0, &[0xff; 40], &[]).unwrap();
+    let garbage = seqpacket::receive(&daemon.0).unwrap().unwrap();
+    assert!(matches!(decode(&garbage.message).unwrap(), Reply::Failed { .. }));
+    daemon.tell(&Request::Retire, &[]);
+    keeper.join().unwrap();
+}

@@ -1,0 +1,518 @@
+//! A container as a record: what was asked for, what was chosen, how it is.
+//!
+//! What clients ask for is kept in the shape and with the field names of the Engine API ([`Config`], [`HostConfig`],
+//! [`EndpointSettings`]): they get it back as they gave it, and the store has the same form. `null` and absent are
+//! the same everywhere.
+
+use crate::id::{ContainerId, NetworkId};
+use crate::image::{Empty, Healthcheck, ImageId};
+use crate::net::MacAddr;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+
+/// `null` is the default value: Go clients send it for every empty list and map.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+macro_rules! api_object {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        pub struct $name { $(
+            $(#[$field_doc])*
+            #[serde(deserialize_with = "or_default")]
+            pub $field: $kind,
+        )* }
+    };
+}
+
+api_object! {
+    /// `ContainerConfig`: what the container is, whatever machine it runs on.
+    pub struct Config {
+        pub hostname: String,
+        pub domainname: String,
+        pub user: String,
+        pub attach_stdin: bool,
+        pub attach_stdout: bool,
+        pub attach_stderr: bool,
+        /// Keys like `80/tcp`.
+        pub exposed_ports: BTreeMap<String, Empty>,
+        pub tty: bool,
+        pub open_stdin: bool,
+        pub stdin_once: bool,
+        pub env: Vec<String>,
+        pub cmd: Option<Vec<String>>,
+        pub healthcheck: Option<Healthcheck>,
+        pub image: String,
+        pub volumes: BTreeMap<String, Empty>,
+        pub working_dir: String,
+        pub entrypoint: Option<Vec<String>>,
+        pub network_disabled: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub mac_address: Option<String>,
+        pub on_build: Option<Vec<String>>,
+        pub labels: BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub stop_signal: Option<String>,
+        /// Seconds; the default is 10.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub stop_timeout: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub shell: Option<Vec<String>>,
+    }
+}
+
+api_object! {
+    /// `HostConfig`: how it runs on this machine. Sizes are bytes.
+    pub struct HostConfig {
+        pub binds: Option<Vec<String>>,
+        #[serde(rename = "ContainerIDFile")]
+        pub container_id_file: String,
+        pub log_config: LogConfig,
+        pub network_mode: String,
+        pub port_bindings: BTreeMap<String, Option<Vec<PortBinding>>>,
+        pub restart_policy: RestartPolicy,
+        pub auto_remove: bool,
+        pub volume_driver: String,
+        pub volumes_from: Option<Vec<String>>,
+        /// Rows, columns.
+        pub console_size: Option<[u32; 2]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub annotations: Option<BTreeMap<String, String>>,
+        pub cap_add: Option<Vec<String>>,
+        pub cap_drop: Option<Vec<String>>,
+        pub cgroupns_mode: String,
+        pub dns: Vec<String>,
+        pub dns_options: Vec<String>,
+        pub dns_search: Vec<String>,
+        pub extra_hosts: Option<Vec<String>>,
+        pub group_add: Option<Vec<String>>,
+        pub ipc_mode: String,
+        pub cgroup: String,
+        pub links: Option<Vec<String>>,
+        pub oom_score_adj: i64,
+        pub pid_mode: String,
+        pub privileged: bool,
+        pub publish_all_ports: bool,
+        pub readonly_rootfs: bool,
+        pub security_opt: Option<Vec<String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub storage_opt: Option<BTreeMap<String, String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub tmpfs: Option<BTreeMap<String, String>>,
+        #[serde(rename = "UTSMode")]
+        pub uts_mode: String,
+        pub userns_mode: String,
+        pub shm_size: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub sysctls: Option<BTreeMap<String, String>>,
+        pub runtime: String,
+        pub isolation: String,
+        pub cpu_shares: i64,
+        pub memory: i64,
+        pub nano_cpus: i64,
+        pub cgroup_parent: String,
+        pub blkio_weight: u16,
+        pub blkio_weight_device: Option<Vec<serde_json::Value>>,
+        pub blkio_device_read_bps: Option<Vec<serde_json::Value>>,
+        pub blkio_device_write_bps: Option<Vec<serde_json::Value>>,
+        #[serde(rename = "BlkioDeviceReadIOps")]
+        pub blkio_device_read_iops: Option<Vec<serde_json::Value>>,
+        #[serde(rename = "BlkioDeviceWriteIOps")]
+        pub blkio_device_write_iops: Option<Vec<serde_json::Value>>,
+        pub cpu_period: i64,
+        pub cpu_quota: i64,
+        pub cpu_realtime_period: i64,
+        pub cpu_realtime_runtime: i64,
+        pub cpuset_cpus: String,
+        pub cpuset_mems: String,
+        pub devices: Option<Vec<DeviceMapping>>,
+        pub device_cgroup_rules: Option<Vec<String>>,
+        pub device_requests: Option<Vec<serde_json::Value>>,
+        pub memory_reservation: i64,
+        pub memory_swap: i64,
+        pub memory_swappiness: Option<i64>,
+        pub oom_kill_disable: Option<bool>,
+        pub pids_limit: Option<i64>,
+        pub ulimits: Option<Vec<Ulimit>>,
+        pub cpu_count: i64,
+        pub cpu_percent: i64,
+        #[serde(rename = "IOMaximumIOps")]
+        pub io_maximum_iops: u64,
+        #[serde(rename = "IOMaximumBandwidth")]
+        pub io_maximum_bandwidth: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub mounts: Option<Vec<Mount>>,
+        pub masked_paths: Option<Vec<String>>,
+        pub readonly_paths: Option<Vec<String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub init: Option<bool>,
+    }
+}
+
+api_object! {
+    pub struct LogConfig {
+        #[serde(rename = "Type")]
+        pub driver: String,
+        pub config: BTreeMap<String, String>,
+    }
+}
+
+api_object! {
+    /// One place on the host where a container's port is to be found, as texts: `HostPort` may be empty or a range.
+    pub struct PortBinding {
+        pub host_ip: String,
+        pub host_port: String,
+    }
+}
+
+api_object! {
+    /// `no`, `always`, `unless-stopped` or `on-failure`; empty is `no`.
+    pub struct RestartPolicy {
+        pub name: String,
+        pub maximum_retry_count: i64,
+    }
+}
+
+api_object! {
+    pub struct DeviceMapping {
+        pub path_on_host: String,
+        pub path_in_container: String,
+        pub cgroup_permissions: String,
+    }
+}
+
+api_object! {
+    pub struct Ulimit {
+        pub name: String,
+        pub soft: i64,
+        pub hard: i64,
+    }
+}
+
+api_object! {
+    /// `--mount`.
+    pub struct Mount {
+        pub target: String,
+        pub source: String,
+        /// `bind`, `volume`, `tmpfs` …
+        #[serde(rename = "Type")]
+        pub kind: String,
+        pub read_only: bool,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub consistency: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub bind_options: Option<BindOptions>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub volume_options: Option<VolumeOptions>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub tmpfs_options: Option<TmpfsOptions>,
+    }
+}
+
+api_object! {
+    pub struct BindOptions {
+        pub propagation: String,
+        pub non_recursive: bool,
+        pub create_mountpoint: bool,
+        pub read_only_non_recursive: bool,
+        pub read_only_force_recursive: bool,
+    }
+}
+
+api_object! {
+    pub struct VolumeOptions {
+        pub no_copy: bool,
+        pub labels: BTreeMap<String, String>,
+        pub subpath: String,
+        pub driver_config: Option<DriverConfig>,
+    }
+}
+
+api_object! {
+    pub struct DriverConfig {
+        pub name: String,
+        pub options: BTreeMap<String, String>,
+    }
+}
+
+api_object! {
+    pub struct TmpfsOptions {
+        pub size_bytes: i64,
+        pub mode: u32,
+        pub options: Option<Vec<Vec<String>>>,
+    }
+}
+
+api_object! {
+    /// What a client may say of an endpoint. What it echoes from an inspection (`IPAddress`, `EndpointID` …) is
+    /// accepted and dropped (API-21).
+    pub struct EndpointSettings {
+        #[serde(rename = "IPAMConfig")]
+        pub ipam_config: Option<EndpointIpam>,
+        pub links: Option<Vec<String>>,
+        pub aliases: Option<Vec<String>>,
+        pub mac_address: String,
+        pub driver_opts: Option<BTreeMap<String, String>>,
+        pub gw_priority: i64,
+    }
+}
+
+api_object! {
+    pub struct EndpointIpam {
+        #[serde(rename = "IPv4Address", skip_serializing_if = "String::is_empty")]
+        pub ipv4_address: String,
+        #[serde(rename = "IPv6Address", skip_serializing_if = "String::is_empty")]
+        pub ipv6_address: String,
+        #[serde(rename = "LinkLocalIPs", skip_serializing_if = "Option::is_none")]
+        pub link_local_ips: Option<Vec<String>>,
+    }
+}
+
+/// A container, from `create` until `rm`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    pub id: ContainerId,
+    /// Without the leading slash.
+    pub name: String,
+    pub created: Timestamp,
+    pub image: ImageId,
+    /// Merged with the image's.
+    pub config: Config,
+    pub host: HostConfig,
+    /// What it is attached to, in the order of attachment. The only list of endpoints there is.
+    pub endpoints: Vec<Endpoint>,
+    pub mounts: Vec<MountPoint>,
+    pub state: State,
+    pub restarts: u32,
+    /// The client stopped it: `unless-stopped` keeps it so across daemons.
+    pub stopped_by_client: bool,
+}
+
+/// That a container belongs to a network, whether or not it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// None while the name is not yet known to be a network's: an unknown one fails at start (LC-07).
+    pub network: Option<NetworkId>,
+    /// As the client said it: found again by name where the network was made anew (pain 10).
+    pub network_name: String,
+    pub settings: EndpointSettings,
+    /// Made real while the container runs.
+    pub active: Option<ActiveEndpoint>,
+}
+
+/// What an endpoint of a running container has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveEndpoint {
+    pub attachment: crate::desired::Attachment,
+    /// Of the container's ports, those that lead to this endpoint: it is the way out of their family (PT-11).
+    pub publications: std::collections::BTreeSet<crate::desired::Publication>,
+}
+
+impl ActiveEndpoint {
+    pub fn ipv4(&self) -> Option<ipnet::Ipv4Net> {
+        self.attachment.addresses.iter().find_map(|a| if let ipnet::IpNet::V4(a) = a { Some(*a) } else { None })
+    }
+    pub fn ipv6(&self) -> Option<ipnet::Ipv6Net> {
+        self.attachment.addresses.iter().find_map(|a| if let ipnet::IpNet::V6(a) = a { Some(*a) } else { None })
+    }
+}
+
+/// How a container is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub status: Status,
+    /// As the daemon sees it; 0 unless it runs.
+    pub pid: u32,
+    pub exit_code: i64,
+    pub error: String,
+    pub oom_killed: bool,
+    pub started: Option<Timestamp>,
+    pub finished: Option<Timestamp>,
+    pub sandbox: Option<crate::id::SandboxId>,
+    /// Host ports, while it runs.
+    #[serde(default)]
+    pub ports: Vec<crate::port::Published>,
+}
+
+impl State {
+    pub fn created() -> Self {
+        State {
+            status: Status::Created,
+            pid: 0,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            started: None,
+            finished: None,
+            sandbox: None,
+            ports: Vec::new(),
+        }
+    }
+    /// Its process exists: running, or paused.
+    pub fn is_running(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Paused)
+    }
+}
+
+/// Docker's words for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+impl Status {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Restarting => "restarting",
+            Status::Removing => "removing",
+            Status::Exited => "exited",
+            Status::Dead => "dead",
+        }
+    }
+}
+
+/// What lies over the root file system, resolved at creation: `Mounts` of an inspection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MountPoint {
+    #[serde(rename = "Type")]
+    pub kind: MountKind,
+    /// The volume's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub source: String,
+    pub destination: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub driver: String,
+    pub mode: String,
+    #[serde(rename = "RW")]
+    pub rw: bool,
+    pub propagation: String,
+    /// Made for this container alone: goes with `rm -v` and `--rm`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    Bind,
+    Volume,
+    Tmpfs,
+}
+
+/// What `NetworkMode` says (API-20).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkMode<'a> {
+    Default,
+    None,
+    Host,
+    /// The sandbox of another container, by name or id.
+    Container(&'a str),
+    /// A network, by name or id.
+    Network(&'a str),
+}
+
+impl HostConfig {
+    pub fn network_mode(&self) -> NetworkMode<'_> {
+        match self.network_mode.as_str() {
+            "" | "default" | "bridge" => NetworkMode::Default,
+            "none" => NetworkMode::None,
+            "host" => NetworkMode::Host,
+            mode => match mode.strip_prefix("container:") {
+                Some(other) => NetworkMode::Container(other),
+                None => NetworkMode::Network(mode),
+            },
+        }
+    }
+    pub fn is_removed_on_exit(&self) -> bool {
+        self.auto_remove
+    }
+}
+
+impl Container {
+    /// The names under which this container is found on a network: its name, the endpoint's aliases, the short id, the
+    /// hostname; in this order, without duplicates (DNS-04, API-28).
+    pub fn dns_names(&self, endpoint: &EndpointSettings) -> Vec<String> {
+        let aliases = endpoint.aliases.iter().flatten().cloned();
+        let all =
+            std::iter::once(self.name.clone()).chain(aliases).chain([self.id.short(), self.config.hostname.clone()]);
+        let mut names: Vec<String> = Vec::new();
+        for name in all {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The endpoint on a network, if it has one.
+    pub fn endpoint_on(&self, network: NetworkId) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|e| e.network == Some(network))
+    }
+
+    /// The command line: what `inspect` calls `Path` and `Args`.
+    pub fn command(&self) -> Vec<String> {
+        let parts = [&self.config.entrypoint, &self.config.cmd];
+        parts.into_iter().flatten().flatten().cloned().collect()
+    }
+
+    pub fn mac_of(settings: &EndpointSettings) -> Option<MacAddr> {
+        settings.mac_address.parse().ok()
+    }
+}
+
+/// Whether a name may be a container's, in Docker's rule.
+pub fn is_valid_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    let first = chars.next().is_some_and(|c| c.is_ascii_alphanumeric());
+    first && name.len() > 1 && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_and_absent_are_the_same_for_every_field() {
+        let all: serde_json::Value = serde_json::to_value(HostConfig::default()).unwrap();
+        let nulls: serde_json::Map<_, _> =
+            all.as_object().unwrap().keys().map(|k| (k.clone(), serde_json::Value::Null)).collect();
+        let read: HostConfig = serde_json::from_value(nulls.into()).unwrap();
+        assert_eq!(read, HostConfig::default());
+        assert_eq!(serde_json::from_str::<HostConfig>("{}").unwrap(), HostConfig::default());
+    }
+
+    #[test]
+    fn api_21_echoed_fields_of_an_inspection_are_accepted_and_dropped() {
+        let sent = r#"{"IPAMConfig":{"IPv4Address":"10.1.1.5"},"Aliases":["db"],"NetworkID":"abc","EndpointID":"d",
+            "IPAddress":"10.1.1.9","IPPrefixLen":24,"Gateway":"10.1.1.1","DNSNames":["x"]}"#;
+        let read: EndpointSettings = serde_json::from_str(sent).unwrap();
+        assert_eq!(read.aliases.unwrap(), ["db"]);
+        assert_eq!(read.ipam_config.unwrap().ipv4_address, "10.1.1.5");
+    }
+
+    #[test]
+    fn names_follow_dockers_rule() {
+        for good in ["web", "a1", "my_web-1.x", "0a"] {
+            assert!(is_valid_name(good), "{good}");
+        }
+        for bad in ["", "a", "-x", ".x", "a b", "a/b", "ä1"] {
+            assert!(!is_valid_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! Addresses: which subnets networks get, and which addresses their members get.
+//!
+//! Subnets are chosen when a network is made ([`choose_pools`]) and stay. Addresses are [`Leases`]: taken by an
+//! endpoint, given back once. A released address rests: dynamic choice walks round the range, so the one given back
+//! last is taken last (pains 11 and 12).
+
+use crate::id::{ContainerId, NetworkId};
+use crate::network::{AskedPool, Network, Pool};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Where automatic subnets come from: each base is cut into pieces of `size` bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pools {
+    pub bases: Vec<(IpNet, u8)>,
+}
+
+impl Default for Pools {
+    /// 172.18.0.0 to 172.31.255.255 and 192.168.0.0/16 by /22: 960 networks of 1022 addresses, what one bridge can
+    /// hold. IPv6: /64s of one unique local /48 (RFC 4193).
+    fn default() -> Self {
+        let v4 = ["172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16"];
+        let bases = v4.iter().map(|b| (b.parse().expect("a subnet"), 22));
+        let v6 = ("fd69:736c:6500::/48".parse().expect("a subnet"), 64);
+        Self { bases: bases.chain([v6]).collect() }
+    }
+}
+
+/// Why there is no subnet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolRefusal {
+    #[error(
+        "invalid pool request: Pool overlaps with other one on this address space (subnet {asked} overlaps network \
+         {holder} with {held})"
+    )]
+    Overlaps { asked: IpNet, holder: String, held: IpNet },
+    #[error(
+        "all predefined address pools have been fully subnetted: {networks} networks hold them; remove unused ones with 'network prune', or pass --subnet"
+    )]
+    Exhausted { networks: usize },
+    #[error("no matching subnet for gateway {0}")]
+    NoSubnetForGateway(IpAddr),
+    #[error("no matching subnet for aux-address {0}")]
+    NoSubnetForAuxiliary(IpAddr),
+    #[error("no matching subnet for range {0}")]
+    NoSubnetForRange(IpNet),
+    #[error("subnet {0} is too small for a gateway and one member")]
+    TooSmall(IpNet),
+    #[error("subnet {0} is not for networks of containers: {1}")]
+    Unusable(IpNet, &'static str),
+    #[error("Address already in use: gateway {0} is an auxiliary address too")]
+    GatewayTwice(IpAddr),
+}
+
+/// Completes what was asked: every enabled family has a subnet, every subnet a gateway.
+///
+/// # Errors
+/// See [`PoolRefusal`].
+pub fn choose_pools<'a>(
+    asked: &[AskedPool],
+    ipv4: bool,
+    ipv6: bool,
+    existing: impl Iterator<Item = &'a Network> + Clone,
+    routes: &[IpNet],
+    pools: &Pools,
+) -> Result<Vec<Pool>, PoolRefusal> {
+    let mut chosen: Vec<Pool> = Vec::new();
+    for a in asked {
+        let Some(subnet) = a.subnet else {
+            if let Some(range) = a.range {
+                return Err(PoolRefusal::NoSubnetForRange(range));
+            }
+            if let Some(gateway) = a.gateway {
+                return Err(PoolRefusal::NoSubnetForGateway(gateway));
+            }
+            if let Some(&address) = a.auxiliary.values().next() {
+                return Err(PoolRefusal::NoSubnetForAuxiliary(address));
+            }
+            continue;
+        };
+        usable(subnet)?;
+        for network in existing.clone() {
+            if let Some(pool) = network.ipam.pools.iter().find(|p| overlap(p.subnet, subnet)) {
+                let holder = network.name.clone();
+                return Err(PoolRefusal::Overlaps { asked: subnet, holder, held: pool.subnet });
+            }
+        }
+        if let Some(other) = chosen.iter().find(|p| overlap(p.subnet, subnet)) {
+            return Err(PoolRefusal::Overlaps { asked: subnet, holder: "itself".into(), held: other.subnet });
+        }
+        chosen.push(complete(subnet, a)?);
+    }
+    let has = |chosen: &[Pool], v6: bool| chosen.iter().any(|p| p.subnet.addr().is_ipv6() == v6);
+    for (wanted, v6) in [(ipv4, false), (ipv6, true)] {
+        if wanted && !has(&chosen, v6) {
+            let subnet = automatic(v6, existing.clone(), routes, pools)?;
+            chosen.push(Pool { configured: false, ..complete(subnet, &AskedPool::default())? });
+        }
+    }
+    Ok(chosen)
+}
+
+fn usable(subnet: IpNet) -> Result<(), PoolRefusal> {
+    let address = subnet.addr();
+    if address.is_loopback() {
+        return Err(PoolRefusal::Unusable(subnet, "it is loopback"));
+    }
+    if address.is_multicast() {
+        return Err(PoolRefusal::Unusable(subnet, "it is multicast"));
+    }
+    let link_local: Ipv6Net = "fe80::/10".parse().expect("a subnet");
+    if matches!(subnet, IpNet::V6(net) if overlap(net.into(), link_local.into())) {
+        return Err(PoolRefusal::Unusable(subnet, "it overlaps with the link-local fe80::/10"));
+    }
+    if subnet.max_prefix_len() == subnet.prefix_len() {
+        return Err(PoolRefusal::TooSmall(subnet));
+    }
+    Ok(())
+}
+
+fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
+}
+
+fn complete(subnet: IpNet, asked: &AskedPool) -> Result<Pool, PoolRefusal> {
+    let gateway = match asked.gateway {
+        Some(gateway) => gateway,
+        None => candidates(subnet, subnet)
+            .find(|a| !asked.auxiliary.values().any(|aux| aux == a))
+            .ok_or(PoolRefusal::TooSmall(subnet))?,
+    };
+    if asked.gateway.is_some() && asked.auxiliary.values().any(|a| *a == gateway) {
+        return Err(PoolRefusal::GatewayTwice(gateway));
+    }
+    Ok(Pool {
+        subnet,
+        range: asked.range,
+        gateway: Some(gateway),
+        auxiliary: asked.auxiliary.clone(),
+        configured: true,
+    })
+}
+
+/// The first free piece of the pools: free of other networks and of the host's own subnets.
+fn automatic<'a>(
+    v6: bool,
+    existing: impl Iterator<Item = &'a Network> + Clone,
+    routes: &[IpNet],
+    pools: &Pools,
+) -> Result<IpNet, PoolRefusal> {
+    let networks = existing.clone().count();
+    let mut taken: Vec<IpNet> = existing.flat_map(|n| n.ipam.pools.iter().map(|p| p.subnet)).collect();
+    taken.extend(routes.iter().copied().filter(|r| r.prefix_len() > 0));
+    taken.retain(|n| n.addr().is_ipv6() == v6);
+    taken.sort_unstable_by_key(|n| n.network());
+    for (base, size) in pools.bases.iter().filter(|(base, _)| base.addr().is_ipv6() == v6) {
+        let Ok(mut pieces) = base.subnets(*size) else { continue };
+        // `taken` is short beside the number of pieces: a /64 walk of a /48 stops at the first gap.
+        if let Some(free) = pieces.find(|piece| !taken.iter().any(|t| overlap(*t, *piece))) {
+            return Ok(free);
+        }
+    }
+    Err(PoolRefusal::Exhausted { networks })
+}
+
+/// The addresses that members may have, in order: without the subnet's first and last one, except where it has only
+/// two (BR-13, RFC 3021 and RFC 6164).
+fn candidates(subnet: IpNet, range: IpNet) -> impl Iterator<Item = IpAddr> {
+    let (first, last) = bounds(range);
+    (first..=last).map(move |n| from_number(n, subnet)).filter(move |a| is_assignable(subnet, *a))
+}
+
+fn is_assignable(subnet: IpNet, address: IpAddr) -> bool {
+    let two = subnet.max_prefix_len() - subnet.prefix_len() == 1;
+    let broadcast = matches!(subnet, IpNet::V4(n) if IpAddr::V4(n.broadcast()) == address);
+    subnet.contains(&address) && (two || (address != subnet.network() && !broadcast))
+}
+
+fn bounds(range: IpNet) -> (u128, u128) {
+    (number(range.network()), number(range.broadcast()))
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => u128::from(u32::from(a)),
+        IpAddr::V6(a) => u128::from(a),
+    }
+}
+
+fn from_number(n: u128, family: IpNet) -> IpAddr {
+    match family {
+        IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from(n as u32)),
+        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(n)),
+    }
+}
+
+/// Who has an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Gateway,
+    Auxiliary(String),
+    Container(ContainerId),
+}
+
+/// Why there is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseRefusal {
+    #[error("Address already in use: {address} is held by {holder}")]
+    Held { address: IpAddr, holder: String },
+    #[error("no configured subnet contains IP address {0}")]
+    Outside(IpAddr),
+    #[error("Address already in use: {0} is the subnet's own")]
+    NotAssignable(IpAddr),
+    #[error(
+        "no available IPv4 addresses on this network's address pools: {network} (subnet {subnet}: all {taken} are taken)"
+    )]
+    Exhausted { network: String, subnet: IpNet, taken: usize },
+}
+
+/// Which addresses of which network are taken, and by whom. Derived from networks and containers; never stored.
+#[derive(Debug, Default)]
+pub struct Leases {
+    networks: BTreeMap<NetworkId, Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    by: BTreeMap<IpAddr, Holder>,
+    /// Where the next dynamic choice begins, per subnet: released addresses rest until the walk comes round.
+    next: BTreeMap<IpNet, u128>,
+}
+
+impl Leases {
+    /// Gateways and auxiliary addresses of a network are taken from the start.
+    pub fn open(&mut self, network: &Network) {
+        let taken = self.networks.entry(network.id).or_default();
+        for pool in &network.ipam.pools {
+            if let Some(gateway) = pool.gateway {
+                taken.by.insert(gateway, Holder::Gateway);
+            }
+            for (name, address) in &pool.auxiliary {
+                taken.by.insert(*address, Holder::Auxiliary(name.clone()));
+            }
+        }
+    }
+
+    pub fn close(&mut self, network: NetworkId) {
+        self.networks.remove(&network);
+    }
+
+    pub fn holder(&self, network: NetworkId, address: IpAddr) -> Option<&Holder> {
+        self.networks.get(&network)?.by.get(&address)
+    }
+
+    /// Takes `address` for `container`; taking one's own again is fine.
+    ///
+    /// # Errors
+    /// The address is outside of the network's subnets, not assignable, or somebody else's. `name_of` names a holder
+    /// for the message.
+    pub fn lease(
+        &mut self,
+        network: &Network,
+        address: IpAddr,
+        container: ContainerId,
+        name_of: impl Fn(ContainerId) -> String,
+    ) -> Result<(), LeaseRefusal> {
+        let pool = network.pool_of(address).ok_or(LeaseRefusal::Outside(address))?;
+        if !is_assignable(pool.subnet, address) {
+            return Err(LeaseRefusal::NotAssignable(address));
+        }
+        let taken = self.networks.entry(network.id).or_default();
+        match taken.by.get(&address) {
+            Some(Holder::Container(holder)) if *holder == container => Ok(()),
+            Some(holder) => {
+                let holder = match holder {
+                    Holder::Gateway => format!("the gateway of network {}", network.name),
+                    Holder::Auxiliary(name) => format!("auxiliary address {name} of network {}", network.name),
+                    Holder::Container(id) => format!("container {} on network {}", name_of(*id), network.name),
+                };
+                Err(LeaseRefusal::Held { address, holder })
+            }
+            None => {
+                taken.by.insert(address, Holder::Container(container));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a free address of `pool`, the one that has rested longest.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub fn lease_any(
+        &mut self,
+        network: &Network,
+        pool: &Pool,
+        container: ContainerId,
+    ) -> Result<IpAddr, LeaseRefusal> {
+        let taken = self.networks.entry(network.id).or_default();
+        let range = pool.range.unwrap_or(pool.subnet);
+        let (first, last) = bounds(range);
+        let start = taken.next.get(&range).copied().filter(|n| (first..=last).contains(n)).unwrap_or(first);
+        let free = (start..=last)
+            .chain(first..start)
+            // At most as many steps as addresses are taken, and the two that nobody may have.
+            .take(taken.by.len() + 3)
+            .map(|n| from_number(n, pool.subnet))
+            .find(|a| is_assignable(pool.subnet, *a) && !taken.by.contains_key(a));
+        match free {
+            Some(address) => {
+                taken.next.insert(range, number(address) + 1);
+                taken.by.insert(address, Holder::Container(container));
+                Ok(address)
+            }
+            None => {
+                Err(LeaseRefusal::Exhausted { network: network.name.clone(), subnet: range, taken: taken.by.len() })
+            }
+        }
+    }
+
+    /// Gives back what `container` has; somebody else's is left alone.
+    pub fn release(&mut self, network: NetworkId, address: IpAddr, container: ContainerId) {
+        if let Some(taken) = self.networks.get_mut(&network)
+            && taken.by.get(&address) == Some(&Holder::Container(container))
+        {
+            taken.by.remove(&address);
+        }
+    }
+}
+
+/// The default network's subnet: 172.17.0.0/16, or the next free pool where that is taken.
+pub fn default_bridge_subnet(routes: &[IpNet], pools: &Pools) -> Result<Ipv4Net, PoolRefusal> {
+    let first: Ipv4Net = "172.17.0.0/16".parse().expect("a subnet");
+    if routes.iter().all(|r| r.prefix_len() == 0 || !overlap(*r, first.into())) {
+        return Ok(first);
+    }
+    match automatic(false, std::iter::empty(), routes, pools)? {
+        IpNet::V4(net) => Ok(net),
+        IpNet::V6(net) => Err(PoolRefusal::Unusable(net.into(), "it is not IPv4")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Driver, PoolRequest, Refusal, Request, plan_create};
+    use jiff::Timestamp;
+
+    fn request(name: &str, subnets: &[&str]) -> Request {
+        let pools = subnets.iter().map(|s| PoolRequest { subnet: (*s).into(), ..Default::default() }).collect();
+        Request {
+            name: name.into(),
+            driver: "bridge".into(),
+            ipv4: true,
+            ipv6: false,
+            internal: false,
+            attachable: false,
+            ipam_driver: String::new(),
+            ipam_options: BTreeMap::new(),
+            pools,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            mtu: 1500,
+        }
+    }
+
+    fn create(request: Request, existing: &[Network], routes: &[&str]) -> Result<Network, Refusal> {
+        let routes: Vec<IpNet> = routes.iter().map(|r| r.parse().unwrap()).collect();
+        let id = NetworkId::new([existing.len() as u8; 32]);
+        plan_create(request, id, Timestamp::UNIX_EPOCH, existing.iter(), &routes, &Pools::default())
+    }
+
+    #[test]
+    fn more_than_900_networks_fit_without_configuration() {
+        let mut existing = Vec::new();
+        for n in 0.. {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&u32::to_be_bytes(n));
+            let made = plan_create(
+                request(&format!("n{n}"), &[]),
+                NetworkId::new(id),
+                Timestamp::UNIX_EPOCH,
+                existing.iter(),
+                &[],
+                &Pools::default(),
+            );
+            match made {
+                Ok(network) => existing.push(network),
+                Err(Refusal::Pool(PoolRefusal::Exhausted { networks })) => {
+                    assert_eq!(networks, existing.len());
+                    break;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(existing.len() > 900, "{}", existing.len());
+    }
+
+    #[test]
+    fn automatic_subnets_avoid_the_hosts_own_but_not_its_default_route() {
+        let network = create(request("a", &[]), &[], &["0.0.0.0/0", "172.18.0.0/16"]).unwrap();
+        assert_eq!(network.ipam.pools[0].subnet.to_string(), "172.19.0.0/22");
+        assert_eq!(network.ipam.pools[0].gateway.unwrap().to_string(), "172.19.0.1");
+    }
+
+    #[test]
+    fn wrong_address_configurations_are_refused_with_all_reasons() {
+        let other = create(request("other", &["10.201.0.0/24"]), &[], &[]).unwrap();
+        let check = |subnet: &str, gateway: &str, expected: &str| {
+            let mut r = request("x", &[]);
+            r.pools = vec![PoolRequest { subnet: subnet.into(), gateway: gateway.into(), ..Default::default() }];
+            let error = create(r, std::slice::from_ref(&other), &[]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{subnet} {gateway}: {error}");
+        };
+        check(
+            "10.201.0.300/24",
+            "",
+            "invalid network config:\ninvalid subnet 10.201.0.300/24: invalid CIDR block notation",
+        );
+        check("10.201.0.0/16", "", "Pool overlaps with other one on this address space");
+        check("10.3.0.1/24", "", "invalid subnet 10.3.0.1/24: it should be 10.3.0.0/24");
+        check("10.3.0.0/24", "10.4.0.1", "invalid gateway 10.4.0.1");
+        check("", "10.4.0.1", "no matching subnet for gateway 10.4.0.1");
+        check("10.3.0.0/32", "", "too small");
+        check("127.3.0.0/24", "", "loopback");
+        check("224.3.0.0/24", "", "multicast");
+    }
+
+    #[test]
+    fn names_are_unique_and_predefined_ones_are_refused() {
+        let a = create(request("a", &[]), &[], &[]).unwrap();
+        assert_eq!(
+            create(request("a", &[]), std::slice::from_ref(&a), &[]).unwrap_err().to_string(),
+            "network with name a already exists"
+        );
+        for name in ["bridge", "host", "none", "default", "container:x"] {
+            assert!(matches!(create(request(name, &[]), &[], &[]), Err(Refusal::Predefined(_))), "{name}");
+        }
+        assert_eq!(a.driver, Driver::Bridge);
+    }
+
+    #[test]
+    fn a_released_address_rests_and_a_static_one_is_kept() {
+        let mut r = request("a", &["10.1.0.0/29"]);
+        r.pools[0].range = "10.1.0.0/29".into();
+        let network = create(r, &[], &[]).unwrap();
+        let pool = &network.ipam.pools[0];
+        let mut leases = Leases::default();
+        leases.open(&network);
+        let container = |n| ContainerId::new([n; 32]);
+        let any = |leases: &mut Leases, n| leases.lease_any(&network, pool, container(n)).map(|a| a.to_string());
+        assert_eq!(any(&mut leases, 1).unwrap(), "10.1.0.2");
+        leases.release(network.id, "10.1.0.2".parse().unwrap(), container(1));
+        assert_eq!(any(&mut leases, 2).unwrap(), "10.1.0.3", "the one given back last is taken last");
+        let name = |_| "web".to_owned();
+        leases.lease(&network, "10.1.0.4".parse().unwrap(), container(3), name).unwrap();
+        leases.lease(&network, "10.1.0.4".parse().unwrap(), container(3), name).unwrap();
+        let refused = leases.lease(&network, "10.1.0.4".parse().unwrap(), container(4), name).unwrap_err();
+        assert_eq!(refused.to_string(), "Address already in use: 10.1.0.4 is held by container web on network a");
+        assert_eq!(any(&mut leases, 5).unwrap(), "10.1.0.5");
+        assert_eq!(any(&mut leases, 6).unwrap(), "10.1.0.6");
+        assert_eq!(any(&mut leases, 7).unwrap(), "10.1.0.2");
+        assert!(matches!(any(&mut leases, 8), Err(LeaseRefusal::Exhausted { .. })));
+    }
+}

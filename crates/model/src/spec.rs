@@ -1,0 +1,899 @@
+//! What a container shall be, as an OCI runtime specification: computed here, purely, from a plain description of what
+//! was asked for. The launcher makes it so; `--runtime runc` is handed the same value as its config.json.
+//!
+//! The defaults are Docker's. The specification is a document, so it is written here in its own words.
+
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// What was asked for, with users, devices and sources looked up already.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Empty is `/`.
+    pub cwd: String,
+    pub tty: bool,
+    /// Rows and columns.
+    pub size: Option<(u16, u16)>,
+    pub user: User,
+    pub privileged: bool,
+    /// With or without `CAP_`, any case; `ALL`.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    /// What `ALL` and `privileged` mean on this machine: what the daemon itself may give.
+    pub available: CapabilitySet,
+    pub readonly_root: bool,
+    /// Beside the usual ones, in order. One with a usual one's target replaces it.
+    pub mounts: Vec<Mount>,
+    /// Of `/dev/shm`, in bytes; 64 MiB.
+    pub shm_size: Option<u64>,
+    pub ulimits: Vec<Ulimit>,
+    pub no_new_privileges: bool,
+    pub seccomp: Seccomp,
+    /// `systempaths=unconfined`: nothing masked, nothing read-only.
+    pub system_paths_unconfined: bool,
+    /// Instead of Docker's.
+    pub masked_paths: Option<Vec<String>>,
+    pub readonly_paths: Option<Vec<String>>,
+    pub resources: Resources,
+    pub devices: Vec<Device>,
+    /// As `--device-cgroup-rule` has them: `c 42:* rmw`.
+    pub device_rules: Vec<String>,
+    pub hostname: String,
+    pub domainname: String,
+    pub sysctls: BTreeMap<String, String>,
+    pub pid: Namespace,
+    pub ipc: Namespace,
+    pub uts: Namespace,
+    pub cgroup: Namespace,
+    /// The host's network namespace: sysfs is then shown read-only as ever, and no host name is the container's own.
+    pub host_network: bool,
+    /// Maps of users and groups, if there shall be a user namespace: (inside, outside, count).
+    pub id_maps: Option<IdMaps>,
+    pub oom_score_adj: Option<i32>,
+    /// The machine has cgroups of version 1, whose own namespace is then off unless asked for.
+    pub cgroup_v1: bool,
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Who the process is, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: Option<u32>,
+}
+
+/// Whose namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Namespace {
+    /// A new one.
+    #[default]
+    Private,
+    Host,
+    /// Another container's: which one is said beside the specification.
+    Join,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdMaps {
+    pub uids: Vec<(u32, u32, u32)>,
+    pub gids: Vec<(u32, u32, u32)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// Something of the host's, which exists.
+    Bind {
+        source: String,
+        target: String,
+        readonly: bool,
+        /// What is mounted below the source comes along.
+        recursive: bool,
+        /// Everything below is read-only too, where `readonly` says so.
+        recursive_readonly: bool,
+        propagation: Propagation,
+    },
+    /// Options as `--tmpfs` takes them: `size=64m`, `mode=1770`, `exec`.
+    Tmpfs { target: String, options: Vec<String> },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    #[default]
+    RecursivelyPrivate,
+    Private,
+    RecursivelySlave,
+    Slave,
+    RecursivelyShared,
+    Shared,
+}
+
+impl Propagation {
+    fn word(self) -> &'static str {
+        match self {
+            Propagation::RecursivelyPrivate => "rprivate",
+            Propagation::Private => "private",
+            Propagation::RecursivelySlave => "rslave",
+            Propagation::Slave => "slave",
+            Propagation::RecursivelyShared => "rshared",
+            Propagation::Shared => "shared",
+        }
+    }
+}
+
+/// `--ulimit nofile=1024:2048`. Negative is unlimited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// As Docker names it: `nofile`.
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Seccomp {
+    /// Docker's list of what is harmless.
+    #[default]
+    Default,
+    Unconfined,
+    /// A profile in Docker's JSON form.
+    Profile(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    /// Bytes.
+    pub memory: Option<i64>,
+    /// Bytes of both together; -1 is unlimited. Docker's default is twice the memory.
+    pub memory_swap: Option<i64>,
+    pub memory_reservation: Option<i64>,
+    pub memory_swappiness: Option<u64>,
+    pub oom_kill_disable: bool,
+    /// Thousand-millionths of a CPU, as the API has it.
+    pub nano_cpus: Option<i64>,
+    pub cpu_shares: Option<u64>,
+    pub cpu_quota: Option<i64>,
+    pub cpu_period: Option<u64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    pub pids_limit: Option<i64>,
+    pub blkio_weight: Option<u16>,
+    /// (major, minor, rate).
+    pub read_bytes: Vec<(i64, i64, u64)>,
+    pub write_bytes: Vec<(i64, i64, u64)>,
+    pub read_operations: Vec<(i64, i64, u64)>,
+    pub write_operations: Vec<(i64, i64, u64)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub path: String,
+    /// `b`, `c` or `p`.
+    pub kind: char,
+    pub major: i64,
+    pub minor: i64,
+    /// Permissions of the node.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Of `rwm`.
+    pub access: String,
+}
+
+/// Why there is no such container.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("invalid capability: {0:?}: one as NET_ADMIN, or ALL, is")]
+    Capability(String),
+    #[error("invalid ulimit type: {0}")]
+    Ulimit(String),
+    #[error("ulimit {name}: the soft limit {soft} is above the hard limit {hard}")]
+    UlimitOrder { name: String, soft: i64, hard: i64 },
+    #[error("invalid device cgroup rule: {0:?}: one as 'c 42:* rmw' is")]
+    DeviceRule(String),
+    #[error("invalid tmpfs option: {0:?}")]
+    TmpfsOption(String),
+    #[error("sysctl {0:?} is not allowed while the container uses the host's {1} namespace")]
+    SysctlOfHost(String, &'static str),
+    #[error("sysctl {0:?} is not separate for containers")]
+    Sysctl(String),
+    #[error("the seccomp profile cannot be used")]
+    Seccomp(#[from] crate::seccomp::Refusal),
+    #[error("the container's specification makes no sense")]
+    Specification(#[from] serde_json::Error),
+}
+
+/// Capabilities by their numbers, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapabilitySet(pub u64);
+
+/// By number, without `CAP_`.
+pub const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// Docker's.
+const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+
+pub const MASKED_PATHS: [&str; 13] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/devices/system/cpu/cpu0/thermal_throttle",
+];
+
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+impl CapabilitySet {
+    /// Everything that this kernel interface knows.
+    pub const ALL: CapabilitySet = CapabilitySet((1 << CAPABILITIES.len()) - 1);
+
+    /// The bit of a name, with or without `CAP_`, in any case.
+    pub fn named(name: &str) -> Option<CapabilitySet> {
+        let upper = name.to_ascii_uppercase();
+        let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        let at = CAPABILITIES.iter().position(|known| *known == bare)?;
+        Some(CapabilitySet(1 << at))
+    }
+
+    /// The names with `CAP_`, by number.
+    pub fn names(self) -> Vec<String> {
+        let known = CAPABILITIES.iter().enumerate().filter(|(at, _)| self.0 & (1 << at) != 0);
+        known.map(|(_, name)| format!("CAP_{name}")).collect()
+    }
+
+    pub fn contains(self, name: &str) -> bool {
+        Self::named(name).is_some_and(|one| self.0 & one.0 != 0)
+    }
+}
+
+impl Description {
+    /// The capabilities that the process may have: Docker's, and those added, without those dropped.
+    ///
+    /// # Errors
+    /// A name is none.
+    pub fn capabilities(&self) -> Result<CapabilitySet, Refusal> {
+        capabilities(self.privileged, &self.cap_add, &self.cap_drop, self.available)
+    }
+
+    /// The specification.
+    ///
+    /// # Errors
+    /// Something asked for makes no sense.
+    pub fn spec(&self) -> Result<Spec, Refusal> {
+        let capabilities = self.capabilities()?;
+        let unmasked = self.privileged || self.system_paths_unconfined;
+        let list = |own: &Option<Vec<String>>, usual: &[&str]| match own {
+            Some(own) => own.clone(),
+            None if unmasked => Vec::new(),
+            None => usual.iter().map(|path| (*path).to_owned()).collect(),
+        };
+        let seccomp = self.seccomp(capabilities)?;
+        let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "network"})];
+        for (name, kind) in [("pid", self.pid), ("ipc", self.ipc), ("uts", self.uts), ("cgroup", self.cgroup)] {
+            if kind == Namespace::Private {
+                namespaces.push(json!({ "type": name }));
+            }
+        }
+        if self.host_network {
+            namespaces.retain(|namespace| namespace["type"] != "network");
+        }
+        let mut linux = json!({
+            "resources": self.resources()?,
+            "namespaces": namespaces,
+            "maskedPaths": list(&self.masked_paths, &MASKED_PATHS),
+            "readonlyPaths": list(&self.readonly_paths, &READONLY_PATHS),
+            "devices": self.devices.iter().map(device).collect::<Vec<_>>(),
+        });
+        if let Some(maps) = &self.id_maps {
+            let map = |maps: &[(u32, u32, u32)]| -> Vec<Value> {
+                maps.iter()
+                    .map(|(inside, outside, size)| json!({"containerID": inside, "hostID": outside, "size": size}))
+                    .collect()
+            };
+            linux["uidMappings"] = map(&maps.uids).into();
+            linux["gidMappings"] = map(&maps.gids).into();
+            if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+                namespaces.push(json!({"type": "user"}));
+            }
+        }
+        if !self.sysctls.is_empty() {
+            self.check_sysctls()?;
+            linux["sysctl"] = json!(self.sysctls);
+        }
+        if let Some(seccomp) = seccomp {
+            linux["seccomp"] = serde_json::to_value(seccomp)?;
+        }
+        if let Some(word) = self.root_propagation() {
+            linux["rootfsPropagation"] = json!(word);
+        }
+        let mut spec = json!({
+            "ociVersion": "1.0.2",
+            "process": self.process(capabilities)?,
+            "root": {"path": "rootfs", "readonly": self.readonly_root},
+            "mounts": self.mounts()?,
+            "linux": linux,
+            "annotations": self.annotations,
+        });
+        if self.uts == Namespace::Private {
+            spec["hostname"] = json!(self.hostname);
+            if !self.domainname.is_empty() {
+                spec["domainname"] = json!(self.domainname);
+            }
+        }
+        Ok(serde_json::from_value(spec)?)
+    }
+
+    /// The filter for the container's own process and every command in it; `None`: none.
+    ///
+    /// # Errors
+    /// A profile that was given is none.
+    pub fn seccomp(&self, capabilities: CapabilitySet) -> Result<Option<LinuxSeccomp>, Refusal> {
+        Ok(match &self.seccomp {
+            _ if self.privileged => None,
+            Seccomp::Unconfined => None,
+            Seccomp::Default => Some(crate::seccomp::default_profile(capabilities)),
+            Seccomp::Profile(text) => Some(crate::seccomp::read_profile(text, capabilities)?),
+        })
+    }
+
+    fn process(&self, capabilities: CapabilitySet) -> Result<Value, Refusal> {
+        let mut process = json!({
+            "terminal": self.tty,
+            "user": user(&self.user),
+            "args": self.args,
+            "env": self.env,
+            "cwd": if self.cwd.is_empty() { "/" } else { &self.cwd },
+            "capabilities": process_capabilities(capabilities, self.user.uid),
+            "rlimits": self.ulimits.iter().map(rlimit).collect::<Result<Vec<_>, _>>()?,
+            "noNewPrivileges": self.no_new_privileges,
+        });
+        if let Some((rows, columns)) = self.size {
+            process["consoleSize"] = json!({"height": rows, "width": columns});
+        }
+        if let Some(score) = self.oom_score_adj {
+            process["oomScoreAdj"] = json!(score);
+        }
+        Ok(process)
+    }
+
+    fn mounts(&self) -> Result<Vec<Value>, Refusal> {
+        let harmless = ["nosuid", "noexec", "nodev"];
+        let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
+        let with = |more: &[&'static str]| [&harmless[..], more].concat();
+        let read_write: &[&'static str] = if self.privileged { &["rw"] } else { &["ro"] };
+        let size = format!("size={}", self.shm_size.unwrap_or(64 << 20));
+        let mut mounts = vec![
+            mount("/proc", "proc", "proc", &harmless),
+            mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount(
+                "/dev/pts",
+                "devpts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
+            mount("/sys", "sysfs", "sysfs", &with(read_write)),
+            mount("/sys/fs/cgroup", "cgroup", "cgroup", &[read_write, &harmless[..]].concat()),
+        ];
+        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &harmless));
+        // The host's own segments are shown where its namespace is used.
+        mounts.push(match self.ipc {
+            Namespace::Host => bind_value("/dev/shm", "/dev/shm", &["rbind", "rprivate"]),
+            _ => json!({
+                "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", size],
+            }),
+        });
+        for one in &self.mounts {
+            let (target, value) = match one {
+                Mount::Bind { source, target, readonly, recursive, recursive_readonly, propagation } => {
+                    let mut options = vec![if *recursive { "rbind" } else { "bind" }];
+                    if *readonly {
+                        options.push("ro");
+                        if *recursive && *recursive_readonly {
+                            options.push("rro");
+                        }
+                    }
+                    options.push(propagation.word());
+                    (target, bind_value(source, target, &options))
+                }
+                Mount::Tmpfs { target, options } => {
+                    let options = tmpfs_options(options)?;
+                    let value = json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options});
+                    (target, value)
+                }
+            };
+            let clean = target.trim_end_matches('/');
+            mounts
+                .retain(|known| known["destination"].as_str().is_none_or(|known| known.trim_end_matches('/') != clean));
+            mounts.push(value);
+        }
+        // What lies higher comes first, whatever the order it was asked for in.
+        mounts.sort_by_key(|mount| {
+            mount["destination"].as_str().map_or(0, |path| path.split('/').filter(|name| !name.is_empty()).count())
+        });
+        Ok(mounts)
+    }
+
+    /// Binds that shall propagate need a root that lets them.
+    fn root_propagation(&self) -> Option<&'static str> {
+        let any = |wanted: &[Propagation]| {
+            self.mounts.iter().any(|m| matches!(m, Mount::Bind { propagation, .. } if wanted.contains(propagation)))
+        };
+        if any(&[Propagation::Shared, Propagation::RecursivelyShared]) {
+            Some("shared")
+        } else if any(&[Propagation::Slave, Propagation::RecursivelySlave]) {
+            Some("rslave")
+        } else {
+            None
+        }
+    }
+
+    fn check_sysctls(&self) -> Result<(), Refusal> {
+        for name in self.sysctls.keys() {
+            let ipc = [
+                "kernel.msgmax",
+                "kernel.msgmnb",
+                "kernel.msgmni",
+                "kernel.sem",
+                "kernel.shmall",
+                "kernel.shmmax",
+                "kernel.shmmni",
+                "kernel.shm_rmid_forced",
+            ];
+            let whose = if name.starts_with("net.") {
+                (self.host_network, "network")
+            } else if ipc.contains(&&**name) || name.starts_with("fs.mqueue.") {
+                (self.ipc == Namespace::Host, "ipc")
+            } else if ["kernel.domainname", "kernel.hostname"].contains(&&**name) {
+                (self.uts == Namespace::Host, "uts")
+            } else {
+                return Err(Refusal::Sysctl(name.clone()));
+            };
+            if whose.0 {
+                return Err(Refusal::SysctlOfHost(name.clone(), whose.1));
+            }
+        }
+        Ok(())
+    }
+
+    fn resources(&self) -> Result<Value, Refusal> {
+        let mut value = self.resources.spec();
+        let mut rules = Vec::new();
+        if self.privileged {
+            rules.push(json!({"allow": true, "access": "rwm"}));
+        } else {
+            rules.push(json!({"allow": false, "access": "rwm"}));
+            for kind in ["c", "b"] {
+                rules.push(json!({"allow": true, "type": kind, "access": "m"}));
+            }
+            for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+                rules.push(json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"}));
+            }
+            rules.push(json!({"allow": true, "type": "c", "major": 136, "access": "rwm"}));
+            for device in self.devices.iter().filter(|device| device.kind != 'p') {
+                rules.push(json!({
+                    "allow": true, "type": device.kind.to_string(), "major": device.major, "minor": device.minor,
+                    "access": device.access,
+                }));
+            }
+            for rule in &self.device_rules {
+                rules.push(device_rule(rule).ok_or_else(|| Refusal::DeviceRule(rule.clone()))?);
+            }
+        }
+        value["devices"] = rules.into();
+        Ok(value)
+    }
+}
+
+/// What a command beside the container's process may have, by the same rules.
+///
+/// # Errors
+/// A name is none.
+pub fn capabilities(
+    privileged: bool,
+    add: &[String],
+    drop: &[String],
+    available: CapabilitySet,
+) -> Result<CapabilitySet, Refusal> {
+    let set = |name: &String| CapabilitySet::named(name).ok_or_else(|| Refusal::Capability(name.clone()));
+    let is_all = |name: &String| name.eq_ignore_ascii_case("all");
+    if privileged {
+        return Ok(available);
+    }
+    let mut bits = if add.iter().any(is_all) {
+        available.0
+    } else if drop.iter().any(is_all) {
+        0
+    } else {
+        DEFAULT_CAPABILITIES.iter().filter_map(|name| CapabilitySet::named(name)).fold(0, |bits, one| bits | one.0)
+    };
+    for name in add.iter().filter(|name| !is_all(name)) {
+        bits |= set(name)?.0;
+    }
+    for name in drop.iter().filter(|name| !is_all(name)) {
+        bits &= !set(name)?.0;
+    }
+    Ok(CapabilitySet(bits))
+}
+
+impl Resources {
+    /// As the specification has them; also what `update` hands to the runtime.
+    pub fn spec(&self) -> Value {
+        let mut memory = Map::new();
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                memory.insert(key.to_owned(), value);
+            }
+        };
+        let limit = self.memory.filter(|limit| *limit != 0);
+        put("limit", limit.map(Into::into));
+        // Unsaid, swap may be as much again as memory.
+        let swap =
+            self.memory_swap.filter(|swap| *swap != 0).or(limit.filter(|limit| *limit > 0).map(|limit| limit * 2));
+        put("swap", swap.map(Into::into));
+        put("reservation", self.memory_reservation.filter(|bytes| *bytes != 0).map(Into::into));
+        put("swappiness", self.memory_swappiness.map(Into::into));
+        put("disableOOMKiller", self.oom_kill_disable.then_some(true.into()));
+        let mut cpu = Map::new();
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                cpu.insert(key.to_owned(), value);
+            }
+        };
+        const PERIOD: i64 = 100_000;
+        let nano = self.nano_cpus.filter(|nano| *nano > 0);
+        put("shares", self.cpu_shares.filter(|shares| *shares > 0).map(Into::into));
+        let quota = nano.map(|nano| nano * PERIOD / 1_000_000_000).or(self.cpu_quota.filter(|quota| *quota != 0));
+        put("quota", quota.map(Into::into));
+        let period = nano.map(|_| PERIOD as u64).or(self.cpu_period.filter(|period| *period > 0));
+        put("period", period.map(Into::into));
+        let text = |list: &Option<String>| list.clone().filter(|list| !list.is_empty()).map(Value::from);
+        put("cpus", text(&self.cpuset_cpus));
+        put("mems", text(&self.cpuset_mems));
+        let mut block = Map::new();
+        if let Some(weight) = self.blkio_weight.filter(|weight| *weight > 0) {
+            block.insert("weight".to_owned(), weight.into());
+        }
+        for (key, rates) in [
+            ("throttleReadBpsDevice", &self.read_bytes),
+            ("throttleWriteBpsDevice", &self.write_bytes),
+            ("throttleReadIOPSDevice", &self.read_operations),
+            ("throttleWriteIOPSDevice", &self.write_operations),
+        ] {
+            if !rates.is_empty() {
+                let rates =
+                    rates.iter().map(|(major, minor, rate)| json!({"major": major, "minor": minor, "rate": rate}));
+                block.insert(key.to_owned(), rates.collect::<Vec<_>>().into());
+            }
+        }
+        let mut value = Map::new();
+        for (key, part) in [("memory", memory), ("cpu", cpu), ("blockIO", block)] {
+            if !part.is_empty() {
+                value.insert(key.to_owned(), part.into());
+            }
+        }
+        if let Some(limit) = self.pids_limit.filter(|limit| *limit != 0) {
+            value.insert("pids".to_owned(), json!({ "limit": limit }));
+        }
+        value.into()
+    }
+}
+
+fn user(user: &User) -> Value {
+    let mut value = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});
+    if let Some(umask) = user.umask {
+        value["umask"] = json!(umask);
+    }
+    value
+}
+
+/// As Docker has them: for others than root only the bounding set, as after an `execve`.
+fn process_capabilities(set: CapabilitySet, uid: u32) -> Value {
+    let names = set.names();
+    if uid == 0 {
+        json!({"bounding": names, "effective": names, "permitted": names})
+    } else {
+        json!({ "bounding": names })
+    }
+}
+
+fn bind_value(source: &str, target: &str, options: &[&str]) -> Value {
+    json!({"destination": target, "type": "bind", "source": source, "options": options})
+}
+
+fn rlimit(limit: &Ulimit) -> Result<Value, Refusal> {
+    const NAMES: [&str; 15] = [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+    ];
+    let name = if limit.name == "stack" || NAMES.contains(&&*limit.name) {
+        format!("RLIMIT_{}", limit.name.to_uppercase())
+    } else {
+        return Err(Refusal::Ulimit(limit.name.clone()));
+    };
+    let (soft, hard) = (limit.soft as u64, limit.hard as u64);
+    if soft > hard {
+        return Err(Refusal::UlimitOrder { name: limit.name.clone(), soft: limit.soft, hard: limit.hard });
+    }
+    Ok(json!({"type": name, "soft": soft, "hard": hard}))
+}
+
+fn device(device: &Device) -> Value {
+    json!({
+        "path": device.path, "type": device.kind.to_string(), "major": device.major, "minor": device.minor,
+        "fileMode": device.mode & 0o777, "uid": device.uid, "gid": device.gid,
+    })
+}
+
+/// `c 42:* rmw`
+fn device_rule(rule: &str) -> Option<Value> {
+    let mut words = rule.split_whitespace();
+    let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
+    let (major, minor) = numbers.split_once(':')?;
+    let number = |text: &str| if text == "*" { Some(-1) } else { text.parse::<i64>().ok().filter(|n| *n >= 0) };
+    let (major, minor) = (number(major)?, number(minor)?);
+    if words.next().is_some()
+        || !["a", "b", "c"].contains(&kind)
+        || access.is_empty()
+        || access.chars().any(|c| !"rwm".contains(c))
+    {
+        return None;
+    }
+    Some(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}))
+}
+
+fn tmpfs_options(asked: &[String]) -> Result<Vec<String>, Refusal> {
+    const PAIRS: [(&str, &str); 8] = [
+        ("exec", "noexec"),
+        ("suid", "nosuid"),
+        ("dev", "nodev"),
+        ("rw", "ro"),
+        ("atime", "noatime"),
+        ("diratime", "nodiratime"),
+        ("async", "sync"),
+        ("relatime", "norelatime"),
+    ];
+    const PROPAGATIONS: [&str; 8] =
+        ["rprivate", "private", "rslave", "slave", "rshared", "shared", "runbindable", "unbindable"];
+    let mut options: Vec<String> = ["noexec", "nosuid", "nodev", "rprivate"].map(str::to_owned).to_vec();
+    for option in asked {
+        let key = option.split('=').next().unwrap_or_default();
+        if let Some((yes, no)) = PAIRS.iter().find(|(yes, no)| [*yes, *no].contains(&&**option)) {
+            options.retain(|known| known != yes && known != no);
+        } else if PROPAGATIONS.contains(&&**option) {
+            options.retain(|known| !PROPAGATIONS.contains(&&**known));
+        } else if ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"].contains(&key) {
+            options.retain(|known| !known.starts_with(&format!("{key}=")));
+        } else if !["strictatime", "nostrictatime"].contains(&&**option) {
+            return Err(Refusal::TmpfsOption(option.clone()));
+        }
+        options.push(option.clone());
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described() -> Description {
+        Description {
+            args: vec!["true".to_owned()],
+            hostname: "c".to_owned(),
+            available: CapabilitySet::ALL,
+            ..Description::default()
+        }
+    }
+
+    #[test]
+    fn capabilities_are_added_and_dropped_as_docker_does() {
+        let check = |add: &[&str], drop: &[&str], expected: &[&str]| {
+            let own = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            let got = capabilities(false, &own(add), &own(drop), CapabilitySet::ALL).unwrap();
+            let want = expected.iter().fold(0, |bits, name| bits | CapabilitySet::named(name).unwrap().0);
+            assert_eq!(got.names(), CapabilitySet(want).names(), "add {add:?} drop {drop:?}");
+        };
+        check(&[], &[], &DEFAULT_CAPABILITIES);
+        check(&[], &["ALL"], &[]);
+        check(&["net_admin"], &["all"], &["NET_ADMIN"]);
+        check(
+            &["CAP_SYS_TIME"],
+            &["CAP_CHOWN", "MKNOD"],
+            &[
+                "SYS_TIME",
+                "DAC_OVERRIDE",
+                "FSETID",
+                "FOWNER",
+                "NET_RAW",
+                "SETGID",
+                "SETUID",
+                "SETFCAP",
+                "SETPCAP",
+                "NET_BIND_SERVICE",
+                "SYS_CHROOT",
+                "KILL",
+                "AUDIT_WRITE",
+            ],
+        );
+        check(&["ALL"], &["ALL"], &CAPABILITIES);
+        let got = capabilities(false, &["ALL".into()], &["SYS_ADMIN".into()], CapabilitySet::ALL).unwrap();
+        assert!(!got.contains("SYS_ADMIN") && got.contains("BPF"));
+        assert!(matches!(
+            capabilities(false, &["NET_SOMETHING".into()], &[], CapabilitySet::ALL),
+            Err(Refusal::Capability(_))
+        ));
+    }
+
+    #[test]
+    fn others_than_root_have_the_bounding_set_only() {
+        let spec = Description { user: User { uid: 1000, ..User::default() }, ..described() }.spec().unwrap();
+        let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        assert_eq!(sets.bounding().as_ref().unwrap().len(), 14);
+        assert!(sets.effective().is_none() && sets.permitted().is_none() && sets.inheritable().is_none());
+    }
+
+    #[test]
+    fn a_mount_replaces_the_usual_one_and_the_higher_come_first() {
+        let bind = |target: &str| Mount::Bind {
+            source: "/src".to_owned(),
+            target: target.to_owned(),
+            readonly: true,
+            recursive: true,
+            recursive_readonly: false,
+            propagation: Propagation::RecursivelyPrivate,
+        };
+        let mounts = vec![bind("/data/deep/er"), bind("/dev/shm"), bind("/data")];
+        let spec = Description { mounts, ..described() }.spec().unwrap();
+        let targets: Vec<String> =
+            spec.mounts().as_ref().unwrap().iter().map(|m| m.destination().display().to_string()).collect();
+        assert_eq!(
+            targets,
+            [
+                "/proc",
+                "/dev",
+                "/sys",
+                "/data",
+                "/dev/pts",
+                "/dev/mqueue",
+                "/dev/shm",
+                "/sys/fs/cgroup",
+                "/data/deep/er"
+            ]
+        );
+    }
+
+    #[test]
+    fn limits_become_what_the_kernel_counts() {
+        let resources = Resources {
+            memory: Some(100 << 20),
+            nano_cpus: Some(1_500_000_000),
+            pids_limit: Some(7),
+            ..Resources::default()
+        };
+        let value = resources.spec();
+        assert_eq!(value["memory"], json!({"limit": 100 << 20, "swap": 200 << 20}));
+        assert_eq!(value["cpu"], json!({"quota": 150_000, "period": 100_000}));
+        assert_eq!(value["pids"]["limit"], 7);
+        assert_eq!(Resources::default().spec(), json!({}));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let refused = |description: Description| description.spec().map(|_| ()).unwrap_err();
+        let ulimit = |name: &str, soft, hard| Ulimit { name: name.to_owned(), soft, hard };
+        assert!(matches!(
+            refused(Description { ulimits: vec![ulimit("nofiles", 1, 1)], ..described() }),
+            Refusal::Ulimit(_)
+        ));
+        assert!(matches!(
+            refused(Description { ulimits: vec![ulimit("nofile", 2, 1)], ..described() }),
+            Refusal::UlimitOrder { .. }
+        ));
+        assert!(matches!(
+            refused(Description { device_rules: vec!["c 1:x r".to_owned()], ..described() }),
+            Refusal::DeviceRule(_)
+        ));
+        let sysctl = |name: &str| BTreeMap::from([(name.to_owned(), "1".to_owned())]);
+        assert!(matches!(refused(Description { sysctls: sysctl("vm.swappiness"), ..described() }), Refusal::Sysctl(_)));
+        assert!(matches!(
+            refused(Description { sysctls: sysctl("net.ipv4.ip_forward"), host_network: true, ..described() }),
+            Refusal::SysctlOfHost(..)
+        ));
+        let tmpfs = Mount::Tmpfs { target: "/t".to_owned(), options: vec!["colour=red".to_owned()] };
+        assert!(matches!(refused(Description { mounts: vec![tmpfs], ..described() }), Refusal::TmpfsOption(_)));
+    }
+
+    #[test]
+    fn tmpfs_options_replace_what_they_contradict() {
+        let check = |asked: &[&str], expected: &str| {
+            let asked: Vec<String> = asked.iter().map(|option| (*option).to_owned()).collect();
+            assert_eq!(tmpfs_options(&asked).unwrap().join(","), expected);
+        };
+        check(&[], "noexec,nosuid,nodev,rprivate");
+        check(&["exec", "size=64m"], "nosuid,nodev,rprivate,exec,size=64m");
+        check(&["ro", "size=1m", "size=2m"], "noexec,nosuid,nodev,rprivate,ro,size=2m");
+    }
+}

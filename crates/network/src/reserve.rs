@@ -1,0 +1,234 @@
+//! Host ports are promises: a published port is a bound socket, so that nobody else can take it, and 'already in use'
+//! is the kernel's own word (PT-05, PT-06).
+
+use kernel::netlink::Errno;
+use kernel::reserve::{Transport, hold};
+use model::desired::Publication;
+use model::net::Protocol;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+
+/// Ranges of more ports than this are checked once, but held by no sockets: 10,000 are more than a process may open.
+pub const MOST_HELD: u16 = 64;
+/// How often another port is tried when the kernel's choice on one address is taken on the next.
+const ATTEMPTS: usize = 64;
+
+/// Where a host address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// A specific address of the host, or the unspecified one of its family for all.
+    pub host: IpAddr,
+    pub container: IpAddr,
+}
+
+/// One published port, or a range of them, on all the host addresses of a group: they get the same port (PT-03).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    pub targets: Vec<Target>,
+    pub protocol: Protocol,
+    /// Host ports to choose from: the first that has `count` free ones in a row. `0..=0` leaves it to the kernel
+    /// (PT-02).
+    pub ports: RangeInclusive<u16>,
+    /// How many consecutive ports.
+    pub count: u16,
+    pub container_port: u16,
+}
+
+/// A port that is ours now, for as long as its sockets are open.
+#[derive(Debug)]
+pub struct Reservation {
+    /// The first host port.
+    pub host_port: u16,
+    /// For [`crate::Network::publish`], and what `docker port` shows.
+    pub publications: BTreeSet<Publication>,
+    pub sockets: Vec<HeldSocket>,
+}
+
+/// A bound socket; the keeper holds it.
+#[derive(Debug)]
+pub struct HeldSocket {
+    pub fd: OwnedFd,
+    pub host: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub role: Role,
+}
+
+/// What a held socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Only to hold the port: nothing arrives here.
+    Holds,
+    /// UDP that the kernel cannot lead to the container ([::1], or no family in common): the keeper passes it on.
+    Serves(SocketAddr),
+}
+
+/// Why a port could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    #[error("port {} is already in use", show(*host, *port, *protocol))]
+    Taken { host: IpAddr, port: u16, protocol: Protocol, source: Errno },
+    #[error("cannot bind port {}: the address is not one of this host's", show(*host, *port, *protocol))]
+    NotHere { host: IpAddr, port: u16, protocol: Protocol, source: Errno },
+    #[error("all ports from {} to {} are already in use for {protocol} on {host}", ports.start(), ports.end())]
+    NoneFree { host: IpAddr, ports: RangeInclusive<u16>, protocol: Protocol, source: Errno },
+    #[error("the range of {count} ports from {first} ends after port 65535")]
+    TooFar { first: u16, count: u16 },
+    #[error("could not bind port {}", show(*host, *port, *protocol))]
+    Failed { host: IpAddr, port: u16, protocol: Protocol, source: Errno },
+    #[error("could not enter the host's network namespace")]
+    Namespace(#[from] std::io::Error),
+}
+
+fn show(host: IpAddr, port: u16, protocol: Protocol) -> String {
+    format!("{}/{protocol}", SocketAddr::new(host, port))
+}
+
+/// What is needed to know of the network.
+pub(crate) struct Means<'a> {
+    /// A device that carries nothing.
+    pub(crate) nothing: &'a str,
+    /// Whether there is a proxy to serve what the kernel cannot.
+    pub(crate) proxy: bool,
+}
+
+/// Reserves it all, or nothing. Runs in the host's namespace.
+pub(crate) fn reserve(requests: &[PortRequest], means: &Means<'_>) -> Result<Vec<Reservation>, PortError> {
+    requests.iter().map(|request| reserve_one(request, means)).collect()
+}
+
+fn reserve_one(request: &PortRequest, means: &Means<'_>) -> Result<Reservation, PortError> {
+    let count = request.count.max(1);
+    if request.ports == (0..=0) {
+        return ephemeral(request, count, means);
+    }
+    let (first, last) = (*request.ports.start(), *request.ports.end());
+    let Some(last_start) = last.checked_sub(count - 1).filter(|start| *start >= first) else {
+        return Err(PortError::TooFar { first, count });
+    };
+    let mut taken = None;
+    for port in first..=last_start {
+        match hold_group(request, port, count, means) {
+            Err(error @ PortError::Taken { .. }) => taken = Some(error),
+            other => return other,
+        }
+    }
+    match taken {
+        Some(PortError::Taken { host, protocol, source, .. }) if last_start > first => {
+            Err(PortError::NoneFree { host, ports: request.ports.clone(), protocol, source })
+        }
+        Some(error) => Err(error),
+        None => Err(PortError::TooFar { first, count }),
+    }
+}
+
+/// The kernel chooses a port on the first address; the others must have it too.
+fn ephemeral(request: &PortRequest, count: u16, means: &Means<'_>) -> Result<Reservation, PortError> {
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let Some(first) = request.targets.first() else { break };
+        let transport = transport(request.protocol);
+        let mut probe = hold(transport, first.host, 0, None);
+        if probe.as_ref().is_err_and(|errno| is_absent(first.host, *errno)) {
+            let other = request.targets.iter().find(|target| target.host != first.host);
+            probe = hold(transport, other.map_or(first.host, |target| target.host), 0, None);
+        }
+        let port = match probe {
+            Ok((socket, port)) => {
+                drop(socket); // it is held again just below, in its proper way, with the others
+                port
+            }
+            // nobody can hold a port of a transport that the kernel does not have
+            Err(Errno::PROTONOSUPPORT) => 49152,
+            Err(errno) => return Err(failure(first.host, 0, request.protocol, errno)),
+        };
+        match hold_group(request, port, count, means) {
+            Err(error @ (PortError::Taken { .. } | PortError::TooFar { .. })) => last = Some(error),
+            other => return other,
+        }
+    }
+    Err(last.unwrap_or(PortError::TooFar { first: 0, count }))
+}
+
+fn hold_group(request: &PortRequest, port: u16, count: u16, means: &Means<'_>) -> Result<Reservation, PortError> {
+    if port.checked_add(count - 1).is_none() {
+        return Err(PortError::TooFar { first: port, count });
+    }
+    let mut reservation = Reservation { host_port: port, publications: BTreeSet::new(), sockets: Vec::new() };
+    for target in &request.targets {
+        match hold_target(request, target, port, count, means) {
+            Ok(sockets) => reservation.sockets.extend(sockets),
+            // a host without IPv6 has no [::] to publish on
+            Err((_, errno)) if is_absent(target.host, errno) && request.targets.len() > 1 => continue,
+            Err((port, errno)) => return Err(failure(target.host, port, request.protocol, errno)),
+        }
+        reservation.publications.insert(Publication {
+            host: target.host,
+            protocol: request.protocol,
+            host_port: port,
+            count,
+            container: target.container,
+            container_port: request.container_port,
+        });
+    }
+    Ok(reservation)
+}
+
+fn hold_target(
+    request: &PortRequest,
+    target: &Target,
+    first: u16,
+    count: u16,
+    means: &Means<'_>,
+) -> Result<Vec<HeldSocket>, (u16, Errno)> {
+    const LOCALHOST: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let Target { host, container } = *target;
+    let (protocol, transport) = (request.protocol, transport(request.protocol));
+    let udp = protocol == Protocol::Udp;
+    let keep = count <= MOST_HELD;
+    let served = udp && keep && means.proxy && (host.is_ipv4() != container.is_ipv4() || host == LOCALHOST);
+    let mut sockets = Vec::new();
+    for offset in 0..count {
+        let port = first + offset;
+        let device = (udp && !served).then_some(means.nothing);
+        let socket = match hold(transport, host, port, device) {
+            Err(Errno::PROTONOSUPPORT) => continue,
+            other => other.map_err(|errno| (port, errno))?.0,
+        };
+        if !keep {
+            continue;
+        }
+        let to = SocketAddr::new(container, request.container_port.wrapping_add(offset));
+        let role = if served { Role::Serves(to) } else { Role::Holds };
+        sockets.push(HeldSocket { fd: socket, host, protocol, port, role });
+        if udp && !served && means.proxy && host == EVERYWHERE {
+            let (fd, _) = hold(transport, LOCALHOST, port, Some("lo")).map_err(|errno| (port, errno))?;
+            sockets.push(HeldSocket { fd, host: LOCALHOST, protocol, port, role: Role::Serves(to) });
+        }
+    }
+    Ok(sockets)
+}
+
+fn transport(protocol: Protocol) -> Transport {
+    match protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+        Protocol::Sctp => Transport::Sctp,
+    }
+}
+
+/// Whether the failure means that the host has no such family at all.
+fn is_absent(host: IpAddr, errno: Errno) -> bool {
+    host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && matches!(errno, Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
+}
+
+fn failure(host: IpAddr, port: u16, protocol: Protocol, source: Errno) -> PortError {
+    match source {
+        Errno::ADDRINUSE => PortError::Taken { host, port, protocol, source },
+        Errno::ADDRNOTAVAIL => PortError::NotHere { host, port, protocol, source },
+        _ => PortError::Failed { host, port, protocol, source },
+    }
+}

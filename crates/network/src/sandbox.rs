@@ -1,0 +1,114 @@
+//! A sandbox: one network namespace and its contents, made and pinned before the container's process exists.
+//!
+//! Its descriptors keep it alive; dropping them all drops the namespace, in 10 µs: the kernel tidies up later.
+
+use crate::error::{Attempt, Error};
+use ipnet::IpNet;
+use kernel::link::{self, Stats};
+use kernel::netlink::{Batch, Protocol, Refusal, Socket};
+use kernel::netns;
+use model::desired::Attachment;
+use model::id::{EndpointId, SandboxId};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A network namespace, and the netlink socket that was opened in it.
+#[derive(Debug)]
+pub struct Sandbox {
+    pub id: SandboxId,
+    /// For the shim and the keeper to hold, or to enter.
+    pub netns: OwnedFd,
+    route: Mutex<Socket>,
+    /// What it was told is attached: the firewall treats endpoints of one sandbox together.
+    endpoints: Mutex<BTreeMap<EndpointId, Vec<IpNet>>>,
+}
+
+/// Counters of one interface of a sandbox (OB-02).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceStats {
+    pub name: String,
+    pub counters: Stats,
+}
+
+impl Sandbox {
+    pub(crate) fn create(id: &SandboxId) -> Result<Self, Error> {
+        let prepare = || -> Result<Socket, Refusal> {
+            let mut route = Socket::open(Protocol::Route).map_err(refusal)?;
+            let mut batch = Batch::default();
+            link::set_loopback_up(&mut batch);
+            route.send(batch)?;
+            Ok(route)
+        };
+        let (netns, route) = netns::create(prepare).attempt("create", format!("sandbox {}", id.short()))?;
+        let route = route.attempt("prepare", format!("sandbox {}", id.short()))?;
+        Ok(Self { id: *id, netns, route: Mutex::new(route), endpoints: Mutex::default() })
+    }
+
+    pub(crate) fn adopt(id: &SandboxId, netns: OwnedFd) -> Result<Self, Error> {
+        let thing = || format!("sandbox {}", id.short());
+        let route = netns::inside(netns.as_fd(), || Socket::open(Protocol::Route)).attempt("enter", thing())?;
+        let route = route.attempt("open a netlink socket in", thing())?;
+        Ok(Self { id: *id, netns, route: Mutex::new(route), endpoints: Mutex::default() })
+    }
+
+    /// What to call it in a message.
+    pub(crate) fn thing(&self) -> String {
+        format!("sandbox {}", self.id.short())
+    }
+
+    pub(crate) fn with_route<R>(&self, f: impl FnOnce(&mut Socket) -> R) -> R {
+        f(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The endpoints that are attached, by their addresses.
+    pub(crate) fn endpoints(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Vec<IpNet>>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn remember(&self, attachments: &[Attachment]) {
+        self.endpoints().extend(attachments.iter().map(|a| (a.endpoint, a.addresses.clone())));
+    }
+
+    /// Runs `f` on a thread inside.
+    pub(crate) fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> io::Result<R> {
+        netns::inside(self.netns.as_fd(), f)
+    }
+
+    pub(crate) fn stats(&self) -> Result<Vec<InterfaceStats>, Error> {
+        let links = self.with_route(link::list).attempt("read counters of", self.thing())?;
+        let ours = links.into_iter().filter(|link| !link.loopback);
+        Ok(ours.map(|link| InterfaceStats { name: link.name, counters: link.stats }).collect())
+    }
+
+    pub(crate) fn set_default_routes(&self, v4: Option<IpAddr>, v6: Option<IpAddr>) -> Result<(), Error> {
+        use kernel::route;
+        for (gateway, ipv6) in [(v4, false), (v6, true)] {
+            let mut batch = Batch::default();
+            match gateway {
+                Some(gateway) => route::set_default(&mut batch, gateway, None),
+                None => route::remove_default(&mut batch, ipv6),
+            }
+            let result = self.with_route(|socket| socket.send(batch));
+            let result = if gateway.is_none() { crate::error::unless_gone(result) } else { result };
+            let thing = match gateway {
+                Some(gateway) => format!("{} by {gateway}", self.thing()),
+                None => self.thing(),
+            };
+            result.attempt("route", thing)?;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Sandbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.netns.as_fd()
+    }
+}
+
+fn refusal(error: io::Error) -> Refusal {
+    Refusal::of(kernel::netlink::Errno::from_io_error(&error).unwrap_or(kernel::netlink::Errno::IO))
+}

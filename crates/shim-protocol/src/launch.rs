@@ -1,0 +1,358 @@
+//! Everything that is decided about a container, as plain data: the launcher looks nothing up and chooses nothing.
+//! `runtime` derives it from the OCI runtime specification.
+
+use crate::Size;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+
+/// A container to launch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
+    pub command: Command,
+    pub stdio: Stdio,
+    /// `None`: output is for those attached only.
+    pub log: Option<Log>,
+    pub root: Root,
+    /// In this order.
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    /// Paths below `/proc/sys`, and what is written there.
+    pub sysctls: Vec<(String, String)>,
+    pub namespaces: Namespaces,
+    pub cgroup: Cgroup,
+    /// Run a small init of ours as process 1, which reaps and forwards signals.
+    pub init: bool,
+    /// Execute this OCI runtime instead of launching: the bundle is the run directory.
+    pub foreign: Option<Foreign>,
+    /// For tests, and only in builds with debug assertions: fail at this step.
+    pub fail_at: Option<Step>,
+}
+
+/// A process to execute: who it is and what it may.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    pub args: Vec<String>,
+    /// `NAME=value`, in order.
+    pub env: Vec<String>,
+    /// Absolute; made where it is missing (for the container's own process only).
+    pub cwd: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: Option<u32>,
+    pub capabilities: Capabilities,
+    pub no_new_privileges: bool,
+    pub rlimits: Vec<Rlimit>,
+    /// A BPF program, compiled already.
+    pub seccomp: Option<Vec<Instruction>>,
+    pub oom_score_adj: Option<i32>,
+}
+
+/// One instruction of classic BPF, `struct sock_filter`: code, jump if true, jump if false, operand.
+pub type Instruction = (u16, u8, u8, u32);
+
+/// The five sets, bit by capability number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+/// One `setrlimit`, by the kernel's number of the resource. What cannot be raised is clamped, with a warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// Where a process's stdin comes from and its output goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stdio {
+    /// A terminal, or pipes.
+    pub tty: bool,
+    pub size: Option<Size>,
+    /// Whether there is a stdin; `/dev/null` otherwise.
+    pub stdin: bool,
+    /// Close stdin when the first one attached to it closes his.
+    pub stdin_once: bool,
+}
+
+/// A log in Docker's json-file format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    pub path: PathBuf,
+    /// In bytes; rotated when it would be more. `None`: never.
+    pub max_size: Option<u64>,
+    /// Files in all; with 1, the file is begun anew.
+    pub max_files: u32,
+}
+
+/// What lies at `/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Root {
+    /// Read-only layers, the uppermost first.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// Never sync to the disk.
+    pub volatile: bool,
+    pub readonly: bool,
+    /// An existing directory to attach it at, in the launcher's own mount namespace only.
+    pub attach_at: PathBuf,
+    /// `MS_SHARED`, `MS_SLAVE` and so on, with `MS_REC`; `None` means recursively slave and, for `/`, private.
+    pub propagation: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Resolved inside the root; made where it is missing.
+    pub target: String,
+    pub what: What,
+    /// `MOUNT_ATTR_*` to set, and those to clear.
+    pub set: u64,
+    pub clear: u64,
+    /// Attributes apply to what is mounted below as well.
+    pub recursively: bool,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`, perhaps with `MS_REC`.
+    pub propagation: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum What {
+    /// Something of the host's.
+    Bind { source: PathBuf, recursive: bool },
+    /// A file system of its own: `fsopen` with these parameters.
+    New { kind: String, source: String, parameters: Vec<(String, Option<String>)> },
+    /// The `/dev/shm` of the container whose ipc namespace is joined.
+    JoinedShm,
+    /// A tmpfs with one directory a hierarchy, each showing the container's own part, and links for those mounted
+    /// together.
+    Cgroup1 { hierarchies: Vec<(String, PathBuf)>, links: Vec<(String, String)> },
+}
+
+/// A node to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub path: String,
+    /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO`, and permissions.
+    pub mode: u32,
+    pub major: u32,
+    pub minor: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Which namespaces. The mount namespace is always new. Each `Join` takes the next descriptor of the message: of the
+/// namespace itself for `net`, a pidfd of one of its processes for the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Namespaces {
+    pub net: Namespace,
+    pub pid: Namespace,
+    pub ipc: Namespace,
+    pub uts: Namespace,
+    pub cgroup: Namespace,
+    pub user: Option<IdMaps>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Namespace {
+    /// The shim's own.
+    Host,
+    New,
+    Join,
+}
+
+/// A new user namespace's maps, as `/proc/PID/uid_map` and `gid_map` want them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMaps {
+    pub uids: String,
+    pub gids: String,
+}
+
+/// Where the process is put. The directories exist; the launcher only enters them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Entered by clone3.
+    pub v2: Option<PathBuf>,
+    /// Entered through each one's `tasks`.
+    pub v1: Vec<PathBuf>,
+    /// The file with a line `oom_kill N`.
+    pub oom: Option<PathBuf>,
+}
+
+/// An OCI runtime that is executed instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreign {
+    pub program: PathBuf,
+    /// Its `--root`.
+    pub state: PathBuf,
+    pub bundle: PathBuf,
+    pub id: String,
+}
+
+/// The launcher's steps, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    Stdio,
+    Log,
+    Root,
+    Clone,
+    Cgroup,
+    OomScore,
+    IdMaps,
+    Namespaces,
+    Propagation,
+    AttachRoot,
+    Mounts,
+    Devices,
+    Terminal,
+    WorkingDirectory,
+    Hostname,
+    Sysctls,
+    MaskedPaths,
+    ReadonlyPaths,
+    ReadonlyRoot,
+    Pivot,
+    Rlimits,
+    Bounding,
+    ChangeDirectory,
+    Identity,
+    Lookup,
+    Seccomp,
+    Capabilities,
+    Execute,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub const ALL: [Step; 28] = [
+        Step::Stdio,
+        Step::Log,
+        Step::Root,
+        Step::Clone,
+        Step::Cgroup,
+        Step::OomScore,
+        Step::IdMaps,
+        Step::Namespaces,
+        Step::Propagation,
+        Step::AttachRoot,
+        Step::Mounts,
+        Step::Devices,
+        Step::Terminal,
+        Step::WorkingDirectory,
+        Step::Hostname,
+        Step::Sysctls,
+        Step::MaskedPaths,
+        Step::ReadonlyPaths,
+        Step::ReadonlyRoot,
+        Step::Pivot,
+        Step::Rlimits,
+        Step::Bounding,
+        Step::ChangeDirectory,
+        Step::Identity,
+        Step::Lookup,
+        Step::Seccomp,
+        Step::Capabilities,
+        Step::Execute,
+    ];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Stdio => "open stdio",
+            Step::Log => "open the log",
+            Step::Root => "mount the root file system",
+            Step::Clone => "create the process",
+            Step::IdMaps => "map users",
+            Step::Cgroup => "enter the cgroup",
+            Step::Namespaces => "join namespaces",
+            Step::Propagation => "separate mounts from the host's",
+            Step::AttachRoot => "attach the root file system",
+            Step::Mounts => "mount",
+            Step::Devices => "make the device",
+            Step::Terminal => "open the terminal",
+            Step::WorkingDirectory => "make the working directory",
+            Step::Hostname => "set the host name",
+            Step::Sysctls => "set the kernel parameter",
+            Step::MaskedPaths => "mask the path",
+            Step::ReadonlyPaths => "make the path read-only",
+            Step::ReadonlyRoot => "make the root read-only",
+            Step::OomScore => "set the OOM score",
+            Step::Pivot => "change the root",
+            Step::Rlimits => "set the limit",
+            Step::Bounding => "drop capabilities",
+            Step::ChangeDirectory => "change to the working directory",
+            Step::Identity => "change the user",
+            Step::Lookup => "exec:",
+            Step::Seccomp => "load the seccomp filter",
+            Step::Capabilities => "set capabilities",
+            Step::Execute => "exec:",
+        })
+    }
+}
+
+/// What kind of failure, as Docker's exit codes tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The command does not exist: 127.
+    NotFound,
+    /// The command cannot be executed: 126.
+    NotExecutable,
+    /// Anything else: 125 or 128, as the caller's command has it.
+    Other,
+}
+
+/// A launch that stopped at a step. Nothing of it is left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub step: Step,
+    pub kind: FailureKind,
+    /// 0 where no call of the kernel's failed.
+    pub errno: i32,
+    /// The thing it was about.
+    pub about: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = |f: &mut fmt::Formatter<'_>| {
+            if self.errno == 0 { Ok(()) } else { write!(f, ": {}", errno_words(self.errno)) }
+        };
+        match self.step {
+            Step::Lookup | Step::Execute if self.kind == FailureKind::NotFound && !self.about.contains('/') => {
+                write!(f, "exec: {:?}: executable file not found in $PATH", self.about)
+            }
+            Step::Lookup | Step::Execute if self.kind == FailureKind::NotFound => {
+                write!(f, "exec: {:?}: stat {}: no such file or directory", self.about, self.about)
+            }
+            Step::Lookup | Step::Execute => write!(f, "exec: {:?}", self.about).and_then(|()| why(f)),
+            step => {
+                write!(f, "cannot {step}")?;
+                if !self.about.is_empty() {
+                    write!(f, " {}", self.about)?;
+                }
+                why(f)
+            }
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The kernel's words for an error number, as runc prints them: `permission denied`.
+pub fn errno_words(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = words.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}

@@ -1,0 +1,116 @@
+//! Images from what is on the machine, without a registry: Debian's static busybox, and curl with its libraries.
+
+use anyhow::{Context, bail};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A root file system of busybox as a tar: what `busybox:latest` is imported from.
+///
+/// # Errors
+/// There is no static busybox on this machine.
+pub fn busybox() -> anyhow::Result<Vec<u8>> {
+    let program = Path::new("/bin/busybox");
+    if !program.exists() {
+        bail!("/bin/busybox is missing: apt-get install busybox-static");
+    }
+    let applets = Command::new(program).arg("--list").output().context("busybox --list")?;
+    let mut archive = tar::Builder::new(Vec::new());
+    for directory in ["bin", "dev", "etc", "proc", "root", "sys", "usr", "usr/bin", "var", "srv"] {
+        append_directory(&mut archive, directory, 0o755)?;
+    }
+    append_directory(&mut archive, "tmp", 0o1777)?;
+    archive.append_path_with_name(program, "bin/busybox")?;
+    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|a| *a != "busybox") {
+        let mut header = header();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        archive.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
+    }
+    let files = [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+        ("etc/group", "root:x:0:\nadm:x:4:nobody\nnogroup:x:65534:\n"),
+        ("etc/nsswitch.conf", "hosts: files dns\n"),
+    ];
+    for (path, text) in files {
+        append_file(&mut archive, path, text.as_bytes(), 0o644)?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// A build context for the `webapp` of the story: an HTTP server on port 8000, and curl.
+///
+/// # Errors
+/// There is no curl on this machine.
+pub fn webapp_context(directory: &Path) -> anyhow::Result<()> {
+    let curl = which("curl").context("curl is missing: apt-get install curl")?;
+    let rootfs = directory.join("rootfs");
+    let mut files = libraries(&curl)?;
+    files.insert(curl.clone());
+    for file in files {
+        let target = rootfs.join(file.strip_prefix("/").unwrap_or(&file));
+        std::fs::create_dir_all(target.parent().unwrap_or(&rootfs))?;
+        std::fs::copy(&file, &target).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    std::fs::create_dir_all(directory.join("www"))?;
+    std::fs::write(directory.join("www/index.html"), "hello from webapp\n")?;
+    std::fs::write(directory.join("Dockerfile"), DOCKERFILE)?;
+    Ok(())
+}
+
+const DOCKERFILE: &str = "\
+FROM busybox
+COPY rootfs/ /
+COPY www/ /srv/www/
+EXPOSE 8000
+CMD [\"httpd\", \"-f\", \"-p\", \"8000\", \"-h\", \"/srv/www\"]
+";
+
+/// A directory as a tar: what `POST /build` takes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn tar_of(directory: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.follow_symlinks(false);
+    archive.append_dir_all(".", directory)?;
+    Ok(archive.into_inner()?)
+}
+
+fn header() -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+    header
+}
+
+fn append_directory(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32) -> anyhow::Result<()> {
+    let mut header = header();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(mode);
+    header.set_size(0);
+    Ok(archive.append_data(&mut header, format!("{path}/"), std::io::empty())?)
+}
+
+fn append_file(archive: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let mut header = header();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(mode);
+    Ok(archive.append_data(&mut header, path, bytes)?)
+}
+
+/// Where a program is.
+pub fn which(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|d| d.join(name)).find(|p| p.is_file())
+}
+
+/// The shared libraries and the loader that a program needs, as ldd(1) says.
+fn libraries(program: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = text.split_whitespace().filter(|w| w.starts_with('/'));
+    Ok(words.map(PathBuf::from).collect())
+}
