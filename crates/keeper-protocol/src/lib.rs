@@ -6,7 +6,7 @@
 //! ```text
 //! daemon                                   keeper
 //!   Hello{version}                    ──▶
-//!                                     ◀──  Welcome{version, held}
+//!                                     ◀──  Welcome{version, build, held}
 //!   (for each thing held: Recall{key} ──▶, ◀── Recalled with its descriptors)
 //!   Reset, Apply…, Serve…, Watch…     ──▶  the whole, once
 //!   Apply{changes}                    ──▶  the difference, ever after
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 /// Raised with every change of a message.
 pub const VERSION: u32 = 1;
 
+/// What the daemon asks. The first three never change, so that a daemon can take over from a keeper of any version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     Hello {
@@ -31,6 +32,8 @@ pub enum Request {
         key: Key,
         from: usize,
     },
+    /// Finish what is under way, then go: another keeper takes over, or none is needed.
+    Retire,
     /// Forget all zones, views and watches; what is held stays. A snapshot follows. Until `Begin` answers go on from
     /// the old data.
     Reset,
@@ -58,15 +61,14 @@ pub enum Request {
     Unwatch {
         container: ContainerId,
     },
-    /// Finish what is under way, then go: another keeper takes over, or none is needed.
-    Retire,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// What is held from an earlier daemon.
+    /// What is held from an earlier daemon. A keeper of another version or build is replaced.
     Welcome {
         version: u32,
+        build: String,
         held: Vec<Key>,
     },
     /// The descriptors ride along.
