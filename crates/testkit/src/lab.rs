@@ -165,6 +165,7 @@ impl Lab {
             .args([OsStr::new("--root"), self.root_directory().as_os_str()])
             .args([OsStr::new("--run"), self.run_directory().as_os_str()])
             .args([OsStr::new("--resolv-conf"), self.resolv_conf().as_os_str()])
+            .args([OsStr::new("--shim"), shim_of(&self.program).as_os_str()])
             .args(["--debug", "--host", &self.docker_host()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -393,6 +394,13 @@ fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
+/// The static shim that belongs to a program in `target/PROFILE`; where there is none, the one beside it.
+fn shim_of(program: &Path) -> PathBuf {
+    let target = program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let built = target.join(format!("shim/{}-unknown-linux-gnu/debug/isle-shim", std::env::consts::ARCH));
+    if built.exists() { built } else { program.with_file_name("isle-shim") }
+}
+
 /// The `isle` that was built with this test: beside the test's own directory.
 ///
 /// # Panics
@@ -400,9 +408,7 @@ fn tail(text: &str, lines: usize) -> String {
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("this test's own file");
     let directory = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
-    for name in ["isle", "isle-shim"] {
-        let built = directory.join(name);
-        assert!(built.exists(), "{} is missing: cargo build -p isle -p isle-shim", built.display());
-    }
-    directory.join("isle")
+    let built = directory.join("isle");
+    assert!(built.exists(), "{} is missing: run the tests by cargo xtask test", built.display());
+    built
 }
