@@ -152,10 +152,7 @@ impl Engine {
             }
         });
         let held_ports = held.keys().filter_map(|k| if let Key::Ports(id) = k { Some(*id) } else { None }).collect();
-        if let Some(proxy) = proxy {
-            engine.keeper.tell(vec![Act::Hold(Key::Proxy, vec![proxy.into()])]).await?;
-        }
-        engine.settle(found, held_ports).await?;
+        engine.settle(found, held_ports, proxy.map(Into::into)).await?;
         Ok(engine)
     }
 
@@ -164,6 +161,7 @@ impl Engine {
         self: &Arc<Self>,
         found: Vec<(ContainerId, Found)>,
         held_ports: BTreeSet<ContainerId>,
+        proxy: Option<OwnedFd>,
     ) -> Result<()> {
         let mut ended = Vec::new();
         let mut live = BTreeSet::new();
@@ -191,8 +189,13 @@ impl Engine {
                 )),
             }
         }
+        // First of all, so that a keeper of another build can be replaced before it is told what it may not understand.
+        self.keeper.refresh().await?;
         let owner = self.network.owner().map_err(Error::internal)?;
         self.keeper.tell(vec![Act::Hold(Key::TableOwner, vec![owner])]).await?;
+        if let Some(proxy) = proxy {
+            self.keeper.tell(vec![Act::Hold(Key::Proxy, vec![proxy])]).await?;
+        }
         let (desired, sandboxes) = {
             let state = self.state();
             let mut desired = state.desired();
@@ -215,7 +218,6 @@ impl Engine {
             sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
         };
         self.keeper.keep_only(keys).await?;
-        self.keeper.refresh().await?;
         for id in live {
             self.reopen(id, !held_ports.contains(&id)).await;
             let (pidfd, changes) = {

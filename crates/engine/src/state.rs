@@ -228,7 +228,9 @@ impl State {
         for network in self.networks.values().filter(|n| n.is_user_defined()) {
             changes.push(model::names::Change::Zone { network: network.id, name: network.name.clone() });
         }
-        for entry in self.containers.values() {
+        // One that is said to run and has no shim is dead: its end is about to be recorded.
+        let alive = self.containers.values().filter(|e| e.live.is_some() || !e.record.state.is_running());
+        for entry in alive {
             changes.extend(crate::naming::join_changes(self, &entry.record));
         }
         changes
