@@ -1,19 +1,57 @@
 //! `cargo xtask …`: what a person or CI does with this repository.
 
-use anyhow::{Context, bail};
-use std::process::Command;
+mod build;
+mod demo;
+mod machine;
+mod test;
 
-fn main() -> anyhow::Result<()> {
-    match std::env::args().nth(1).as_deref() {
-        Some("test") => run(Command::new("cargo").args(["nextest", "run", "--workspace"])),
-        other => bail!("cargo xtask {}: there is 'test'", other.unwrap_or("")),
+use anyhow::{Context, bail};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  demo            Build Isle, start it in a network namespace of its own, and tell the story
+  test            Run every test
+  test unit       ... those that need no root: decisions and protocols
+  test system     ... those of the whole product
+  lint            Formatting, clippy, licences and sources of dependencies
+  dist            Build what people install: target/dist/isle and its static isle-shim
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["demo"] => demo::run(),
+        ["test"] => test::all(),
+        ["test", "unit"] => test::unit(),
+        ["test", "system"] => test::system(),
+        ["lint"] => test::lint(),
+        ["dist"] => build::dist(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
+/// Runs a command to its end, with our own terminal.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}");
     }
     Ok(())
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

@@ -90,7 +90,9 @@ pub async fn start(State(engine): Ctx, Path(id): Path<String>, mut request: Requ
     let keys = DetachKeys::parse(Some(exec.request.detach_keys.as_str()).filter(|k| !k.is_empty()))?;
     let keys = exec.request.attach_stdin.then_some(keys);
     let content_type = if tty || asked.tty { RAW } else { MULTIPLEXED };
-    Ok(takeover.respond(content_type, move |connection| carry(connection, stdio, tty, keys)))
+    Ok(takeover.respond(content_type, move |connection| async move {
+        carry(connection, stdio, tty, keys, exec.ended()).await;
+    }))
 }
 
 pub async fn resize(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {

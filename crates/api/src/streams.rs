@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use runtime::{AttachOptions, Attached, Stdin, Stream};
+use std::future::Future;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Docker's frame: which stream, three zeros, the length, the bytes.
@@ -56,11 +57,14 @@ pub async fn attach(State(engine): Ctx, Path(id): Path<String>, query: Query, mu
         if streams {
             // The client may go away before the container starts.
             if let Ok(stdio) = attachment.stdio.await {
-                pump(reader, writer, stdio, tty, options.stdin.then_some(keys)).await;
+                pump(reader, writer, stdio, tty, options.stdin.then_some(keys), std::future::ready(())).await;
             }
         }
     }))
 }
+
+/// How long the end of a stream waits for the end of its process to be known.
+const END: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Carries bytes both ways until the process's output ends, the client is gone, or detaches. The client's end of input
 /// is passed on, and does not end the output.
@@ -70,6 +74,7 @@ pub async fn pump(
     stdio: Attached,
     tty: bool,
     input: Option<DetachKeys>,
+    ended: impl Future<Output = ()>,
 ) {
     let Attached { mut stdin, mut output } = stdio;
     let (detach, mut detached) = tokio::sync::oneshot::channel::<()>();
@@ -99,6 +104,7 @@ pub async fn pump(
         let _ = writer.flush().await;
     }
     feeding.abort();
+    let _ = tokio::time::timeout(END, ended).await;
     let _ = writer.shutdown().await;
 }
 
@@ -241,9 +247,15 @@ fn stamp(time: jiff::Timestamp) -> String {
 }
 
 /// Both directions of a connection that was taken over.
-pub async fn carry(connection: TokioIo<Upgraded>, stdio: Attached, tty: bool, keys: Option<DetachKeys>) {
+pub async fn carry(
+    connection: TokioIo<Upgraded>,
+    stdio: Attached,
+    tty: bool,
+    keys: Option<DetachKeys>,
+    ended: impl Future<Output = ()>,
+) {
     let (reader, writer) = tokio::io::split(connection);
-    pump(reader, writer, stdio, tty, keys).await;
+    pump(reader, writer, stdio, tty, keys, ended).await;
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ struct Arguments {
     /// Whose keeper it is
     #[arg(long)]
     root_id: String,
+    /// Which build of the program this is
+    #[arg(long, default_value = "")]
+    build: String,
     /// The host's resolv.conf
     #[arg(long, default_value = "/etc/resolv.conf")]
     resolv_conf: std::path::PathBuf,
@@ -21,6 +24,6 @@ pub fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let root: RootId = serde_json::from_value(arguments.root_id.into()).context("--root-id")?;
     let listener = std::io::stdin().as_fd().try_clone_to_owned().context("no listening socket was inherited")?;
-    keeper::run(keeper::Settings { root, listener, resolv_conf: arguments.resolv_conf })?;
+    keeper::run(keeper::Settings { root, build: arguments.build, listener, resolv_conf: arguments.resolv_conf })?;
     Ok(())
 }

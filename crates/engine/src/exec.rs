@@ -31,6 +31,7 @@ pub struct Exec {
     pub container: ContainerId,
     pub request: ExecRequest,
     pub progress: Mutex<Progress>,
+    ended: tokio::sync::Notify,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -52,6 +53,17 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Exec {
+    /// Returns when the command has ended; clients ask for its exit code as soon as its output is over.
+    pub async fn ended(&self) {
+        loop {
+            let told = self.ended.notified();
+            if self.progress().exit_code.is_some() {
+                return;
+            }
+            told.await;
+        }
+    }
+
     pub fn progress(&self) -> Progress {
         self.progress.lock().expect("no holder panics").clone()
     }
@@ -81,7 +93,10 @@ impl Engine {
         let id = ExecId::new(crate::random());
         let command = request.command.join(" ");
         let record = record.clone();
-        state.execs.insert(id, Arc::new(Exec { id, container, request, progress: Mutex::default() }));
+        state.execs.insert(
+            id,
+            Arc::new(Exec { id, container, request, progress: Mutex::default(), ended: tokio::sync::Notify::new() }),
+        );
         drop(state);
         self.tell_container(&record, &format!("exec_create: {command}"), &[("execID", id.to_string())]);
         Ok(id)
@@ -172,6 +187,7 @@ impl Engine {
                 progress.exit_code = Some(i64::from(status.code));
                 progress.handle = None;
             }
+            exec.ended.notify_waiters();
             handle.forget().await;
             let more = [("execID", exec.id.to_string()), ("exitCode", status.code.to_string())];
             engine.tell_container(&record, "exec_die", &more);

@@ -152,11 +152,19 @@ impl Link {
         match seqpacket::connect(&self.settings.socket) {
             Ok(connection) => {
                 self.use_connection(connection)?;
-                let keys = self.hello().await?;
+                let (current, keys) = self.hello().await?;
                 let mut held = Held::new();
                 for key in keys {
                     let descriptors = self.recall(&key).await?;
                     held.insert(key, descriptors);
+                }
+                if !current {
+                    tracing::info!("the keeper is of another build; one of this build takes over");
+                    self.request(&Request::Retire, &[]).await?;
+                    self.start().await?;
+                    for (key, descriptors) in &held {
+                        self.hold(key.clone(), descriptors).await?;
+                    }
                 }
                 Ok(held)
             }
@@ -173,13 +181,21 @@ impl Link {
         Ok(())
     }
 
-    async fn hello(&mut self) -> io::Result<Vec<Key>> {
+    /// Whether the keeper is of our version and build, and what it holds.
+    async fn hello(&mut self) -> io::Result<(bool, Vec<Key>)> {
         let hello = Request::Hello { version: VERSION, root: self.settings.root.clone() };
         match self.exchange(&hello, &[]).await?.0 {
-            Reply::Welcome { held, .. } => Ok(held),
+            Reply::Welcome { version, build, held } => Ok((version == VERSION && build == self.build(), held)),
             Reply::Failed { why } => Err(io::Error::other(why)),
             other => Err(io::Error::other(format!("{other:?} is no welcome"))),
         }
+    }
+
+    /// What our own program is called: another file is another build.
+    fn build(&self) -> String {
+        use std::os::unix::fs::MetadataExt;
+        let file = std::fs::metadata(&self.settings.program);
+        file.map_or_else(|_| String::new(), |m| format!("{}-{}.{}", m.size(), m.mtime(), m.mtime_nsec()))
     }
 
     /// Starts a keeper: it inherits its listening socket as standard input, in a process group of its own.
@@ -187,7 +203,7 @@ impl Link {
         let listener = seqpacket::listen(&self.settings.socket)?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.log)?;
         let mut child = tokio::process::Command::new(&self.settings.program)
-            .args(["keeper", "--root-id", self.settings.root.as_str(), "--resolv-conf"])
+            .args(["keeper", "--root-id", self.settings.root.as_str(), "--build", &self.build(), "--resolv-conf"])
             .arg(&self.settings.resolv_conf)
             .stdin(listener)
             .stdout(std::process::Stdio::null())

@@ -4,8 +4,9 @@ use crate::state::State;
 use model::container::{Container, Endpoint};
 use model::gateway::{Candidate, elect};
 use model::id::NetworkId;
-use model::names::{Change, Member, Upstreams, View};
+use model::names::{Change, Member, Route, Upstreams, View};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// The endpoints that are up, with their networks.
 fn active<'a>(state: &'a State, container: &'a Container) -> Vec<(&'a Endpoint, &'a model::network::Network)> {
@@ -23,7 +24,24 @@ pub fn join_changes(state: &State, container: &Container) -> Vec<Change> {
     let mut changes: Vec<Change> =
         active(state, container).into_iter().filter_map(|(e, n)| member_change(container, e, n)).collect();
     changes.extend(view_change(state, container));
+    changes.extend(routes_change(container));
     changes
+}
+
+/// What the keeper's proxy carries to the container: what comes in by IPv6, wherever it leads.
+pub fn routes_change(container: &Container) -> Option<Change> {
+    let publications = container.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| &a.publications);
+    let routes: Vec<Route> = publications
+        .filter(|p| p.host.is_ipv6() || p.host.is_ipv4() != p.container.is_ipv4())
+        .map(|p| Route {
+            host: p.host,
+            protocol: p.protocol,
+            first: p.host_port,
+            count: p.count,
+            to: SocketAddr::new(p.container, p.container_port),
+        })
+        .collect();
+    (!routes.is_empty()).then_some(Change::Routes { container: container.id, routes })
 }
 
 /// One membership.
@@ -87,6 +105,7 @@ pub fn leave_changes(container: &Container, view: bool) -> Vec<Change> {
             Some(Change::MemberGone { network: e.network?, endpoint: e.active.as_ref()?.attachment.endpoint })
         })
         .collect();
+    changes.extend(routes_change(container).map(|_| Change::RoutesGone { container: container.id }));
     if view {
         changes.extend(container.state.sandbox.map(|sandbox| Change::ViewGone { sandbox }));
     }

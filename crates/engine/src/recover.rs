@@ -64,7 +64,13 @@ impl Engine {
         };
         let (connecting, mut held) = Keeper::connect(keeper_settings).await?;
         let owner = held.remove(&Key::TableOwner).and_then(|mut fds| fds.pop());
-        let network = network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port: None })
+        let proxy = match held.remove(&Key::Proxy).and_then(|mut fds| fds.pop()) {
+            Some(socket) => Some(std::net::TcpListener::from(socket)),
+            // Dual-stack. Where the host has no IPv6 there is nothing to carry.
+            None => std::net::TcpListener::bind("[::]:0").ok(),
+        };
+        let proxy_port = proxy.as_ref().and_then(|p| p.local_addr().ok()).map(|a| a.port());
+        let network = network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port })
             .map_err(Error::internal)?;
         let images = image::Images::open(&settings.root.join("images")).map_err(crate::images::image_error)?;
         let runtime = runtime::Runtime::open(runtime::Settings {
@@ -145,12 +151,20 @@ impl Engine {
                 _lock: lock,
             }
         });
-        engine.settle(found).await?;
+        let held_ports = held.keys().filter_map(|k| if let Key::Ports(id) = k { Some(*id) } else { None }).collect();
+        if let Some(proxy) = proxy {
+            engine.keeper.tell(vec![Act::Hold(Key::Proxy, vec![proxy.into()])]).await?;
+        }
+        engine.settle(found, held_ports).await?;
         Ok(engine)
     }
 
     /// Records ends, mends the kernel, feeds the keeper, restarts.
-    async fn settle(self: &Arc<Self>, found: Vec<(ContainerId, Found)>) -> Result<()> {
+    async fn settle(
+        self: &Arc<Self>,
+        found: Vec<(ContainerId, Found)>,
+        held_ports: BTreeSet<ContainerId>,
+    ) -> Result<()> {
         let mut ended = Vec::new();
         let mut live = BTreeSet::new();
         for (id, what) in found {
@@ -197,12 +211,13 @@ impl Engine {
         let keys: BTreeSet<Key> = {
             let state = self.state();
             let sandboxes = state.sandboxes.keys().map(|id| Key::Sandbox(*id));
-            let ports = live.iter().map(|id| Key::Ports(*id));
+            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id)]);
             sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
         };
         self.keeper.keep_only(keys).await?;
         self.keeper.refresh().await?;
         for id in live {
+            self.reopen(id, !held_ports.contains(&id)).await;
             let (pidfd, changes) = {
                 let state = self.state();
                 let Ok(entry) = state.entry(id) else { continue };
@@ -223,6 +238,36 @@ impl Engine {
         }
         self.restart_by_policy();
         Ok(())
+    }
+
+    /// Opens anew what was lost because the keeper had died too: the sandbox's resolver, the sockets that reserve host
+    /// ports. What fails is told, and does not keep the daemon from starting.
+    async fn reopen(self: &Arc<Self>, id: ContainerId, ports: bool) {
+        let Ok(record) = self.state().entry(id).map(|e| e.record.clone()) else { return };
+        let unserved = {
+            let state = self.state();
+            let sandbox = record.state.sandbox.and_then(|s| Some((s, state.sandboxes.get(&s)?)));
+            let lost = sandbox.filter(|(_, l)| l.owner == id && !l.resolver && naming::has_resolver(&state, &record));
+            lost.map(|(s, l)| (s, l.sandbox.clone()))
+        };
+        if let Some((sandbox, handle)) = unserved {
+            let trusted = record.endpoints.iter().filter_map(|e| e.active.as_ref()).any(|a| a.attachment.trusted);
+            let (engine, inside) = (self.clone(), handle.clone());
+            let opened = crate::blocking(move || engine.network.open_resolver(&inside, trusted)).await;
+            let served = match opened.map_err(Error::internal) {
+                Ok(sockets) => self.serve_sandbox(sandbox, &handle, sockets).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = served {
+                tracing::error!(container = ?id, "its resolver cannot be opened again: {e}");
+            }
+        }
+        if ports && !record.state.ports.is_empty() {
+            let wanted: Vec<_> = record.state.ports.iter().map(|p| p.wanted()).collect();
+            if let Err(e) = self.reserve_ports(&record, &wanted).await {
+                tracing::error!(container = ?id, "its host ports cannot be reserved again: {e}");
+            }
+        }
     }
 
     /// What shall always run, runs.

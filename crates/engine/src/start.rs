@@ -255,7 +255,11 @@ impl Engine {
     }
 
     /// Takes the host ports that the container publishes. A published port is a bound socket, held by the keeper too.
-    async fn reserve_ports(self: &Arc<Self>, record: &Container, wanted: &[Wanted]) -> Result<Vec<Published>> {
+    pub(crate) async fn reserve_ports(
+        self: &Arc<Self>,
+        record: &Container,
+        wanted: &[Wanted],
+    ) -> Result<Vec<Published>> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -318,12 +322,21 @@ impl Engine {
             .await
             .map_err(|e| port_error(&e, ipv4.or(ipv6), wanted).context(attempt()))?;
         let mut published = Vec::new();
-        let mut sockets: Vec<OwnedFd> = Vec::new();
+        let (mut sockets, mut datagrams): (Vec<OwnedFd>, Vec<OwnedFd>) = Default::default();
         for (wanted, reservation) in wanted.iter().zip(reservations) {
             published.push(Published::new(wanted, reservation.host_port));
-            sockets.extend(reservation.sockets.into_iter().map(|s| s.fd));
+            for socket in reservation.sockets {
+                match socket.role {
+                    network::Role::Holds => sockets.push(socket.fd),
+                    network::Role::Serves(_) => datagrams.push(socket.fd),
+                }
+            }
         }
-        self.keeper.tell(vec![Act::Hold(Key::Ports(record.id), sockets)]).await?;
+        let mut acts = vec![Act::Hold(Key::Ports(record.id), sockets)];
+        if !datagrams.is_empty() {
+            acts.push(Act::Hold(Key::Datagrams(record.id), datagrams));
+        }
+        self.keeper.tell(acts).await?;
         Ok(published)
     }
 
@@ -534,7 +547,7 @@ impl Engine {
         let Some((before, sandbox_gone)) = self.take_down_records(id) else { return };
         let mut acts = vec![Act::Unwatch(id), Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some()))];
         if !before.state.ports.is_empty() {
-            acts.push(Act::Release(Key::Ports(id)));
+            acts.extend([Act::Release(Key::Ports(id)), Act::Release(Key::Datagrams(id))]);
         }
         if let Some((sandbox, _)) = &sandbox_gone {
             acts.push(Act::Release(Key::Sandbox(*sandbox)));

@@ -3,12 +3,14 @@
 //!
 //! The store's directory:
 //!
-//!     index.json               this
-//!     blobs/sha256/<hex>       configurations, manifests, and layers as they came (or gzipped by us)
-//!     layers/<hex>/            a layer unpacked for overlayfs, by the digest of its uncompressed tar
-//!     points/<hex>/            where a container's own files are mounted on, for one stack of layers
-//!     rootfs/<container>/      upper, work, and which layers a container stands on
-//!     tmp/                     what is in the making; emptied at every start
+//! ```text
+//! index.json               this
+//! blobs/sha256/<hex>       configurations, manifests, and layers as they came (or gzipped by us)
+//! layers/<hex>/            a layer unpacked for overlayfs, by the digest of its uncompressed tar
+//! points/<hex>/            where a container's own files are mounted on, for one stack of layers
+//! rootfs/<container>/      upper, work, and which layers a container stands on
+//! tmp/                     what is in the making; emptied at every start
+//! ```
 
 use crate::digest::{self, Compression};
 use crate::error::{Attempt, Error};

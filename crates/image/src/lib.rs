@@ -2,13 +2,13 @@
 //!
 //! [`Images`] is the store; everything is a method of it.
 //!
-//! - [`store`], [`index`]: what is recorded, and how it stays whole
-//! - [`unpack`], [`pack`], [`digest`], [`copy`]: archives and trees
-//! - [`archive`]: `load`, `save`, `import`
-//! - [`image`], [`remove`]: looking up, listing, naming, removing
-//! - [`rootfs`], [`points`], [`lookup`]: a container's root file system: prepared, read, compared, committed
-//! - [`registry`], [`progress`]: `pull`
-//! - [`build`], [`Images::build`]: Dockerfiles
+//! - `store`, `index`: what is recorded, and how it stays whole
+//! - `unpack`, `pack`, `digest`, `copy`: archives and trees
+//! - `archive`: `load`, `save`, `import`
+//! - `image`, `remove`: looking up, listing, naming, removing
+//! - `rootfs`, `points`, `lookup`: a container's root file system: prepared, read, compared, committed
+//! - `registry`, `progress`: `pull`, `push`
+//! - `build`, [`Images::build`]: Dockerfiles
 
 mod archive;
 pub mod build;
@@ -32,7 +32,7 @@ pub use error::{Conflict, Error, Kind};
 pub use image::{Change, Filter, HistoryStep, Image};
 pub use kernel::tree::Kind as FileKind;
 pub use progress::{Progress, ProgressDetail};
-pub use registry::{Credentials, PullOptions, RegistryError, RemoteImage};
+pub use registry::{Credentials, PullOptions, PushedImage, RegistryError, RemoteImage};
 pub use remove::{Pruned, Removed, Use};
 pub use rootfs::Commit;
 pub use store::Images;

@@ -192,7 +192,7 @@ impl Images {
     }
 
     /// Mounts a root file system detached, and opens it. With its changes, it must be mounted nowhere else.
-    pub(crate) fn mount(&self, rootfs: &Rootfs) -> Result<Dir, Error> {
+    pub fn mount(&self, rootfs: &Rootfs) -> Result<Dir, Error> {
         let changes = Changes { upper: &rootfs.upper, work: &rootfs.work, volatile: rootfs.volatile };
         overlay::mount_detached(&rootfs.lower, Some(changes))
             .and_then(|mount| Dir::of_mount(&mount))

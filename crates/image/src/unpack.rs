@@ -94,17 +94,21 @@ impl Unpacking<'_> {
         let path = inside(&entry.path_bytes())?;
         let extensions = extensions(entry)?;
         let header = entry.header();
-        let mode = header.mode().map_err(damaged)? & 0o7777;
+        let old = header.as_old();
+        let mode = or_zero(&old.mode, header.mode().map(u64::from)).map_err(damaged)? as u32 & 0o7777;
         let (uid, gid) = match self.options.owner {
             Some(owner) => owner,
             None => (
-                extensions.uid.map_or_else(|| id(header.uid()), Ok)?,
-                extensions.gid.map_or_else(|| id(header.gid()), Ok)?,
+                extensions.uid.map_or_else(|| id(or_zero(&old.uid, header.uid())), Ok)?,
+                extensions.gid.map_or_else(|| id(or_zero(&old.gid, header.gid())), Ok)?,
             ),
         };
         let mtime = match extensions.mtime {
             Some(mtime) => mtime,
-            None => (i64::try_from(header.mtime().map_err(damaged)?).unwrap_or(0), 0),
+            None => {
+                let seconds = or_zero(&old.mtime, header.mtime()).map_err(damaged)?;
+                (i64::try_from(seconds).unwrap_or(0), 0)
+            }
         };
         let (parent_path, name) = split(&path);
         if name.is_empty() {
@@ -271,6 +275,11 @@ fn copy(entry: &mut impl Read, file: &mut std::fs::File, path: &Path) -> Result<
         file.write_all(&buffer[..n]).attempt(|| format!("cannot write {}", path.display()))?;
         total += n as u64;
     }
+}
+
+/// A field that nobody filled in is zero, as Go reads it.
+fn or_zero(field: &[u8], number: io::Result<u64>) -> io::Result<u64> {
+    if field.iter().all(|&b| b == 0 || b == b' ') { Ok(0) } else { number }
 }
 
 fn id(number: io::Result<u64>) -> Result<u32, Error> {

@@ -117,7 +117,12 @@ impl World {
             })
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let result = runtime.block_on(self.store.build(context, self.options.clone(), &self.runner, events));
+        // the engine runs it on whichever thread is free
+        fn sendable<T: Send>(future: T) -> T {
+            future
+        }
+        let building = sendable(self.store.build(context, self.options.clone(), &self.runner, events));
+        let result = runtime.block_on(building);
         let (said, images) = said.lock().unwrap().clone();
         Built { said, result, images }
     }
@@ -309,26 +314,26 @@ fn copy_puts_things_where_docker_puts_them() {
         .file("with space", "7")
         .file(".dockerignore", "secret\ndir/*.md\n!dir/README.md\n");
     let image = world.image(
-        "FROM busybox\nWORKDIR /work\nCOPY one.txt renamed\nCOPY *.txt /txt/\nCOPY dir /dir\nCOPY dir/in* sub/\n\
+        "FROM busybox\nWORKDIR /srv\nCOPY one.txt renamed\nCOPY *.txt /txt/\nCOPY dir /dir\nCOPY dir/in* sub/\n\
          COPY [\"with space\", \"/a b\"]\nCOPY . /all/\nCOPY --chown=app:staff one.txt /owned\n\
          COPY --chown=app one.txt /by-name\nCOPY --chown=9:10 --chmod=0751 dir /new/dir\nENV d=/env n=one\n\
          COPY ${n}.txt $d/\nADD one.txt two.txt ./\nCOPY --exclude=*.md dir /excluded\n",
     );
     for (path, text, owner) in [
-        ("/work/renamed", "1", "0:0 644"),
+        ("/srv/renamed", "1", "0:0 644"),
         ("/txt/one.txt", "1", "0:0 644"),
         ("/txt/two.txt", "2", "0:0 644"),
         ("/dir/inner/deep.txt", "3", "0:0 644"),
         ("/dir/README.md", "5", "0:0 644"),
-        ("/work/sub/deep.txt", "3", "0:0 644"),
+        ("/srv/sub/deep.txt", "3", "0:0 644"),
         ("/a b", "7", "0:0 644"),
         ("/all/dir/README.md", "5", "0:0 644"),
         ("/owned", "1", "1001:50 644"),
         ("/by-name", "1", "1001:1002 644"),
         ("/new/dir/inner/deep.txt", "3", "9:10 751"),
         ("/env/one.txt", "1", "0:0 644"),
-        ("/work/one.txt", "1", "0:0 644"),
-        ("/work/two.txt", "2", "0:0 644"),
+        ("/srv/one.txt", "1", "0:0 644"),
+        ("/srv/two.txt", "2", "0:0 644"),
         ("/excluded/inner/deep.txt", "3", "0:0 644"),
     ] {
         assert_eq!(world.read(&image, path), Some((text.to_owned(), owner.to_owned())), "{path}");
@@ -358,8 +363,8 @@ fn copy_puts_things_where_docker_puts_them() {
              passwd file (line 2 of the Dockerfile)",
         ),
         (
-            "ADD https://x.example/y /",
-            "ADD https://x.example/y: remote sources are not supported; download it in a RUN",
+            "ADD https://x.example/y.git /",
+            "ADD https://x.example/y.git: only http and https addresses of files can be fetched; clone a repository in a RUN",
         ),
         ("ENV a=${b", "failed to process \"${b\": syntax error: missing '}' (line 2 of the Dockerfile)"),
     ] {
@@ -419,6 +424,35 @@ fn add_unpacks_archives() {
     }
     assert_eq!(world.text(&image, "/not/not.tar"), "no archive");
     assert!(world.read(&image, "/copied/plain.tar").is_some());
+}
+
+#[test]
+fn add_fetches_files_by_their_address() {
+    let archive = Tar::new().file("inside", "x").done();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 1024];
+            let n = stream.read(&mut asked).unwrap();
+            let found = asked[..n].starts_with(b"GET /a.tar?x=y ");
+            let (status, body) = if found { ("200 OK", archive.as_slice()) } else { ("404 Not Found", &b""[..]) };
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body).unwrap();
+        }
+    });
+    let mut world = World::new();
+    world.file(".dockerignore", "*");
+    let image =
+        world.image(&format!("FROM scratch\nADD http://{address}/a.tar?x=y /d/\nADD http://{address}/a.tar?x=y /e\n"));
+    assert_eq!(world.read(&image, "/d/a.tar").unwrap().1, "0:0 600", "what is fetched is not unpacked");
+    assert!(world.read(&image, "/e").is_some());
+    let again = world.build(&format!("FROM scratch\nADD http://{address}/a.tar?x=y /d/\n"));
+    assert!(again.said.contains("Using cache"));
+    let error = world.error(&format!("FROM scratch\nADD http://{address}/none /d/\n"));
+    assert_eq!(error, format!("http://{address}/none: 404 Not Found"));
 }
 
 #[test]
@@ -504,6 +538,16 @@ fn base_images_are_pulled_when_missing_or_asked_for() {
     let id = world.store.get("busybox").unwrap().id;
     world.image(&format!("FROM {}\n", id.hex()));
     world.image(&format!("FROM {}\n", id.short()));
+}
+
+#[test]
+fn a_tree_without_end_is_refused_and_costs_no_stack() {
+    let world = World::new();
+    let deep = tempfile::tempdir().unwrap();
+    std::fs::write(deep.path().join("Dockerfile"), "FROM busybox\nCOPY . /x\n").unwrap();
+    std::fs::create_dir_all(deep.path().join("d/".repeat(900))).unwrap();
+    let error = world.build_from(Context::Directory(deep.path().to_owned())).result.unwrap_err();
+    assert!(error.chain().ends_with("directories are nested more than 400 deep"), "{}", error.chain());
 }
 
 #[test]

@@ -79,7 +79,10 @@ fn pull(
     let reference: Reference = reference.parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let progress = Arc::new(move |line| lines.lock().unwrap().push(line));
-    let result = runtime.block_on(store.pull(&reference, options, progress));
+    fn sendable<T: Send>(future: T) -> T {
+        future
+    }
+    let result = runtime.block_on(sendable(store.pull(&reference, options, progress)));
     let said = said.lock().unwrap().clone();
     (result, said)
 }
@@ -282,6 +285,51 @@ fn an_index_gives_the_platform_that_is_wanted() {
     registry.push("single", "latest", &single, OCI_MANIFEST);
     let error = pull(&store, "localhost:5000/single", platform("linux/amd64")).0.unwrap_err().to_string();
     assert!(error.ends_with("wanted linux/amd64, actual: linux/s390x"), "{error}");
+}
+
+#[test]
+fn what_is_pushed_comes_back_the_same() {
+    let Some(registry) = Registry::start("") else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let push = |store: &Store, name: &str| {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let lines = said.clone();
+        let progress = Arc::new(move |line: Progress| lines.lock().unwrap().push(line));
+        let reference: Reference = name.parse().unwrap();
+        fn sendable<T: Send>(future: T) -> T {
+            future
+        }
+        let pushed = runtime.block_on(sendable(store.push(&reference, PullOptions::default(), progress)));
+        let said = said.lock().unwrap().clone();
+        (pushed, said)
+    };
+    let one = Store::new();
+    let id = one.made("localhost:5000/made:1", Tar::new().file_of("f", &noise(300_000), 0o644, 0, 0).done());
+    let (pushed, said) = push(&one, "localhost:5000/made:1");
+    let pushed = pushed.unwrap();
+    assert_eq!(said[0].status, "The push refers to repository [localhost:5000/made]");
+    assert_eq!(said.last().unwrap().status, format!("1: digest: {} size: {}", pushed.digest, pushed.size));
+    let two = Store::new();
+    assert_eq!(pull(&two, "localhost:5000/made:1", PullOptions::default()).0.unwrap(), id);
+    let expected = [format!("localhost:5000/made@{}", pushed.digest)];
+    assert_eq!(one.get("localhost:5000/made:1").unwrap().repo_digests, expected);
+    assert_eq!(two.get("localhost:5000/made:1").unwrap().repo_digests, expected);
+    // pulled, renamed, pushed: every byte is as it was, and layers that are there are not sent
+    let tar = Tar::new().file("z", "z").done();
+    let image = pushed_with_zstd(&tar);
+    registry.push("foreign", "1", &image, OCI_MANIFEST);
+    pull(&two, "localhost:5000/foreign:1", PullOptions::default()).0.unwrap();
+    two.tag("localhost:5000/foreign:1", "localhost:5000/copy:2").unwrap();
+    let (first, _) = push(&two, "localhost:5000/copy:2");
+    assert_eq!(first.unwrap().digest, digest(&image.manifest));
+    let (_, said) = push(&two, "localhost:5000/copy:2");
+    assert!(said.iter().any(|p| p.status == "Layer already exists"));
+    let error = push(&two, "localhost:5000/none").0.unwrap_err().to_string();
+    assert_eq!(error, "An image does not exist locally with the tag: localhost:5000/none:latest");
+}
+
+fn pushed_with_zstd(tar: &[u8]) -> Pushed {
+    pushed(&[(tar.to_vec(), zstd::encode_all(tar, 1).unwrap())], &Platform::host().architecture)
 }
 
 #[test]

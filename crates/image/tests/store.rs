@@ -168,6 +168,16 @@ fn layers_are_unpacked_as_overlayfs_wants_them() {
         .file(".wh.stays", "")
         .file(".wh.replaced", "")
         .directory("replaced/")
+        .raw(
+            {
+                let mut header = Tar::header(EntryType::Regular, 0);
+                let old = header.as_old_mut();
+                (old.uid, old.gid, old.mtime, old.mode) = ([0; 8], [b' '; 8], [0; 12], [0; 8]);
+                header
+            },
+            "blank",
+            &[],
+        )
         .link("hard", "stays")
         .symlink("soft", "/absolute/../target")
         .raw(Tar::header(EntryType::Fifo, 0), "fifo", &[])
@@ -190,6 +200,7 @@ fn layers_are_unpacked_as_overlayfs_wants_them() {
     assert_eq!((owned.uid(), owned.gid(), owned.mode() & 0o7777), (1000, 3_000_000, 0o4755));
     assert_eq!(owned.mtime(), 1_700_000_000);
     assert_eq!(meta("d").mtime(), 1_700_000_000);
+    assert_eq!((meta("blank").uid(), meta("blank").mode() & 0o7777, meta("blank").mtime()), (0, 0, 0));
     let dir = kernel::tree::Dir::open(&layer).unwrap();
     let attributes = dir.attributes("attributes".as_ref()).unwrap();
     assert_eq!(attributes, [("user.note".into(), b"kept".to_vec())], "overlayfs's own never come from an archive");
@@ -606,4 +617,36 @@ fn a_new_volume_gets_what_the_image_has_there() {
     assert!(meta("l").file_type().is_symlink());
     assert!(!store.copy_up(&rootfs, "/none", volume.path()).unwrap());
     assert!(!store.copy_up(&rootfs, "/file", volume.path()).unwrap());
+}
+
+#[test]
+fn a_full_disk_leaves_the_store_as_it_was() {
+    let store = Store::new();
+    let small = tempfile::tempdir().unwrap();
+    #[allow(deprecated)] // safe for a namespace of mounts: this thread and those it starts see one more
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+    let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("small", small.path(), "tmpfs", flags, c"size=2m").unwrap();
+    let full = Images::open(&small.path().join("images")).unwrap();
+    let import = |store: &Images, name: &str, size: usize| {
+        let noise: Vec<u8> =
+            (0..size as u64).map(|n| (n.wrapping_mul(n).wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
+        let tar = Tar::new().file_of("f", &noise, 0o644, 0, 0).done();
+        store.import(&tar[..], Import { name: Some(name.into()), ..Import::default() })
+    };
+    let fits = import(&full, "fits", 100_000).unwrap();
+    import(&store, "big", 4 << 20).unwrap();
+    let mut archive = Vec::new();
+    store.save(&["big".to_owned()], &mut archive).unwrap();
+    for error in [import(&full, "big", 4 << 20).unwrap_err(), full.load(&archive[..], None).unwrap_err()] {
+        assert!(error.chain().ends_with("No space left on device (os error 28)"), "{}", error.chain());
+        assert_eq!(error.kind(), Kind::Internal);
+    }
+    drop(full);
+    let full = Images::open(&small.path().join("images")).unwrap();
+    assert_eq!(full.list(&Filter { all: true, ..Filter::default() }).len(), 1);
+    assert_eq!(full.get("fits").unwrap().id, fits);
+    wait_for(|| import(&full, "again", 200_000).is_ok());
 }

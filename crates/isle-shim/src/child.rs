@@ -145,15 +145,16 @@ enum Never {}
 fn container(launch: &Launch, inherited: &mut Inherited<'_>) -> Result<Never, Failure> {
     let command = &launch.command;
     inherited.keep_only_these();
+    inherited.reached(Step::Cgroup)?;
+    enter_cgroup_v1(&launch.cgroup)?;
+    inherited.reached(Step::OomScore)?;
+    set_oom_score(command, &inherited.reporter)?;
     if launch.namespaces.user.is_some() {
         inherited.reached(Step::IdMaps)?;
         inherited.reporter.say(&Report::WantsMaps, &[]);
         let mut answer = [0];
         rustix::io::retry_on_intr(|| rustix::io::read(&inherited.reporter.0, &mut answer)).at(Step::IdMaps, "")?;
-        become_root_here().at(Step::IdMaps, "")?;
     }
-    inherited.reached(Step::Cgroup)?;
-    enter_cgroup_v1(&launch.cgroup)?;
     inherited.reached(Step::Namespaces)?;
     for (fd, kind, name) in [
         (inherited.net, libc::CLONE_NEWNET, "network"),
@@ -174,7 +175,13 @@ fn container(launch: &Launch, inherited: &mut Inherited<'_>) -> Result<Never, Fa
     let root = mounts::attach_root(&launch.root, inherited.overlay.take())?;
     let root = root.as_fd();
     inherited.reached(Step::Mounts)?;
-    mounts::mount_all(root, &launch.mounts, inherited.joined_shm)?;
+    // Until here with the host's root's eyes, to which the sources belong; from here on as the container's root, to
+    // which everything made belongs.
+    let sources = mounts::sources(&launch.mounts)?;
+    if launch.namespaces.user.is_some() {
+        become_root_here().at(Step::IdMaps, "")?;
+    }
+    mounts::mount_all(root, &launch.mounts, sources, inherited.joined_shm)?;
     inherited.reached(Step::Devices)?;
     mounts::devices(root, &launch.devices, &launch.mounts)?;
     inherited.reached(Step::Terminal)?;
@@ -205,8 +212,6 @@ fn container(launch: &Launch, inherited: &mut Inherited<'_>) -> Result<Never, Fa
     if launch.root.readonly {
         mounts::make_root_readonly(root)?;
     }
-    inherited.reached(Step::OomScore)?;
-    set_oom_score(command, &inherited.reporter)?;
     inherited.reached(Step::Pivot)?;
     mounts::pivot(root, launch.root.propagation)?;
     finish(command, terminal, launch.init, inherited)

@@ -10,8 +10,9 @@ use rustix::net::RecvFlags;
 use shim_protocol::launch::{Failure, FailureKind, Foreign, Launch, Step};
 use shim_protocol::transport;
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Make and start the container. On failure nothing of it is left.
@@ -23,7 +24,10 @@ pub fn container(launch: &Launch, runtime: &Foreign) -> Result<Started, Failure>
     let (pipes, mut ends) = open_stdio(&launch.stdio)?;
     let pid_file = runtime.bundle.join("pid");
     let log = runtime.bundle.join("runtime.log");
-    let console = runtime.bundle.join("console.sock");
+    // By a short name: the bundle's may be longer than an address can be.
+    let home = openat(CWD, &runtime.bundle, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Terminal, runtime.bundle.display().to_string())?;
+    let console = PathBuf::from(format!("/proc/{}/fd/{}/console.sock", std::process::id(), home.as_raw_fd()));
     let mut command = Command::new(&runtime.program);
     command.arg("--root").arg(&runtime.state).arg("--log").arg(&log);
     command.args(["run", "--detach", "--bundle"]).arg(&runtime.bundle).arg("--pid-file").arg(&pid_file);

@@ -51,21 +51,29 @@ pub fn container(launch: &Launch, mut joins: VecDeque<OwnedFd>, program: &OwnedF
     if spaces.user.is_some() {
         new |= libc::CLONE_NEWUSER;
     }
+    let mut here: Vec<(&OwnedFd, i32, &str)> = pid.iter().map(|fd| (fd, libc::CLONE_NEWPID, "pid")).collect();
+    // Inside a user namespace of its own, the child could not join what belongs to the host's.
+    let joins =
+        [(&net, libc::CLONE_NEWNET, "network"), (&ipc, libc::CLONE_NEWIPC, "ipc"), (&uts, libc::CLONE_NEWUTS, "uts")];
+    if spaces.user.is_some() {
+        here.extend(joins.iter().filter_map(|(fd, kind, name)| Some((fd.as_ref()?, *kind, *name))));
+    }
+    let by_child = spaces.user.is_none();
     fail_where_asked(launch, Step::Clone)?;
     let (ours, theirs) = channel()?;
     let inherited = Inherited {
         reporter: Reporter(theirs),
         pipes: pipes.as_ref(),
-        net: net.as_ref().map(AsFd::as_fd),
-        ipc: ipc.as_ref().map(AsFd::as_fd),
-        uts: uts.as_ref().map(AsFd::as_fd),
+        net: net.as_ref().filter(|_| by_child).map(AsFd::as_fd),
+        ipc: ipc.as_ref().filter(|_| by_child).map(AsFd::as_fd),
+        uts: uts.as_ref().filter(|_| by_child).map(AsFd::as_fd),
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         overlay,
         joined_shm: joined_shm.as_ref(),
         program: program.as_fd(),
         fail_at: launch.fail_at,
     };
-    let (pid, pidfd) = match make_child(new, pid.as_ref(), &launch.cgroup)? {
+    let (pid, pidfd) = match make_child(new, &here, &launch.cgroup)? {
         Cloned::Child => child::become_container(launch, inherited),
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -97,7 +105,7 @@ pub fn command(
         program: program.as_fd(),
         fail_at: None,
     };
-    let (pid, pidfd) = match make_child(0, Some(target), cgroup)? {
+    let (pid, pidfd) = match make_child(0, &[(target, libc::CLONE_NEWPID, "pid")], cgroup)? {
         Cloned::Child => {
             child::become_command(command, stdio.tty, stdio.size, target.as_fd(), user_namespace, cgroup, inherited)
         }
@@ -142,9 +150,9 @@ pub fn open_stdio(stdio: &Stdio) -> Result<(Option<Pipes>, stdio::Ends), Failure
     ))
 }
 
-/// A child in another process's pid namespace is made by pointing our own children there for a moment; so it is our
+/// A child is born into other namespaces by entering them for a moment. So one in another process's pid namespace is our
 /// child like every other, without a second fork.
-fn make_child(new: i32, pid_namespace_of: Option<&OwnedFd>, cgroup: &Cgroup) -> Result<Cloned, Failure> {
+fn make_child(new: i32, enter: &[(&OwnedFd, i32, &str)], cgroup: &Cgroup) -> Result<Cloned, Failure> {
     let directory = cgroup
         .v2
         .as_ref()
@@ -153,20 +161,31 @@ fn make_child(new: i32, pid_namespace_of: Option<&OwnedFd>, cgroup: &Cgroup) -> 
                 .at(Step::Cgroup, path.display().to_string())
         })
         .transpose()?;
-    let home = match pid_namespace_of {
-        None => None,
-        Some(other) => {
-            let home = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .at(Step::Namespaces, "pid")?;
-            sys::setns(other, libc::CLONE_NEWPID).at(Step::Namespaces, "pid")?;
-            Some(home)
+    let mut homes = Vec::new();
+    let mut entered = Ok(());
+    for (other, kind, name) in enter {
+        let step = |name: &str, kind: i32| -> Result<(OwnedFd, i32), Failure> {
+            let file = if kind == libc::CLONE_NEWNET { "net" } else { name };
+            let path = format!("/proc/self/ns/{file}");
+            let home = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::Namespaces, name)?;
+            sys::setns(other, kind).at(Step::Namespaces, name)?;
+            Ok((home, kind))
+        };
+        match step(name, *kind) {
+            Ok(home) => homes.push(home),
+            Err(failure) => {
+                entered = Err(failure);
+                break;
+            }
         }
-    };
-    let cloned = sys::clone(new, directory.as_ref().map(AsFd::as_fd));
-    if let (Some(home), Ok(Cloned::Parent { .. }) | Err(_)) = (home, &cloned) {
-        sys::setns(&home, libc::CLONE_NEWPID).at(Step::Namespaces, "pid")?;
     }
-    cloned.at(Step::Clone, "")
+    let cloned = entered.and_then(|()| sys::clone(new, directory.as_ref().map(AsFd::as_fd)).at(Step::Clone, ""));
+    if !matches!(cloned, Ok(Cloned::Child)) {
+        for (home, kind) in homes {
+            sys::setns(&home, kind).at(Step::Namespaces, "")?;
+        }
+    }
+    cloned
 }
 
 /// Hear the child out. The socket closes without a failure when the program executes.

@@ -198,30 +198,47 @@ fn attach(mount: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
     move_mount(mount, "", target, "", flags)
 }
 
+/// What binds show, mounted nowhere yet: one for each mount that is a bind.
+pub fn sources(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let open = |one: &Mount| match &one.what {
+        What::Bind { source, recursive } => {
+            let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let flags = if *recursive { clone | OpenTreeFlags::AT_RECURSIVE } else { clone };
+            let tree = open_tree(CWD, source, flags);
+            tree.map(Some).at(Step::Mounts, format!("{} at {}", source.display(), one.target))
+        }
+        _ => Ok(None),
+    };
+    mounts.iter().map(open).collect()
+}
+
 /// All of the specification's mounts, in their order.
-pub fn mount_all(root: BorrowedFd<'_>, mounts: &[Mount], joined_shm: Option<&OwnedFd>) -> Result<(), Failure> {
-    for one in mounts {
-        mount_one(root, one, joined_shm).map_err(|(errno, part)| {
-            failure(
-                Step::Mounts,
-                errno,
-                if part.is_empty() { one.target.clone() } else { format!("{part} at {}", one.target) },
-            )
+pub fn mount_all(
+    root: BorrowedFd<'_>,
+    mounts: &[Mount],
+    sources: Vec<Option<OwnedFd>>,
+    joined_shm: Option<&OwnedFd>,
+) -> Result<(), Failure> {
+    for (one, source) in mounts.iter().zip(sources) {
+        mount_one(root, one, source, joined_shm).map_err(|(errno, part)| {
+            let about = if part.is_empty() { one.target.clone() } else { format!("{part} at {}", one.target) };
+            failure(Step::Mounts, errno, about)
         })?;
     }
     Ok(())
 }
 
-fn mount_one(root: BorrowedFd<'_>, one: &Mount, joined_shm: Option<&OwnedFd>) -> Result<(), (Errno, String)> {
+fn mount_one(
+    root: BorrowedFd<'_>,
+    one: &Mount,
+    source: Option<OwnedFd>,
+    joined_shm: Option<&OwnedFd>,
+) -> Result<(), (Errno, String)> {
     let plain = |errno| (errno, String::new());
     let fd = match &one.what {
-        What::Bind { source, recursive } => {
-            let named = |errno| (errno, source.display().to_string());
-            let recursively = if *recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
-            let tree =
-                open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursively)
-                    .map_err(named)?;
-            let kind = FileType::from_raw_mode(fstat(&tree).map_err(named)?.st_mode);
+        What::Bind { .. } => {
+            let tree = source.ok_or(plain(Errno::NOENT))?;
+            let kind = FileType::from_raw_mode(fstat(&tree).map_err(plain)?.st_mode);
             let make = if kind == FileType::Directory { Make::Directory } else { Make::File };
             let target = place(root, &one.target, make).map_err(plain)?;
             refuse_inside_proc(&target, &one.target).map_err(plain)?;
@@ -233,9 +250,12 @@ fn mount_one(root: BorrowedFd<'_>, one: &Mount, joined_shm: Option<&OwnedFd>) ->
             tree
         }
         What::New { kind, source, parameters } => {
+            // A tmpfs over a directory of the image's has that one's mode.
+            let there = inside(root, &one.target, OFlags::PATH, ResolveFlags::empty()).ok();
             let target = place(root, &one.target, Make::Directory).map_err(plain)?;
             refuse_inside_proc(&target, &one.target).map_err(plain)?;
-            let fs = new_file_system(kind, source, parameters, one, &target)
+            let fs = new_file_system(kind, source, parameters, one, there.as_ref())
+                .or_else(|errno| if kind == "sysfs" && errno == Errno::PERM { hosts_sysfs(one) } else { Err(errno) })
                 .map_err(|errno| (errno, format!("a file system of type {kind}")))?;
             attach(&fs, &target).map_err(plain)?;
             fs
@@ -248,8 +268,8 @@ fn mount_one(root: BorrowedFd<'_>, one: &Mount, joined_shm: Option<&OwnedFd>) ->
         }
         What::Cgroup1 { hierarchies, links } => {
             let target = place(root, &one.target, Make::Directory).map_err(plain)?;
-            let tmpfs = new_file_system("tmpfs", "tmpfs", &[("mode".into(), Some("755".into()))], one, &target)
-                .map_err(plain)?;
+            let tmpfs =
+                new_file_system("tmpfs", "tmpfs", &[("mode".into(), Some("755".into()))], one, None).map_err(plain)?;
             sys::mount_setattr(&tmpfs, false, 0, RDONLY, 0).map_err(plain)?;
             attach(&tmpfs, &target).map_err(plain)?;
             for (name, source) in hierarchies {
@@ -281,7 +301,7 @@ fn new_file_system(
     source: &str,
     parameters: &[(String, Option<String>)],
     one: &Mount,
-    target: &OwnedFd,
+    over: Option<&OwnedFd>,
 ) -> Result<OwnedFd, Errno> {
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&fs, "source", source)?;
@@ -291,13 +311,24 @@ fn new_file_system(
             None => fsconfig_set_flag(&fs, &**key)?,
         }
     }
-    if kind == "tmpfs" && !parameters.iter().any(|(key, _)| key == "mode") {
-        let mode = fstat(target)?.st_mode & 0o7777;
+    if let Some(over) = over
+        && kind == "tmpfs"
+        && !parameters.iter().any(|(key, _)| key == "mode")
+    {
+        let mode = fstat(over)?.st_mode & 0o7777;
         fsconfig_set_string(&fs, "mode", format!("{mode:o}"))?;
     }
     fsconfig_create(&fs)?;
     let attributes = MountAttrFlags::from_bits_retain(one.set as u32);
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// A user namespace that does not own its network namespace may not mount sysfs: it sees the host's.
+fn hosts_sysfs(one: &Mount) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, "/sys", flags)?;
+    sys::mount_setattr(&tree, true, one.set & RDONLY, 0, 0)?;
+    Ok(tree)
 }
 
 /// Inside /proc, files that lxcfs and the like provide may be replaced, and nothing else: whoever could mount over
@@ -443,7 +474,7 @@ fn null(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 fn empty_directory() -> Result<OwnedFd, Errno> {
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&fs, "source", "tmpfs")?;
-    fsconfig_set_string(&fs, "mode", "755")?;
+    fsconfig_set_flag(&fs, "ro")?;
     fsconfig_create(&fs)?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
 }

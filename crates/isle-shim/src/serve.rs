@@ -526,6 +526,7 @@ impl Shim {
             held.push(fd.try_clone().map_err(|_| kernel("duplicate a descriptor", Errno::MFILE))?);
         }
         let reply = Reply::Held {
+            stdio: main.stdio,
             stdin: main.ends.stdin.is_some(),
             stdout: main.ends.stdout.is_some(),
             stderr: main.ends.stderr.is_some(),

@@ -90,9 +90,15 @@ pub fn unshare(kinds: libc::c_int) -> Result<(), Errno> {
 
 /// All signals as a fresh process has them: nothing ignored, nothing blocked. (Rust ignores SIGPIPE.)
 pub fn reset_signals() {
+    // The kernel's structure: handler, flags, restorer and mask, all of them 'default' as zero.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is always a valid disposition; SIGKILL and the like are refused, which does not matter.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the structure is live and as large as the kernel's; SIGKILL and the like are refused, which does not
+        // matter. Not through the C library, which keeps two signals to itself.
+        unsafe {
+            let none = std::ptr::null_mut::<libc::c_void>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>());
+        }
     }
     set_mask(&[], libc::SIG_SETMASK);
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! daemon                                   keeper
 //!   Hello{version}                    ──▶
-//!                                     ◀──  Welcome{version, held}
+//!                                     ◀──  Welcome{version, build, held}
 //!   (for each thing held: Recall{key} ──▶, ◀── Recalled with its descriptors)
 //!   Reset, Apply…, Serve…, Watch…     ──▶  the whole, once
 //!   Apply{changes}                    ──▶  the difference, ever after
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 /// Raised with every change of a message.
 pub const VERSION: u32 = 1;
 
+/// What the daemon asks. The first three never change, so that a daemon can take over from a keeper of any version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     Hello {
@@ -31,6 +32,8 @@ pub enum Request {
         key: Key,
         from: usize,
     },
+    /// Finish what is under way, then go: another keeper takes over, or none is needed.
+    Retire,
     /// Forget all zones, views and watches; what is held stays. A snapshot follows. Until `Begin` answers go on from
     /// the old data.
     Reset,
@@ -41,7 +44,7 @@ pub enum Request {
         changes: Vec<Change>,
     },
     /// Hold descriptors. Under [`Key::Sandbox`] they are `[network namespace, udp, tcp, …]`: the sockets are served
-    /// as that sandbox's resolver. Under [`Key::Proxy`]: `[tcp4, tcp6]`.
+    /// as that sandbox's resolver. Those under [`Key::Proxy`] and [`Key::Datagrams`] are served by the proxy.
     /// `more` adds to what is held under the key already: a message carries a limited number.
     Hold {
         key: Key,
@@ -58,15 +61,14 @@ pub enum Request {
     Unwatch {
         container: ContainerId,
     },
-    /// Finish what is under way, then go: another keeper takes over, or none is needed.
-    Retire,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// What is held from an earlier daemon.
+    /// What is held from an earlier daemon. A keeper of another version or build is replaced.
     Welcome {
         version: u32,
+        build: String,
         held: Vec<Key>,
     },
     /// The descriptors ride along.
@@ -92,8 +94,10 @@ pub enum Key {
     Ports(ContainerId),
     /// A container's pidfd and duplicates of its stdio.
     Process(ContainerId),
-    /// The listening sockets of the proxy for [::1] and IPv6 to IPv4-only containers.
+    /// The listening TCP socket of the proxy for [::1] and IPv6 to IPv4-only containers.
     Proxy,
+    /// UDP sockets of a container's published ports that the proxy serves: the kernel cannot.
+    Datagrams(ContainerId),
 }
 
 /// The bytes of a message.

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 pub struct Control {
     root: RootId,
+    build: String,
     holdings: Holdings,
     watches: HashMap<ContainerId, Watch>,
     deaths: (mpsc::UnboundedSender<ContainerId>, mpsc::UnboundedReceiver<ContainerId>),
@@ -33,8 +34,8 @@ enum End {
 }
 
 impl Control {
-    pub fn new(root: RootId, holdings: Holdings) -> Self {
-        Self { root, holdings, watches: HashMap::new(), deaths: mpsc::unbounded_channel() }
+    pub fn new(root: RootId, build: String, holdings: Holdings) -> Self {
+        Self { root, build, holdings, watches: HashMap::new(), deaths: mpsc::unbounded_channel() }
     }
 
     pub async fn run(&mut self, listener: AsyncFd<OwnedFd>) -> io::Result<()> {
@@ -106,10 +107,8 @@ impl Control {
                 if root != self.root {
                     return Err(format!("this is the keeper of root {}, not of {root}", self.root));
                 }
-                if version != VERSION {
-                    return Err(format!("this keeper speaks version {VERSION}, not {version}"));
-                }
-                return Ok(Reply::Welcome { version: VERSION, held: self.holdings.keys() });
+                tracing::debug!(version, "a daemon says hello");
+                return Ok(Reply::Welcome { version: VERSION, build: self.build.clone(), held: self.holdings.keys() });
             }
             Request::Reset => {
                 for (_, watch) in self.watches.drain() {

@@ -1,7 +1,9 @@
-//! What the keeper holds: descriptors under their keys, and the resolvers served from them.
+//! What the keeper holds: descriptors under their keys, and what is served from them.
 
+use crate::proxy::{Routes, SharedRoutes, serve_tcp, serve_udp};
 use keeper_protocol::Key;
 use model::id::SandboxId;
+use model::names::Change;
 use resolver::forward::{Kind, Origin, Sockets};
 use resolver::names::Names;
 use resolver::serve::{Shared, serve};
@@ -20,14 +22,23 @@ pub struct Holdings {
     shared: Rc<Shared>,
     namespaces: Namespaces,
     held: BTreeMap<Key, Vec<OwnedFd>>,
-    served: HashMap<SandboxId, JoinHandle<()>>,
+    /// The tasks that serve from them.
+    served: BTreeMap<Key, Vec<JoinHandle<()>>>,
+    routes: SharedRoutes,
     /// A snapshot on its way in.
-    staged: Option<Names>,
+    staged: Option<(Names, Routes)>,
 }
 
 impl Holdings {
     pub fn new(shared: Rc<Shared>, namespaces: Namespaces) -> Self {
-        Self { shared, namespaces, held: BTreeMap::new(), served: HashMap::new(), staged: None }
+        Self {
+            shared,
+            namespaces,
+            held: BTreeMap::new(),
+            served: BTreeMap::new(),
+            routes: SharedRoutes::default(),
+            staged: None,
+        }
     }
 
     pub fn keys(&self) -> Vec<Key> {
@@ -44,15 +55,23 @@ impl Holdings {
     /// # Errors
     /// The descriptors are not what the key says.
     pub fn hold(&mut self, key: Key, descriptors: Vec<OwnedFd>, more: bool) -> io::Result<()> {
-        if more {
-            self.held.entry(key).or_default().extend(descriptors);
-            return Ok(());
+        if !more {
+            self.release(&key);
         }
-        self.release(&key);
-        if let Key::Sandbox(sandbox) = key {
+        for descriptor in &descriptors {
+            let task = match key {
+                Key::Proxy => serve_tcp(descriptor.try_clone()?, self.routes.clone())?,
+                Key::Datagrams(_) => serve_udp(descriptor.try_clone()?, self.routes.clone())?,
+                _ => break,
+            };
+            self.served.entry(key.clone()).or_default().push(task);
+        }
+        if let Key::Sandbox(sandbox) = key
+            && !more
+        {
             self.serve(sandbox, &descriptors)?;
         }
-        self.held.insert(key, descriptors);
+        self.held.entry(key).or_default().extend(descriptors);
         Ok(())
     }
 
@@ -72,17 +91,17 @@ impl Holdings {
                     tracing::error!(?sandbox, "cannot serve: {e}");
                 }
             });
-            self.served.insert(sandbox, task);
+            self.served.insert(Key::Sandbox(sandbox), vec![task]);
         }
         Ok(())
     }
 
     /// Closes what is held under `key`.
     pub fn release(&mut self, key: &Key) {
+        for task in self.served.remove(key).into_iter().flatten() {
+            task.abort();
+        }
         if let Key::Sandbox(sandbox) = key {
-            if let Some(task) = self.served.remove(sandbox) {
-                task.abort();
-            }
             self.namespaces.borrow_mut().remove(sandbox);
         }
         self.held.remove(key);
@@ -90,37 +109,42 @@ impl Holdings {
 
     /// Begins a snapshot: what is applied until [`Holdings::begin`] is not yet seen.
     pub fn reset(&mut self) {
-        self.staged = Some(Names::default());
+        self.staged = Some(Default::default());
     }
 
-    pub fn apply(&mut self, changes: Vec<model::names::Change>) {
-        let mut live;
-        let names = match &mut self.staged {
-            Some(staged) => staged,
-            None => {
-                live = self.shared.names.borrow_mut();
-                &mut *live
-            }
-        };
+    pub fn apply(&mut self, changes: Vec<Change>) {
         for change in changes {
-            names.apply(change);
+            match &mut self.staged {
+                Some((names, routes)) => {
+                    routes.apply(&change);
+                    names.apply(change);
+                }
+                None => self.apply_live(change),
+            }
         }
     }
 
     /// Applies to what is seen now, whatever is staged: a death is a death.
-    pub fn apply_at_once(&mut self, changes: &[model::names::Change]) {
+    pub fn apply_at_once(&mut self, changes: &[Change]) {
         for change in changes {
-            self.shared.names.borrow_mut().apply(change.clone());
-            if let Some(staged) = &mut self.staged {
-                staged.apply(change.clone());
+            self.apply_live(change.clone());
+            if let Some((names, routes)) = &mut self.staged {
+                routes.apply(change);
+                names.apply(change.clone());
             }
         }
     }
 
+    fn apply_live(&self, change: Change) {
+        self.routes.borrow_mut().apply(&change);
+        self.shared.names.borrow_mut().apply(change);
+    }
+
     /// The snapshot is complete: it is seen from now on.
     pub fn begin(&mut self) {
-        if let Some(staged) = self.staged.take() {
-            *self.shared.names.borrow_mut() = staged;
+        if let Some((names, routes)) = self.staged.take() {
+            *self.shared.names.borrow_mut() = names;
+            *self.routes.borrow_mut() = routes;
         }
     }
 }

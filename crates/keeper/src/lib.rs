@@ -1,4 +1,5 @@
-//! The process that answers while daemons come and go: it serves every sandbox's resolver and holds descriptors.
+//! The process that answers while daemons come and go: it serves every sandbox's resolver, carries the
+//! flows that the kernel cannot, and holds descriptors.
 //!
 //! One thread, one event loop. The daemon feeds it by the requests of `keeper_protocol`; when no daemon is connected
 //! it goes on with what it knows, and takes out the names of containers whose pidfd fires.
@@ -12,6 +13,7 @@
 
 mod control;
 mod holdings;
+mod proxy;
 
 use kernel::seqpacket;
 use model::id::RootId;
@@ -26,6 +28,8 @@ use std::rc::Rc;
 pub struct Settings {
     /// Whose keeper it is: another daemon's requests are refused.
     pub root: RootId,
+    /// Which build of the program this is, as the daemon that started it calls it.
+    pub build: String,
     /// A listening `SOCK_SEQPACKET` socket, already bound: a daemon may connect before we accept.
     pub listener: OwnedFd,
     /// The host's resolv.conf.
@@ -49,7 +53,7 @@ pub fn run(settings: Settings) -> std::io::Result<()> {
         let holdings = holdings::Holdings::new(shared, namespaces);
         seqpacket::set_nonblocking(&settings.listener)?;
         let listener = kernel::readiness::watch(settings.listener)?;
-        let mut keeper = control::Control::new(settings.root, holdings);
+        let mut keeper = control::Control::new(settings.root, settings.build, holdings);
         keeper.run(listener).await
     })
 }

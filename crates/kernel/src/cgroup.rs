@@ -445,14 +445,15 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Restrict devices. On version 1 by its controller, on version 2 by a program attached to the cgroup.
+    /// Restrict devices. On version 1 by its controller, on version 2 by a program attached to the cgroup. What a group
+    /// above forbids cannot be allowed: that is a sentence in the answer.
     ///
     /// # Errors
-    /// The kernel refuses a rule.
-    pub fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<(), Error> {
+    /// The kernel refuses to restrict.
+    pub fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<Vec<String>, Error> {
         if self.unified {
             let Some(here) = &self.v2 else { return Err(Error::NoHierarchy) };
-            return crate::device_filter::attach(here, rules).map_err(|source| Error::Write {
+            return crate::device_filter::attach(here, rules).map(|()| Vec::new()).map_err(|source| Error::Write {
                 path: here.clone(),
                 value: "a device filter".to_owned(),
                 source,
@@ -461,6 +462,7 @@ impl Cgroup {
         let Some(here) = self.v1.get("devices") else {
             return Err(Error::NoController { what: "restricting devices", controller: "devices" });
         };
+        let mut refused = Vec::new();
         for rule in rules {
             let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or_else(|| "*".to_owned(), |n| n.to_string());
             let value = if rule.kind == 'a' {
@@ -468,9 +470,14 @@ impl Cgroup {
             } else {
                 format!("{} {}:{} {}", rule.kind, number(rule.major), number(rule.minor), rule.access)
             };
-            write(&here.join(if rule.allow { "devices.allow" } else { "devices.deny" }), &value)?;
+            match write(&here.join(if rule.allow { "devices.allow" } else { "devices.deny" }), &value) {
+                Err(Error::Write { source, .. }) if rule.allow && source.kind() == io::ErrorKind::PermissionDenied => {
+                    refused.push(format!("devices '{value}' are forbidden to this daemon, and so to the container"));
+                }
+                other => other?,
+            }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// The file with a line `oom_kill N`.

@@ -201,4 +201,22 @@ mod tests {
         let open = super::program(&[rule(false, 'c', 1, 1, "rwm"), rule(true, 'a', -1, -1, "rwm")]);
         assert_eq!(run(&open, 7, 2, 1, 1), 1);
     }
+
+    #[test]
+    fn the_kernel_takes_a_filter() {
+        let hierarchies = crate::cgroup::Hierarchies::detect();
+        let Some(root) = hierarchies.ok().and_then(|found| found.v2) else {
+            eprintln!("SKIP: no cgroups of version 2 are mounted");
+            return;
+        };
+        let path = root.join(format!("isle-test-{}", std::process::id()));
+        if let Err(error) = fs::create_dir(&path) {
+            eprintln!("SKIP: cannot make a cgroup: {error}");
+            return;
+        }
+        let rules = [rule(false, 'a', -1, -1, "rwm"), rule(true, 'c', 1, 3, "rw"), rule(true, 'b', -1, 5, "m")];
+        let result = attach(&path, &rules).and_then(|()| attach(&path, &[rule(true, 'a', -1, -1, "rwm")]));
+        fs::remove_dir(&path).unwrap();
+        result.unwrap();
+    }
 }

@@ -2,7 +2,8 @@
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// A TCP or UDP socket, neither bound nor connected.
 ///
@@ -12,4 +13,21 @@ pub fn socket(ipv6: bool, tcp: bool) -> Result<OwnedFd, Errno> {
     let family = if ipv6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let kind = if tcp { SocketType::STREAM } else { SocketType::DGRAM };
     socket_with(family, kind, SocketFlags::CLOEXEC, None)
+}
+
+/// Where a connection was going before the firewall redirected it here (`SO_ORIGINAL_DST`); IPv4 addresses are told as
+/// such, also where the socket is an IPv6 one.
+///
+/// # Errors
+/// `ENOENT` if it was not redirected.
+pub fn original_destination(connection: impl AsFd) -> Result<SocketAddr, Errno> {
+    let asked: SocketAddr = match rustix::net::sockopt::ipv6_original_dst(&connection) {
+        Ok(asked) => asked.into(),
+        Err(_) => rustix::net::sockopt::ip_original_dst(&connection)?.into(),
+    };
+    let ip = match asked.ip() {
+        IpAddr::V6(ip) => ip.to_canonical(),
+        ip => ip,
+    };
+    Ok(SocketAddr::new(ip, asked.port()))
 }

@@ -16,7 +16,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
+    /// How often [`Dir::child`] led here.
+    depth: usize,
 }
+
+/// Whoever walks a tree by [`Dir::child`] holds a descriptor and some stack for each level: a stranger's tree must not
+/// be able to use up either.
+const MAX_DEPTH: usize = 400;
 
 /// What a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,56 +65,63 @@ impl Dir {
     /// Opens a directory by its path, as the process sees it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: fs::open(path, flags, Mode::empty())? })
+        Ok(Self { fd: fs::open(path, flags, Mode::empty())?, depth: 0 })
     }
 
     /// The root of a detached mount, whose own descriptor is a mere path.
     pub fn of_mount(mount: &OwnedFd) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: fs::openat(mount, ".", flags, Mode::empty())? })
+        Ok(Self { fd: fs::openat(mount, ".", flags, Mode::empty())?, depth: 0 })
     }
 
     /// A second handle on the same directory.
     pub fn try_clone(&self) -> io::Result<Self> {
-        self.inside(Path::new("."))
+        Ok(Self { depth: self.depth, ..self.inside(Path::new("."))? })
     }
 
     /// The directory at `path`, this one being the root: symlinks are followed, none leads out.
     pub fn inside(&self, path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: self.resolve(path, flags, ResolveFlags::empty())? })
+        Ok(Self { fd: self.resolve(path, flags)?, depth: 0 })
     }
 
-    /// The directory `name` in this one, not through a symlink.
+    /// The directory `name` in this one, not through a symlink. Four hundred levels deep it ends.
     pub fn child(&self, name: &OsStr) -> io::Result<Self> {
+        if self.depth >= MAX_DEPTH {
+            return Err(io::Error::other(format!("directories are nested more than {MAX_DEPTH} deep")));
+        }
+        Ok(Self { depth: self.depth + 1, ..self.child_at_any_depth(name)? })
+    }
+
+    fn child_at_any_depth(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(Self { fd: self.resolve(Path::new(name), flags, ResolveFlags::empty())? })
+        Ok(Self { fd: self.resolve(Path::new(name), flags)?, depth: 0 })
     }
 
     /// The regular file at `path`, for reading; symlinks are followed, none leads out. Never waits for a FIFO's writer.
     pub fn read_inside(&self, path: &Path) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty())?;
+        let fd = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC)?;
         if FileType::from_raw_mode(fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(File::from(self.resolve(path, flags, ResolveFlags::empty())?))
+        Ok(File::from(self.resolve(path, flags)?))
     }
 
     /// What `path` leads to at its end, symlinks followed inside this root.
     pub fn facts_inside(&self, path: &Path) -> io::Result<Facts> {
-        let fd = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty())?;
+        let fd = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC)?;
         Ok(facts(&fs::fstat(&fd)?))
     }
 
     /// The regular file `name` in this directory, for reading.
     pub fn read(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
-        Ok(File::from(self.resolve(Path::new(name), flags, ResolveFlags::empty())?))
+        Ok(File::from(self.resolve(Path::new(name), flags)?))
     }
 
-    fn resolve(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> io::Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+    fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         // openat2 says EAGAIN when something was renamed on the way and it cannot be sure
         for _ in 0..128 {
             match fs::openat2(&self.fd, path, flags, Mode::empty(), resolve) {
@@ -197,13 +210,13 @@ impl Dir {
             Err(error) => return Err(error.into()),
         }
         // An explicit stack, so that a deep tree costs no stack of the thread; one descriptor a level.
-        let mut stack = vec![(self.child(name)?, name.to_owned())];
+        let mut stack = vec![(self.child_at_any_depth(name)?, name.to_owned())];
         'descend: while let Some((dir, _)) = stack.last() {
             for child in dir.names()? {
                 match fs::unlinkat(&dir.fd, &child, AtFlags::empty()) {
                     Ok(()) | Err(rustix::io::Errno::NOENT) => {}
                     Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {
-                        let next = dir.child(&child)?;
+                        let next = dir.child_at_any_depth(&child)?;
                         stack.push((next, child));
                         continue 'descend;
                     }

@@ -5,9 +5,10 @@
 //! as [`Change`]s.
 
 use crate::id::{ContainerId, EndpointId, NetworkId, SandboxId};
+use crate::net::Protocol;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The names that a network knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,4 +83,34 @@ pub enum Change {
     ViewGone {
         sandbox: SandboxId,
     },
+    /// A container's published ports that the kernel cannot lead to it: the proxy does ([`Route`]).
+    Routes {
+        container: ContainerId,
+        routes: Vec<Route>,
+    },
+    RoutesGone {
+        container: ContainerId,
+    },
+}
+
+/// Host ports whose flows the keeper's proxy carries: those that come in by [::1], and those by IPv6 to a container
+/// that has none (V6-04).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// A specific address of the host, or the unspecified one for all.
+    pub host: IpAddr,
+    pub protocol: Protocol,
+    pub first: u16,
+    pub count: u16,
+    /// Where the first port leads; the next one leads to the next.
+    pub to: SocketAddr,
+}
+
+impl Route {
+    /// Where a flow to `host` and `port` leads, if this route carries it.
+    pub fn target(&self, host: IpAddr, protocol: Protocol, port: u16) -> Option<SocketAddr> {
+        let offset = port.checked_sub(self.first).filter(|o| *o < self.count)?;
+        let ours = self.host == host || (self.host.is_unspecified() && self.host.is_ipv4() == host.is_ipv4());
+        (ours && protocol == self.protocol).then(|| SocketAddr::new(self.to.ip(), self.to.port() + offset))
+    }
 }

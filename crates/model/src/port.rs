@@ -194,6 +194,17 @@ impl Published {
         Self { hosts, protocol, container_port, count, host_port }
     }
 
+    /// What to reserve to have it again.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            hosts: self.hosts.clone(),
+            protocol: self.protocol,
+            container_port: self.container_port,
+            count: self.count,
+            host: HostPort::Exactly(self.host_port),
+        }
+    }
+
     /// Which flows lead where. The container's address of the host's family is taken, the other one where there is
     /// none (the keeper's proxy then carries the flow).
     pub fn publications(&self, ipv4: Option<IpAddr>, ipv6: Option<IpAddr>) -> impl Iterator<Item = Publication> {

@@ -492,3 +492,272 @@ fn compare(code: &mut Vec<(Instruction, To, To)>, condition: &Condition) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The call as the kernel shows it to a filter.
+    #[derive(Clone, Copy, Debug)]
+    struct Data {
+        number: u32,
+        arch: u32,
+        arguments: [u64; 6],
+    }
+
+    impl Data {
+        fn word(&self, at: u32) -> u32 {
+            match at {
+                0 => self.number,
+                4 => self.arch,
+                at => {
+                    let value = self.arguments[(at as usize - 16) / 8];
+                    if at % 8 == 0 { value as u32 } else { (value >> 32) as u32 }
+                }
+            }
+        }
+    }
+
+    /// What the kernel does with a program, and after how many instructions.
+    fn run(program: &[Instruction], data: &Data) -> (u32, usize) {
+        let (mut at, mut word) = (0, 0);
+        for steps in 1.. {
+            let (code, yes, no, operand) = program[at];
+            at += 1;
+            let holds = match code {
+                0x20 => {
+                    word = data.word(operand);
+                    continue;
+                }
+                0x54 => {
+                    word &= operand;
+                    continue;
+                }
+                JUMP => {
+                    at += operand as usize;
+                    continue;
+                }
+                RETURN => return (operand, steps),
+                JUMP_EQUAL => word == operand,
+                JUMP_GREATER => word > operand,
+                JUMP_GREATER_EQUAL => word >= operand,
+                other => panic!("no such instruction: {other:#x}"),
+            };
+            at += usize::from(if holds { yes } else { no });
+        }
+        unreachable!()
+    }
+
+    /// What a profile means, word for word.
+    fn meant(profile: &LinuxSeccomp, data: &Data) -> u32 {
+        let column = match data.arch {
+            AUDIT_X86_64 => 0,
+            AUDIT_X86 => 2,
+            _ => return KILL_PROCESS,
+        };
+        let allowed = profile.architectures().as_ref().unwrap();
+        if column == 2 && !allowed.contains(&SpecArch::ScmpArchX86) {
+            return KILL_PROCESS;
+        }
+        let mut number = data.number;
+        if column == 0 && number >= X32 {
+            if !allowed.contains(&SpecArch::ScmpArchX32) || number >= 2 * X32 {
+                return KILL_PROCESS;
+            }
+            number -= X32;
+        }
+        let names: Vec<&str> = SYSCALLS
+            .iter()
+            .filter(|(_, numbers)| i64::from(numbers[column]) == i64::from(number))
+            .map(|(name, _)| *name)
+            .collect();
+        let mut newest = None;
+        for rule in profile.syscalls().iter().flatten() {
+            for name in rule.names() {
+                if let Some((_, numbers)) = SYSCALLS.iter().find(|(known, _)| known == name) {
+                    newest = newest.max(u32::try_from(numbers[column]).ok());
+                }
+            }
+            if !rule.names().iter().any(|name| names.contains(&name.as_str())) {
+                continue;
+            }
+            let conditions: Vec<Condition> = rule.args().iter().flatten().map(|one| condition(one).unwrap()).collect();
+            let holds = |one: &Condition| {
+                use LinuxSeccompOperator as Op;
+                let value = data.arguments[usize::from(one.argument)];
+                match one.operator {
+                    Op::ScmpCmpEq => value == one.value,
+                    Op::ScmpCmpNe => value != one.value,
+                    Op::ScmpCmpGe => value >= one.value,
+                    Op::ScmpCmpGt => value > one.value,
+                    Op::ScmpCmpLe => value <= one.value,
+                    Op::ScmpCmpLt => value < one.value,
+                    Op::ScmpCmpMaskedEq => value & one.value == one.masked,
+                }
+            };
+            let mut seen: Vec<u8> = conditions.iter().map(|one| one.argument).collect();
+            seen.sort_unstable();
+            let twice = seen.windows(2).any(|pair| pair[0] == pair[1]);
+            let matches = if twice { conditions.iter().any(holds) } else { conditions.iter().all(holds) };
+            if matches {
+                return action(rule.action(), rule.errno_ret()).unwrap();
+            }
+        }
+        let default = action(profile.default_action(), profile.default_errno_ret()).unwrap();
+        // Newer than every rule of the whole profile.
+        let newest = profile.syscalls().iter().flatten().flat_map(LinuxSyscall::names).fold(newest, |newest, name| {
+            let known = SYSCALLS.iter().find(|(known, _)| known == name);
+            newest.max(known.and_then(|(_, numbers)| u32::try_from(numbers[column]).ok()))
+        });
+        match newest {
+            Some(newest) if number > newest && default == ERRNO | EPERM => ERRNO | ENOSYS,
+            _ => default,
+        }
+    }
+
+    fn value() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0..4_u64,
+            Just(CLONE_NEW),
+            Just(u64::from(u32::MAX)),
+            any::<u64>(),
+            Just(1 << 32),
+            Just((1 << 32) + 1)
+        ]
+    }
+
+    fn rule() -> impl Strategy<Value = Value> {
+        let names = prop::collection::vec(0..SYSCALLS.len(), 1..6);
+        let operators = prop::sample::select(vec!["EQ", "NE", "GE", "GT", "LE", "LT", "MASKED_EQ"]);
+        let args = prop::collection::vec((0..6_usize, value(), value(), operators), 0..3);
+        let actions = prop::sample::select(vec!["ALLOW", "ERRNO", "KILL_PROCESS", "LOG", "TRAP"]);
+        (names, args, actions).prop_map(|(names, args, action)| {
+            let names: Vec<&str> = names.into_iter().map(|at| SYSCALLS[at].0).collect();
+            let args: Vec<Value> = args
+                .into_iter()
+                .map(|(index, value, two, operator)| {
+                    json!({"index": index, "value": value, "valueTwo": two & value, "op": format!("SCMP_CMP_{operator}")})
+                })
+                .collect();
+            json!({"names": names, "action": format!("SCMP_ACT_{action}"), "errnoRet": 9, "args": args})
+        })
+    }
+
+    fn profile() -> impl Strategy<Value = LinuxSeccomp> {
+        let architectures = prop::sample::subsequence(vec!["SCMP_ARCH_X86", "SCMP_ARCH_X32"], 0..=2);
+        let default = prop::sample::select(vec!["ERRNO", "ALLOW", "KILL"]);
+        (prop::collection::vec(rule(), 0..40), architectures, default).prop_map(
+            |(rules, mut architectures, default)| {
+                architectures.push("SCMP_ARCH_X86_64");
+                let profile = json!({
+                    "defaultAction": format!("SCMP_ACT_{default}"), "architectures": architectures, "syscalls": rules,
+                });
+                serde_json::from_value(profile).unwrap()
+            },
+        )
+    }
+
+    fn data() -> impl Strategy<Value = Data> {
+        let number = prop_oneof![0..480_u32, (0..480_u32).prop_map(|n| n + X32), any::<u32>()];
+        let arch = prop::sample::select(vec![AUDIT_X86_64, AUDIT_X86, AUDIT_ARM]);
+        (number, arch, prop::array::uniform6(value())).prop_map(|(number, arch, arguments)| Data {
+            number,
+            arch,
+            arguments,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_compiled_profile_does_what_it_means(profile in profile(), calls in prop::collection::vec(data(), 50)) {
+            let program = compile(&profile, Arch::X86_64).unwrap();
+            for call in &calls {
+                prop_assert_eq!(run(&program, call).0, meant(&profile, call), "{:?}", call);
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_allows_and_forbids_what_docker_says() {
+        let call = |name: &str, arguments: [u64; 6]| {
+            let at = SYSCALLS.binary_search_by_key(&name, |(name, _)| name).unwrap();
+            Data { number: SYSCALLS[at].1[0] as u32, arch: AUDIT_X86_64, arguments }
+        };
+        let check = |capabilities: &[&str], name: &str, first: u64, expected: u32| {
+            let set = capabilities.iter().fold(0, |bits, name| bits | CapabilitySet::named(name).unwrap().0);
+            let program = compile(&default_profile(CapabilitySet(set)), Arch::X86_64).unwrap();
+            let (verdict, steps) = run(&program, &call(name, [first, 0, 0, 0, 0, 0]));
+            assert_eq!(verdict, expected, "{capabilities:?} {name} {first:#x}");
+            assert!(steps < 40, "{name} takes {steps} instructions");
+        };
+        if Arch::native() != Arch::X86_64 {
+            return;
+        }
+        check(&[], "read", 0, ALLOW);
+        check(&[], "mseal", 0, ALLOW);
+        check(&[], "mount", 0, ERRNO | EPERM);
+        check(&["SYS_ADMIN"], "mount", 0, ALLOW);
+        check(&[], "clone", 0x1200011, ALLOW);
+        check(&[], "clone", 0x1000_0000, ERRNO | EPERM);
+        check(&["SYS_ADMIN"], "clone", 0x1000_0000, ALLOW);
+        check(&[], "clone3", 0, ERRNO | ENOSYS);
+        check(&["SYS_ADMIN"], "clone3", 0, ALLOW);
+        check(&[], "socket", 40, ERRNO | EPERM);
+        check(&[], "socket", 2, ALLOW);
+        check(&[], "personality", 8, ALLOW);
+        check(&[], "personality", 9, ERRNO | EPERM);
+        check(&[], "io_uring_setup", 0, ERRNO | EPERM);
+        check(&[], "chroot", 0, ERRNO | EPERM);
+        check(&["SYS_CHROOT"], "chroot", 0, ALLOW);
+        check(&["SYSLOG"], "syslog", 0, ALLOW);
+        check(&[], "bpf", 0, ERRNO | EPERM);
+        let program = compile(&default_profile(CapabilitySet::default()), Arch::X86_64).unwrap();
+        let newer = Data { number: 600, arch: AUDIT_X86_64, arguments: [0; 6] };
+        assert_eq!(run(&program, &newer).0, ERRNO | ENOSYS);
+        assert!(program.len() < 1000, "{} instructions", program.len());
+    }
+
+    #[test]
+    fn every_allowed_name_is_a_system_call_and_both_machines_have_a_filter() {
+        let names =
+            ALLOWED.split_whitespace().chain(WITH_CAPABILITY.iter().flat_map(|(_, names)| names.split_whitespace()));
+        for name in names {
+            assert!(SYSCALLS.binary_search_by_key(&name, |(known, _)| known).is_ok(), "{name}");
+        }
+        assert!(SYSCALLS.is_sorted_by_key(|(name, _)| *name));
+        for bits in [0, CapabilitySet::ALL.0] {
+            let profile = default_profile(CapabilitySet(bits));
+            assert!(profile.syscalls().as_ref().unwrap().len() > 8);
+            for arch in [Arch::X86_64, Arch::Aarch64] {
+                compile(&profile, arch).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_profile_in_dockers_form_is_decided_by_capabilities_and_machine() {
+        let text = r#"{
+            "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1,
+            "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+            "syscalls": [
+                {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": null, "comment": "", "includes": {}, "excludes": {}},
+                {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+                {"names": ["umount2"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+                {"names": ["swapcontext"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["ppc64le"]}},
+                {"names": ["ptrace"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
+                {"name": "write", "action": "SCMP_ACT_ALLOW"}
+            ]
+        }"#;
+        let names = |set: CapabilitySet| -> Vec<String> {
+            let profile = read_profile(text, set).unwrap();
+            profile.syscalls().iter().flatten().flat_map(|rule| rule.names().clone()).collect()
+        };
+        assert_eq!(names(CapabilitySet::default()), ["read", "umount2", "ptrace", "write"]);
+        assert_eq!(names(CapabilitySet::named("SYS_ADMIN").unwrap()), ["read", "mount", "ptrace", "write"]);
+        assert!(matches!(read_profile("{", CapabilitySet::default()), Err(Refusal::Json(_))));
+        let notify = r#"{"defaultAction": "SCMP_ACT_NOTIFY", "syscalls": []}"#;
+        let profile = read_profile(notify, CapabilitySet::default()).unwrap();
+        assert!(matches!(compile(&profile, Arch::X86_64), Err(Refusal::Action(_))));
+    }
+}

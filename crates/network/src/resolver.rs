@@ -102,10 +102,19 @@ fn match_packet(protocol: u8, address: u32, offset: u32, port: u16) -> Vec<Expre
     ]
 }
 
-fn table(family: Family, flags: u32, chain: Hook<'_>, rules: &[Vec<Expression>]) -> nft::Batch {
-    let table = Table { family, name: NAME };
+/// A transaction that makes a table anew: a resolver that was opened before is gone with its sockets, and its rules
+/// would lead there. Claimed first, where it is owned.
+fn begin(table: Table<'_>, flags: u32) -> nft::Batch {
     let mut batch = nft::Batch::default();
     batch.add_table(table, flags);
+    batch.delete_table(table);
+    batch.add_table(table, flags);
+    batch
+}
+
+fn table(family: Family, flags: u32, chain: Hook<'_>, rules: &[Vec<Expression>]) -> nft::Batch {
+    let table = Table { family, name: NAME };
+    let mut batch = begin(table, flags);
     batch.add_chain(table, "lo", Some(chain));
     for rule in rules {
         batch.add_rule(table, "lo", rule);
@@ -139,8 +148,7 @@ fn leave_untracked(ports: &[Port; 2], flags: u32) -> nft::Batch {
     }
     // a name of its own, beside the output fallback
     let table = Table { family: Family::Ip, name: "isle-untracked" };
-    let mut batch = nft::Batch::default();
-    batch.add_table(table, flags);
+    let mut batch = begin(table, flags);
     batch.add_chain(table, "output", Some(chain));
     for rule in &rules {
         batch.add_rule(table, "output", rule);

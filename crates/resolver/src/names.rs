@@ -77,6 +77,8 @@ impl Names {
             }
             Change::View { sandbox, view } => drop(self.views.insert(sandbox, view)),
             Change::ViewGone { sandbox } => drop(self.views.remove(&sandbox)),
+            // The proxy's.
+            Change::Routes { .. } | Change::RoutesGone { .. } => {}
         }
     }
 

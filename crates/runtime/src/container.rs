@@ -95,7 +95,6 @@ struct Shared {
     cgroup: Cgroup,
     running: RunningState,
     pidfd: OwnedFd,
-    stdio: ShimStdio,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
@@ -196,7 +195,7 @@ pub(crate) async fn prepare(runtime: &Runtime, order: StartOrder) -> Result<Prep
             if !rules.is_empty() {
                 match cgroup.restrict_devices(&rules) {
                     Err(error @ kernel::cgroup::Error::NoController { .. }) => warnings.push(error.to_string()),
-                    other => other?,
+                    refused => warnings.extend(refused?),
                 }
             }
         }
@@ -328,7 +327,6 @@ impl Prepared {
     /// At which step it failed, and why. Nothing is left then.
     pub async fn launch(mut self) -> Result<Container, StartError> {
         let (launch, joins) = self.launch.take().ok_or(StartError::Call(CallError::Gone(None)))?;
-        let stdio = launch.stdio;
         let foreign = launch.foreign.is_some();
         // A foreign runtime finds namespaces by our descriptors: they stay open here meanwhile.
         let (passed, kept) = if foreign { (Vec::new(), joins) } else { (joins, Vec::new()) };
@@ -339,15 +337,7 @@ impl Prepared {
         };
         running.warnings.splice(0..0, std::mem::take(&mut self.warnings));
         self.finished = true;
-        Ok(Container::new(
-            &self.runtime,
-            self.id,
-            self.home.clone(),
-            self.control.clone(),
-            running.into(),
-            pidfd,
-            stdio,
-        ))
+        Ok(Container::new(&self.runtime, self.id, self.home.clone(), self.control.clone(), running.into(), pidfd))
     }
 }
 
@@ -406,8 +396,7 @@ pub(crate) async fn reconnect(runtime: &Runtime, id: ContainerId) -> Result<Opti
                 return Err(CallError::Garbled(shim_protocol::frame::Garbled).into());
             }
             let pidfd = descriptors.remove(0);
-            let stdio = ShimStdio::default();
-            let container = Container::new(runtime, id, Arc::new(home), control, running.into(), pidfd, stdio);
+            let container = Container::new(runtime, id, Arc::new(home), control, running.into(), pidfd);
             Ok(Some(Reconnected::Running(container)))
         }
         State::Exited(exit) => {
@@ -458,7 +447,7 @@ pub(crate) async fn adopt(
     passed.extend([held.stdin, held.stdout, held.stderr].into_iter().flatten());
     control.call(Request::Adopt(Box::new(adopt)), passed).await?;
     let running = RunningState { pid: held.pid, started_at: started, warnings: Vec::new() };
-    Ok(Container::new(runtime, id, Arc::new(home), control, running, own, stdio))
+    Ok(Container::new(runtime, id, Arc::new(home), control, running, own))
 }
 
 pub(crate) async fn forget(runtime: &Runtime, id: ContainerId) {
@@ -485,15 +474,13 @@ impl Container {
         control: Control,
         running: RunningState,
         pidfd: OwnedFd,
-        stdio: ShimStdio,
     ) -> Container {
         let (telling, exit) = watch::channel(None);
         let cgroup = runtime.cgroup(id);
         let watched = pidfd.try_clone();
-        let task = tokio::spawn(follow(control.clone(), watched, cgroup.clone(), telling));
-        runtime.clean_up_later(id, task);
+        tokio::spawn(follow(runtime.clone(), id, control.clone(), watched, cgroup.clone(), telling));
         let runtime = runtime.clone();
-        Container { shared: Arc::new(Shared { runtime, id, home, control, cgroup, running, pidfd, stdio, exit }) }
+        Container { shared: Arc::new(Shared { runtime, id, home, control, cgroup, running, pidfd, exit }) }
     }
 
     pub fn id(&self) -> ContainerId {
@@ -679,12 +666,11 @@ impl Container {
     pub async fn hold(&self) -> Result<Held, CallError> {
         let (reply, descriptors) = self.shared.control.call(Request::HandOver, Vec::new()).await?;
         let mut descriptors = descriptors.into_iter();
-        let (Reply::Held { stdin, stdout, stderr }, Some(pidfd)) = (reply, descriptors.next()) else {
+        let (Reply::Held { stdio, stdin, stdout, stderr }, Some(pidfd)) = (reply, descriptors.next()) else {
             return Err(CallError::Garbled(shim_protocol::frame::Garbled));
         };
         let mut take = |there: bool| if there { descriptors.next() } else { None };
         let (stdin, stdout, stderr) = (take(stdin), take(stdout), take(stderr));
-        let stdio = self.shared.stdio;
         Ok(Held {
             pid: self.pid(),
             started_at: self.started_at(),
@@ -705,6 +691,8 @@ impl Container {
 
 /// Tell of the end, then take the cgroup away and let the shim go: behind everybody's back.
 async fn follow(
+    runtime: Runtime,
+    id: ContainerId,
     control: Control,
     pidfd: io::Result<OwnedFd>,
     cgroup: Cgroup,
@@ -713,11 +701,8 @@ async fn follow(
     let mut told = control.told.clone();
     let heard = told.wait_for(|told| told.gone || told.exits.contains_key(&Process::Main)).await;
     let exit = heard.ok().and_then(|told| told.exits.get(&Process::Main).cloned());
-    match exit {
-        Some(exit) => {
-            telling.send_replace(Some((&exit).into()));
-            let _ = control.call(Request::Go { force: false }, Vec::new()).await;
-        }
+    let (status, shim_lives) = match exit {
+        Some(exit) => ((&exit).into(), true),
         None => {
             // The shim was killed. Unless a new one adopts the container, this is all there is to know.
             if let Ok(pidfd) = pidfd
@@ -725,16 +710,22 @@ async fn follow(
             {
                 let _ = pidfd.readable().await;
             }
-            telling.send_replace(Some(ExitStatus {
-                code: 255,
-                signal: None,
-                unknown: true,
-                oom_killed: false,
-                finished_at: Timestamp::now(),
-            }));
+            let finished_at = Timestamp::now();
+            (ExitStatus { code: 255, signal: None, unknown: true, oom_killed: false, finished_at }, false)
         }
-    }
-    remove_cgroup(cgroup).await;
+    };
+    // Known before anybody hears of the end, so that a start right afterwards waits for it.
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(async move {
+        let _ = begun.await;
+        if shim_lives {
+            let _ = control.call(Request::Go { force: false }, Vec::new()).await;
+        }
+        remove_cgroup(cgroup).await;
+    });
+    runtime.clean_up_later(id, task);
+    telling.send_replace(Some(status));
+    let _ = begin.send(());
 }
 
 impl Exec {

@@ -59,7 +59,8 @@ async fn a_launch_that_fails_at_any_step_leaves_nothing() {
         description.tty = step == Step::Terminal;
         if step == Step::IdMaps {
             // Only a user namespace has this step.
-            continue;
+            let maps = vec![(0, 100_000, 65536)];
+            description.id_maps = Some(model::spec::IdMaps { uids: maps.clone(), gids: maps });
         }
         let mut order = world.order(&description);
         order.fail_at = Some(step);
@@ -242,4 +243,19 @@ async fn a_full_log_disk_costs_lines_and_is_told() {
     assert_eq!(collect(attached).await.0, "one\ntwo\nthree\n");
     assert_eq!(container.wait().await.code, 0);
     assert_eq!(container.lines_lost(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_container_can_be_forgotten_and_started_again_at_once() {
+    let world = world!();
+    let container = world.started(&["sleep", "100"]).await;
+    let (id, pid) = (container.id(), container.pid());
+    world.runtime.forget(id).await;
+    assert_eq!(container.wait().await.code, 137);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    for _ in 0..5 {
+        let mut order = world.order(&world.describe(&["true"]));
+        order.id = id;
+        assert_eq!(world.runtime.start(order).await.unwrap().wait().await.code, 0);
+    }
 }

@@ -415,3 +415,52 @@ async fn its_program_cannot_write_the_shims() {
     assert!(out.contains("memfd:isle-shim"), "{out}");
     assert!(out.contains("Text file busy") || out.contains("Operation not permitted"), "{out}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_namespace_makes_its_root_somebody_else() {
+    let world = world!();
+    let maps = model::spec::IdMaps { uids: vec![(0, 100_000, 65536)], gids: vec![(0, 100_000, 65536)] };
+    let mut description = world.describe(&[
+        "sh",
+        "-c",
+        "id -u; cat /proc/self/uid_map | tr -s ' '; touch /mine && stat -c %u /mine; grep CapEff /proc/self/status; \
+         echo x > /dev/null; hostname; touch /dev/shm/x && echo ok",
+    ]);
+    description.id_maps = Some(maps);
+    let order = world.order(&description);
+    // As an image unpacked for this namespace is.
+    for path in [world.image(), order.rootfs.upper.clone()] {
+        let chown = std::process::Command::new("chown").args(["-R", "100000:100000"]).arg(path).status().unwrap();
+        assert!(chown.success());
+    }
+    let upper = order.rootfs.upper.clone();
+    let mut order = order;
+    order.netns = Some(netns());
+    let (status, out, err) = world.run(order).await.unwrap();
+    assert_eq!(status.code, 0, "{out}{err}");
+    assert_eq!(out, "0\n 0 100000 65536\n0\nCapEff:\t00000000a80425fb\nbox\nok\n", "{err}");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(upper.join("mine")).unwrap().uid(), 100_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_start_at_once() {
+    let world = world!();
+    let orders: Vec<_> = (0..24).map(|n| world.order(&world.describe(&["sh", "-c", &format!("echo {n}")]))).collect();
+    let runs: Vec<_> = orders
+        .into_iter()
+        .map(|order| {
+            let runtime = world.runtime.clone();
+            tokio::spawn(async move {
+                let prepared = runtime.prepare(order).await.unwrap();
+                let attached = prepared.attach(runtime::AttachOptions::OUTPUT).await.unwrap();
+                let container = prepared.launch().await.unwrap();
+                let (out, _) = common::collect(attached).await;
+                (out, container.wait().await.code)
+            })
+        })
+        .collect();
+    for (n, run) in runs.into_iter().enumerate() {
+        assert_eq!(run.await.unwrap(), (format!("{n}\n"), 0));
+    }
+}

@@ -123,6 +123,7 @@ pub enum Reply {
     /// Descriptors: the process's pidfd, then stdin (writing end), stdout, stderr (reading ends) as far as they exist;
     /// of a terminal only its master, as 'stdout'.
     Held {
+        stdio: Stdio,
         stdin: bool,
         stdout: bool,
         stderr: bool,

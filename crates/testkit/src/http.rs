@@ -45,9 +45,13 @@ pub fn request(socket: &Path, method: &str, path: &str, body: &[u8]) -> anyhow::
         body.len()
     );
     let mut stream = raw(socket, head.as_bytes())?;
-    stream.write_all(body)?;
+    // A server that refuses early need not read the body: its answer is what counts.
+    let sent = stream.write_all(body);
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).with_context(|| format!("{method} {path}"))?;
+    if bytes.is_empty() {
+        sent?;
+    }
     parse(&bytes)
 }
 
@@ -60,6 +64,38 @@ pub fn raw(socket: &Path, bytes: &[u8]) -> anyhow::Result<UnixStream> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.write_all(bytes)?;
     Ok(stream)
+}
+
+/// Takes a connection over, as docker does, and reads the stream to its end.
+///
+/// # Errors
+/// The connection is not handed over.
+pub fn stream(socket: &Path, path: &str, body: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: isle\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = raw(socket, head.as_bytes())?;
+    stream.write_all(body)?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").context("no end of headers")?;
+    if !bytes.starts_with(b"HTTP/1.1 101") {
+        bail!("not handed over: {}", String::from_utf8_lossy(&bytes));
+    }
+    Ok(bytes.split_off(end + 4))
+}
+
+/// The two streams in Docker's frames.
+pub fn demultiplex(mut bytes: &[u8]) -> (String, String) {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    while let [kind, _, _, _, a, b, c, d, rest @ ..] = bytes {
+        let length = (u32::from_be_bytes([*a, *b, *c, *d]) as usize).min(rest.len());
+        if *kind == 2 { &mut stderr } else { &mut stdout }.extend(&rest[..length]);
+        bytes = &rest[length..];
+    }
+    (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned())
 }
 
 fn parse(bytes: &[u8]) -> anyhow::Result<Response> {

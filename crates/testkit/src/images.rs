@@ -22,7 +22,7 @@ pub fn busybox() -> anyhow::Result<Vec<u8>> {
     append_directory(&mut archive, "tmp", 0o1777)?;
     archive.append_path_with_name(program, "bin/busybox")?;
     for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|a| *a != "busybox") {
-        let mut header = tar::Header::new_gnu();
+        let mut header = header();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
         header.set_mode(0o777);
@@ -78,8 +78,16 @@ pub fn tar_of(directory: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
-fn append_directory(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32) -> anyhow::Result<()> {
+fn header() -> tar::Header {
     let mut header = tar::Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+    header
+}
+
+fn append_directory(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32) -> anyhow::Result<()> {
+    let mut header = header();
     header.set_entry_type(tar::EntryType::Directory);
     header.set_mode(mode);
     header.set_size(0);
@@ -87,7 +95,7 @@ fn append_directory(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32) 
 }
 
 fn append_file(archive: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    let mut header = tar::Header::new_gnu();
+    let mut header = header();
     header.set_size(bytes.len() as u64);
     header.set_mode(mode);
     Ok(archive.append_data(&mut header, path, bytes)?)

@@ -97,17 +97,13 @@ impl Lab {
 
     /// The uplink and the addresses, by ip(8).
     fn wire(&self) -> anyhow::Result<()> {
-        let outside = format!("/proc/self/fd/{}", self.outside.as_raw_fd());
-        let path = std::fs::canonicalize(&outside).unwrap_or_else(|_| outside.clone().into());
-        let _ = path;
         let batch = format!(
             "link set lo up\naddr add {UPSTREAM}/32 dev lo\nlink add eth0 type veth peer name uplink0\n\
              addr add {HOST}/24 dev eth0\nlink set eth0 up\nroute add default via {OUTSIDE}\n"
         );
         self.ip(&self.host, &batch)?;
         // The other end goes to the outside by the process that holds its namespace: this thread cannot name it.
-        let holder = kernel::netns::inside(self.outside.as_fd(), || Command::new("sleep").arg("5").spawn())??;
-        let mut holder = holder;
+        let mut holder = kernel::netns::inside(self.outside.as_fd(), || Command::new("sleep").arg("5").spawn())??;
         let moved = self.ip(&self.host, &format!("link set uplink0 netns {}\n", holder.id()));
         let _ = holder.kill();
         let _ = holder.wait();
@@ -169,6 +165,7 @@ impl Lab {
             .args([OsStr::new("--root"), self.root_directory().as_os_str()])
             .args([OsStr::new("--run"), self.run_directory().as_os_str()])
             .args([OsStr::new("--resolv-conf"), self.resolv_conf().as_os_str()])
+            .args([OsStr::new("--shim"), shim_of(&self.program).as_os_str()])
             .args(["--debug", "--host", &self.docker_host()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -239,6 +236,58 @@ impl Lab {
     /// Nobody answers.
     pub fn post_bytes(&self, path: &str, body: &[u8]) -> anyhow::Result<Response> {
         http::request(&self.socket(), "POST", path, body)
+    }
+
+    /// Creates a container from `busybox` and starts it; its id. `body` is what `POST /containers/create` takes, without
+    /// the image.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn run(&self, name: &str, mut body: serde_json::Value) -> String {
+        if body["Image"].is_null() {
+            body["Image"] = "busybox".into();
+        }
+        let created = self.post(&format!("/containers/create?name={name}"), body).expect("an answer");
+        assert_eq!(created.status, 201, "{}", created.text());
+        let id = created.json()["Id"].as_str().unwrap_or_default().to_owned();
+        let started = self.post(&format!("/containers/{id}/start"), serde_json::Value::Null).expect("an answer");
+        assert_eq!(started.status, 204, "{}", started.text());
+        id
+    }
+
+    /// Creates a network; its id.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn network(&self, body: serde_json::Value) -> String {
+        let created = self.post("/networks/create", body).expect("an answer");
+        assert_eq!(created.status, 201, "{}", created.text());
+        created.json()["Id"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Runs a command in a container, to its end.
+    ///
+    /// # Panics
+    /// It cannot be run.
+    pub fn exec(&self, container: &str, command: Run<'_>) -> Output {
+        let body = serde_json::json!({ "Cmd": command, "AttachStdout": true, "AttachStderr": true });
+        let created = self.post(&format!("/containers/{container}/exec"), body).expect("an answer");
+        assert_eq!(created.status, 201, "{}", created.text());
+        let id = created.json()["Id"].as_str().unwrap_or_default().to_owned();
+        let output = http::stream(&self.socket(), &format!("/exec/{id}/start"), b"{}").expect("a stream");
+        let (stdout, stderr) = http::demultiplex(&output);
+        let code = self.get(&format!("/exec/{id}/json")).expect("an answer").json()["ExitCode"].as_i64();
+        Output { code: code.unwrap_or(-1) as i32, stdout, stderr }
+    }
+
+    /// What the inspection of a container says.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn inspect(&self, container: &str) -> serde_json::Value {
+        let shown = self.get(&format!("/containers/{container}/json")).expect("an answer");
+        assert_eq!(shown.status, 200, "{}", shown.text());
+        shown.json()
     }
 
     /// Runs the client.
@@ -343,4 +392,23 @@ impl Drop for Lab {
 fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// The static shim that belongs to a program in `target/PROFILE`; where there is none, the one beside it.
+fn shim_of(program: &Path) -> PathBuf {
+    let target = program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let built = target.join(format!("shim/{}-unknown-linux-gnu/debug/isle-shim", std::env::consts::ARCH));
+    if built.exists() { built } else { program.with_file_name("isle-shim") }
+}
+
+/// The `isle` that was built with this test: beside the test's own directory.
+///
+/// # Panics
+/// It was not built: `cargo build -p isle -p isle-shim`.
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("this test's own file");
+    let directory = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+    let built = directory.join("isle");
+    assert!(built.exists(), "{} is missing: run the tests by cargo xtask test", built.display());
+    built
 }

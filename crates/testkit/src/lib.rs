@@ -11,7 +11,7 @@ pub mod images;
 mod lab;
 pub mod upstream;
 
-pub use lab::{Lab, Output, Run};
+pub use lab::{HOST, Lab, OUTSIDE, Output, Run, processes, program};
 
 use std::time::{Duration, Instant};
 

@@ -93,6 +93,8 @@ pub(crate) struct Entry {
     /// From the source's root.
     pub(crate) path: PathBuf,
     pub(crate) facts: Facts,
+    /// Fetched for this step: the context's rules do not concern it, and an archive stays one.
+    pub(crate) fetched: bool,
 }
 
 impl Source<'_> {
@@ -112,7 +114,7 @@ impl Source<'_> {
         if names.is_empty() {
             let shown = || "cannot open the root of what is copied from".to_owned();
             let (dir, facts) = (self.root.try_clone().attempt(shown)?, self.root.own_facts().attempt(shown)?);
-            found.push(Entry { dir, name: ".".into(), path: PathBuf::new(), facts });
+            found.push(Entry { dir, name: ".".into(), path: PathBuf::new(), facts, fetched: false });
             return Ok(found);
         }
         self.walk(self.root, &names, Path::new(""), &mut found)
@@ -156,7 +158,7 @@ impl Source<'_> {
             if self.ignore.excludes(&inner) && facts.kind != Kind::Directory {
                 continue;
             }
-            found.push(Entry { dir: real_dir, name: real_name, path: inner, facts });
+            found.push(Entry { dir: real_dir, name: real_name, path: inner, facts, fetched: false });
         }
         Ok(())
     }
@@ -200,6 +202,15 @@ impl Source<'_> {
 }
 
 impl Entry {
+    /// A file that was fetched into a directory of its own.
+    pub(crate) fn fetched(directory: &Path, name: &str) -> Result<Self, Error> {
+        let shown = || format!("cannot read {name} after fetching it");
+        let dir = Dir::open(directory).attempt(shown)?;
+        dir.set_mode(name.as_ref(), 0o600).attempt(shown)?;
+        let facts = dir.facts(name.as_ref()).attempt(shown)?.ok_or(io::ErrorKind::NotFound.into()).attempt(shown)?;
+        Ok(Self { dir, name: name.into(), path: name.into(), facts, fetched: true })
+    }
+
     /// A digest of what would be copied: names, modes, contents, and owners where they are kept; never times.
     pub(crate) fn hash(&self, ignore: &Ignore, keep_owner: bool, exclude: &Ignore) -> Result<String, Error> {
         let mut hashing = Hashing { hasher: Hasher::new(), ignore, exclude, keep_owner };

@@ -38,14 +38,13 @@ pub(crate) struct Found {
 }
 
 impl Order {
-    pub(crate) fn find(&self, source: &Source<'_>) -> Result<Found, Error> {
+    /// Finds the sources; those that were fetched come beside them.
+    pub(crate) fn find(&self, source: &Source<'_>, fetched: Vec<Entry>) -> Result<Found, Error> {
         let mut entries = Vec::new();
         for text in &self.sources {
-            if self.add && (text.contains("://") || text.starts_with("git@")) {
-                return Err(BuildError::RemoteSource(text.clone()).into());
-            }
             entries.extend(source.find(text)?);
         }
+        entries.extend(fetched);
         if entries.is_empty() && self.inline.is_empty() {
             return Err(BuildError::NoSources.into());
         }
@@ -56,7 +55,9 @@ impl Order {
         let mut hashes = Vec::new();
         for entry in &entries {
             let kind = if entry.facts.kind == Kind::Directory { "dir" } else { "file" };
-            let hash = entry.hash(source.ignore, self.keep_owner, &self.exclude)?;
+            let nothing = Ignore::default();
+            let ignore = if entry.fetched { &nothing } else { source.ignore };
+            let hash = entry.hash(ignore, self.keep_owner, &self.exclude)?;
             hashes.push(format!("{kind}:{}", digest::hex(&hash)));
         }
         for (name, content) in &self.inline {
@@ -76,6 +77,8 @@ impl Order {
     /// Puts what was found into a mounted root file system.
     pub(crate) fn carry_out(&self, found: &Found, ignore: &Ignore, root: &Dir) -> Result<(), Error> {
         for entry in &found.entries {
+            let nothing = Ignore::default();
+            let ignore = if entry.fetched { &nothing } else { ignore };
             self.put(entry, ignore, root).map_err(|error| match error {
                 Putting::Refused(why) => BuildError::Copy { path: entry.path.clone(), why }.into(),
                 Putting::Failed(error) => error,
@@ -117,7 +120,7 @@ impl Order {
             let to = self.directory(root, Path::new(&self.destination))?;
             return Ok(copying.contents(&from, &to, &entry.path).attempt(shown)?);
         }
-        if self.add && entry.facts.kind == Kind::File && is_archive(entry).attempt(shown)? {
+        if self.add && !entry.fetched && entry.facts.kind == Kind::File && is_archive(entry).attempt(shown)? {
             let to = self.directory(root, Path::new(&self.destination))?;
             let file = entry.dir.read(&entry.name).attempt(shown)?;
             let (_, mut plain) = digest::decompress(file).map_err(unpack::damaged)?;

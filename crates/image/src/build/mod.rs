@@ -1,7 +1,7 @@
 //! Building images from Dockerfiles, with the semantics of Docker's classic builder.
 //!
-//! [`parse`] reads the file, [`args`] and [`words`] put variables in, [`config`] applies what changes no file,
-//! [`copying`] does `COPY` and `ADD` with what [`context`] finds, and [`stage`] goes through the steps. What needs a
+//! `parse` reads the file, `args` and `words` put variables in, `config` applies what changes no file,
+//! `copying` does `COPY` and `ADD` with what `context` finds, and `stage` goes through the steps. What needs a
 //! running container or a registry is asked of a [`Runner`], which the engine is.
 //!
 //! Every step makes an image; the next build finds it again by its key: the parent, what the step is, and the
@@ -176,7 +176,7 @@ pub enum BuildError {
     NoSources,
     #[error("When using {0} with more than one source file, the destination must be a directory and end with a /")]
     ManySources(&'static str),
-    #[error("ADD {0}: remote sources are not supported; download it in a RUN")]
+    #[error("ADD {0}: only http and https addresses of files can be fetched; clone a repository in a RUN")]
     RemoteSource(String),
     #[error("COPY failed: {}: {why}", path.display())]
     Copy { path: PathBuf, why: String },

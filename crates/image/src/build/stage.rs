@@ -6,7 +6,7 @@
 
 use super::args::Args;
 use super::config::{self, command_words, env_value, set_env};
-use super::context::{Files, Source};
+use super::context::{Entry, Files, Source};
 use super::copying::{Found, Order, make_directories};
 use super::glob::Ignore;
 use super::parse::{self, Command, Copy, Dockerfile, Heredoc, Instruction, RunFlags};
@@ -22,7 +22,7 @@ use kernel::tree::Kind as FileKind;
 use model::image::{Configuration, History, ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -507,6 +507,14 @@ impl Build<'_> {
         };
 
         let (scratch, rootfs) = self.rootfs(state)?;
+        let is_remote = |text: &String| copy.add && (text.contains("://") || text.starts_with("git@"));
+        let (remote, sources): (Vec<String>, Vec<String>) = sources.into_iter().partition(is_remote);
+        let mut fetched = Vec::new();
+        for (number, url) in remote.iter().enumerate() {
+            let directory = scratch.path().join(format!("fetched-{number}"));
+            std::fs::create_dir(&directory).attempt(|| format!("cannot make {}", directory.display()))?;
+            fetched.push(fetch(url, &directory, &asked).await?);
+        }
         let (images, files) = (self.images.clone(), self.files.clone());
         let (owner_text, add, exclude) = (chown.clone(), copy.add, copy.exclude.join("\n"));
         let prepared = blocking(move || {
@@ -532,7 +540,7 @@ impl Build<'_> {
                 Some(root) => Source { root, ignore: &nothing },
                 None => Source { root: &files.root, ignore: &files.ignore },
             };
-            let found = order.find(&source)?;
+            let found = order.find(&source, fetched)?;
             Ok(Prepared { _scratch: scratch, rootfs, order, found, from_image: mounted.is_some() })
         })
         .await?;
@@ -591,6 +599,26 @@ struct Prepared {
     order: Order,
     found: Found,
     from_image: bool,
+}
+
+/// Fetches what `ADD` names by its address. Its name is the last one of the address.
+async fn fetch(url: &str, directory: &Path, destination: &str) -> Result<Entry, Error> {
+    let path = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https")).map(|(_, rest)| rest);
+    let path = path.map(|p| p.split(['?', '#']).next().unwrap_or_default()).filter(|p| !p.ends_with(".git"));
+    let Some((_, path)) = path.map(|p| p.split_once('/').unwrap_or((p, ""))) else {
+        return Err(BuildError::RemoteSource(url.to_owned()).into());
+    };
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let name = match name {
+        "" | "." | ".." if destination.ends_with('/') => {
+            let message = format!("cannot determine filename from url: {url}");
+            return Err(BuildError::Instruction(message).into());
+        }
+        "" | "." | ".." => "file",
+        name => name,
+    };
+    crate::registry::fetch(url, &directory.join(name)).await?;
+    Entry::fetched(directory, name)
 }
 
 /// What the history says of a step that ran nothing.

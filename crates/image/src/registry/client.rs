@@ -5,6 +5,7 @@
 //! plain HTTP, as Docker does. All others are HTTPS with a certificate that the machine trusts.
 
 use super::{Credentials, RegistryError};
+use crate::error::{Attempt, Error};
 use base64::Engine as _;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RANGE, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
@@ -13,6 +14,7 @@ use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 /// The host of Docker's own registry is not the one in its images' names.
 const DOCKER_HUB: &str = "registry-1.docker.io";
@@ -27,6 +29,22 @@ pub(super) struct Client {
     scope: String,
     /// What the registry took last: sent with every request.
     authorization: Mutex<Option<String>>,
+}
+
+/// Fetches a file that is no registry's: what `ADD` names by its address. The certificate must be one that the machine
+/// trusts; what the file contains, nobody vouches for.
+pub(crate) async fn fetch(url: &str, to: &std::path::Path) -> Result<(), Error> {
+    let told = |why: String| Error::from(RegistryError::Malformed { url: url.to_owned(), why });
+    let mut answer = http(false).get(url).send().await.map_err(|error| told(reason(&error)))?;
+    if !answer.status().is_success() {
+        return Err(told(answer.status().to_string()));
+    }
+    let shown = || format!("cannot write {}", to.display());
+    let mut file = tokio::fs::File::create(to).await.attempt(shown)?;
+    while let Some(chunk) = answer.chunk().await.map_err(|error| told(reason(&error)))? {
+        file.write_all(&chunk).await.attempt(shown)?;
+    }
+    file.flush().await.attempt(shown)
 }
 
 /// What a registry wants to see.
@@ -81,14 +99,25 @@ impl Client {
 
     /// Asks for something below the repository.
     pub(super) async fn get(&self, path: &str, accept: &str, from: Option<u64>) -> Result<Response, RegistryError> {
-        let url = format!("{}/v2/{path}", self.base);
+        self.send(|http, base| {
+            let request = http.get(format!("{base}/v2/{path}")).header(ACCEPT, accept);
+            match from {
+                Some(from) => request.header(RANGE, format!("bytes={from}-")),
+                None => request,
+            }
+        })
+        .await
+    }
+
+    /// Sends a request, and once more with new rights if the registry wants others.
+    pub(super) async fn send(
+        &self,
+        make: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+    ) -> Result<Response, RegistryError> {
         for attempt in 0..2 {
-            let mut request = self.http.get(&url).header(ACCEPT, accept);
+            let mut request = make(&self.http, &self.base);
             if let Some(authorization) = self.authorization() {
                 request = request.header(AUTHORIZATION, authorization);
-            }
-            if let Some(from) = from {
-                request = request.header(RANGE, format!("bytes={from}-"));
             }
             let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
             if answer.status() == StatusCode::UNAUTHORIZED && attempt == 0 {

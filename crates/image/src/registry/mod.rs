@@ -1,9 +1,12 @@
-//! Registries: the distribution protocol over HTTP ([`client`]), and what `pull` makes of it.
+//! Registries: the distribution protocol over HTTP (`client`), and what `pull` and `push` make of it.
 
 mod client;
 mod pull;
+mod push;
 
+pub(crate) use client::fetch;
 pub use pull::{PullOptions, RemoteImage};
+pub use push::PushedImage;
 
 use crate::error::Kind;
 use model::image::Platform;
@@ -47,6 +50,10 @@ pub enum RegistryError {
     OtherPlatform { reference: String, wanted: String, actual: String },
     #[error("{reference} is no image that can be run: its manifest is of type {media_type}")]
     Unsupported { reference: String, media_type: String },
+    #[error("An image does not exist locally with the tag: {reference}")]
+    NotHere { reference: String },
+    #[error("push access denied: {0}")]
+    PushDenied(String),
     #[error("unauthorized: {0}")]
     WrongCredentials(String),
     #[error("toomanyrequests: {0}")]
@@ -66,9 +73,10 @@ impl RegistryError {
             | RegistryError::NoManifest { .. }
             | RegistryError::NoRepository { .. }
             | RegistryError::NoPlatform { .. }
-            | RegistryError::OtherPlatform { .. } => Kind::NotFound,
+            | RegistryError::OtherPlatform { .. }
+            | RegistryError::NotHere { .. } => Kind::NotFound,
             RegistryError::Unsupported { .. } => Kind::Invalid,
-            RegistryError::WrongCredentials(_) => Kind::Denied,
+            RegistryError::WrongCredentials(_) | RegistryError::PushDenied(_) => Kind::Denied,
             RegistryError::Unreachable { .. }
             | RegistryError::TooMany(_)
             | RegistryError::InsecureRealm { .. }

@@ -56,7 +56,7 @@ pub struct RemoteImage {
 }
 
 /// Where the lines of progress go.
-type Lines = Arc<dyn Fn(Progress) + Send + Sync>;
+pub(super) type Lines = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// A manifest as it came.
 struct Got {
@@ -253,19 +253,19 @@ impl Images {
 }
 
 /// The first twelve digits, as layers are called in progress lines.
-fn short(digest: &str) -> &str {
+pub(super) fn short(digest: &str) -> &str {
     &digest::hex(digest)[..12]
 }
 
 /// Lines of progress come ten times a second.
-struct Pace {
+pub(super) struct Pace {
     last: Option<Instant>,
 }
 impl Pace {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { last: None }
     }
-    fn is_due(&mut self) -> bool {
+    pub(super) fn is_due(&mut self) -> bool {
         let due = self.last.is_none_or(|last| last.elapsed() >= Duration::from_millis(100));
         if due {
             self.last = Some(Instant::now());
@@ -489,7 +489,7 @@ impl Puller {
 }
 
 /// Whoever has no right to a repository is not told whether it exists.
-fn denied(reference: &Reference, error: RegistryError) -> RegistryError {
+pub(super) fn denied(reference: &Reference, error: RegistryError) -> RegistryError {
     match error {
         RegistryError::WrongCredentials(why) => {
             RegistryError::Denied { name: reference.familiar_name(), why: format!("unauthorized: {why}") }

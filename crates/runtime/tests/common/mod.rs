@@ -52,11 +52,15 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
+        World::with_shim(shim())
+    }
+
+    pub fn with_shim(shim: PathBuf) -> World {
         let directory = tempfile::Builder::new().prefix("isle-runtime-").tempdir().unwrap();
         let mut random = [0; 4];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap();
         let root = RootId::new(random);
-        let runtime = open(directory.path(), &root);
+        let runtime = open_with(directory.path(), &root, shim);
         let image = directory.path().join("image");
         for name in ["bin", "etc", "tmp", "root", "proc", "dev", "sys"] {
             std::fs::create_dir_all(image.join(name)).unwrap();
@@ -84,7 +88,7 @@ impl World {
 
     pub fn id(&self) -> ContainerId {
         let number = self.next.get();
-        self.next.set(number + 1);
+        self.next.set(number.wrapping_add(1));
         let mut bytes = [number; 32];
         bytes[31] = std::process::id() as u8;
         ContainerId::new(bytes)
@@ -194,9 +198,13 @@ impl Drop for World {
 }
 
 pub fn open(directory: &Path, root: &RootId) -> Runtime {
+    open_with(directory, root, shim())
+}
+
+fn open_with(directory: &Path, root: &RootId, shim: PathBuf) -> Runtime {
     Runtime::open(Settings {
         run_dir: directory.join("run"),
-        shim: shim(),
+        shim,
         root: root.clone(),
         cgroup_parent: String::new(),
         runc: "/usr/sbin/runc".into(),

@@ -1,0 +1,133 @@
+//! Carries what the kernel cannot lead to a container: flows that come in by [::1], and by IPv6 to a container that has
+//! none (V6-04, PT-08). One TCP socket for all of them, to which the firewall redirects; a UDP socket a port.
+//!
+//! The container sees the host's address on its network as the client.
+
+use model::id::ContainerId;
+use model::names::{Change, Route};
+use model::net::Protocol;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::JoinHandle;
+
+/// How long a container has to take a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a UDP flow lives without a datagram: the kernel's own for a flow that was answered (nf_conntrack).
+const IDLE: Duration = Duration::from_secs(120);
+/// UDP flows of one port.
+const FLOWS: usize = 1024;
+
+/// Where flows lead, by container.
+#[derive(Clone, Debug, Default)]
+pub struct Routes(HashMap<ContainerId, Vec<Route>>);
+
+pub type SharedRoutes = Rc<RefCell<Routes>>;
+
+impl Routes {
+    /// Applies one difference; those of names are the resolver's.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Routes { container, routes } => drop(self.0.insert(*container, routes.clone())),
+            Change::RoutesGone { container } => drop(self.0.remove(container)),
+            _ => {}
+        }
+    }
+
+    fn target(&self, asked: SocketAddr, protocol: Protocol) -> Option<SocketAddr> {
+        self.0.values().flatten().find_map(|route| route.target(asked.ip(), protocol, asked.port()))
+    }
+}
+
+/// Serves the TCP socket until the returned task is aborted.
+///
+/// # Errors
+/// The descriptor is no listening socket.
+pub fn serve_tcp(listener: OwnedFd, routes: SharedRoutes) -> io::Result<JoinHandle<()>> {
+    let listener = std::net::TcpListener::from(listener);
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    Ok(tokio::task::spawn_local(async move {
+        loop {
+            match listener.accept().await {
+                Ok((client, _)) => {
+                    let routes = routes.clone();
+                    tokio::task::spawn_local(async move {
+                        if let Err(e) = carry(client, &routes).await {
+                            tracing::debug!("a proxied connection: {e}");
+                        }
+                    });
+                }
+                Err(e) => {
+                    tracing::warn!("the proxy cannot accept: {e}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }))
+}
+
+async fn carry(mut client: TcpStream, routes: &SharedRoutes) -> io::Result<()> {
+    let asked = kernel::inet::original_destination(&client)?;
+    let target = routes.borrow().target(asked, Protocol::Tcp);
+    let Some(target) = target else { return Err(io::Error::other(format!("nothing is published at {asked}"))) };
+    let connecting = tokio::time::timeout(PATIENCE, TcpStream::connect(target));
+    let mut container = connecting.await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let _ = (client.set_nodelay(true), container.set_nodelay(true));
+    tokio::io::copy_bidirectional(&mut client, &mut container).await?;
+    Ok(())
+}
+
+/// Serves a UDP socket until the returned task is aborted.
+///
+/// # Errors
+/// The descriptor is no UDP socket.
+pub fn serve_udp(socket: OwnedFd, routes: SharedRoutes) -> io::Result<JoinHandle<()>> {
+    let socket = std::net::UdpSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    let socket = Rc::new(UdpSocket::from_std(socket)?);
+    let own = socket.local_addr()?;
+    Ok(tokio::task::spawn_local(async move {
+        let flows: Rc<RefCell<HashMap<SocketAddr, Rc<UdpSocket>>>> = Rc::default();
+        let mut buffer = vec![0; 65_535];
+        loop {
+            let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let known = flows.borrow().get(&client).cloned();
+            let flow = match known {
+                Some(flow) => flow,
+                None => {
+                    let target = routes.borrow().target(own, Protocol::Udp);
+                    let Some(target) = target.filter(|_| flows.borrow().len() < FLOWS) else { continue };
+                    let Ok(flow) = open_flow(target).await else { continue };
+                    let flow = Rc::new(flow);
+                    flows.borrow_mut().insert(client, flow.clone());
+                    let (back, all, socket) = (flow.clone(), flows.clone(), socket.clone());
+                    tokio::task::spawn_local(async move {
+                        let mut buffer = vec![0; 65_535];
+                        while let Ok(Ok(length)) = tokio::time::timeout(IDLE, back.recv(&mut buffer)).await {
+                            let _ = socket.send_to(&buffer[..length], client).await;
+                        }
+                        all.borrow_mut().remove(&client);
+                    });
+                    flow
+                }
+            };
+            let _ = flow.send(&buffer[..length]).await;
+        }
+    }))
+}
+
+async fn open_flow(target: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if target.is_ipv4() { [0, 0, 0, 0].into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let flow = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+    flow.connect(target).await?;
+    Ok(flow)
+}

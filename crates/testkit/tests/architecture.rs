@@ -1,0 +1,71 @@
+//! The table of crates in ARCHITECTURE.md is what the manifests say, and arrows only point down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(Path::parent).expect("the repository").to_owned()
+}
+
+/// What each crate of the workspace uses of the workspace, by its manifest.
+fn manifests() -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let directories = std::fs::read_dir(root().join("crates")).unwrap().map(|e| e.unwrap().path());
+    for directory in directories.chain([root().join("xtask")]) {
+        let text = std::fs::read_to_string(directory.join("Cargo.toml")).unwrap();
+        let name = text.lines().find_map(|l| l.strip_prefix("name = \"")).expect("a name").trim_end_matches('"');
+        let section = text.split("\n[").find_map(|s| s.strip_prefix("dependencies]")).unwrap_or_default();
+        let uses = section.lines().filter_map(|l| l.split(['.', ' ', '=']).next()).map(str::to_owned).collect();
+        found.push((name.to_owned(), uses));
+    }
+    let ours: BTreeSet<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    found.into_iter().map(|(name, uses)| (name, uses.into_iter().filter(|u| ours.contains(u)).collect())).collect()
+}
+
+/// The rows of the table, in its order: from the bottom up.
+fn table() -> Vec<(String, BTreeSet<String>)> {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows = text.split("| crate | may use |").nth(1).expect("the table of crates").lines().skip(2);
+    rows.take_while(|l| l.starts_with('|'))
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            (cells[1].to_owned(), cells[2].split_whitespace().map(str::to_owned).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn the_table_of_crates_is_what_the_manifests_say() {
+    let (manifests, table) = (manifests(), table());
+    let listed: BTreeMap<_, _> = table.into_iter().collect();
+    assert_eq!(listed.keys().collect::<Vec<_>>(), manifests.keys().collect::<Vec<_>>());
+    for (name, uses) in &manifests {
+        assert_eq!(&listed[name], uses, "{name}");
+    }
+}
+
+#[test]
+fn arrows_only_point_down() {
+    let mut below = BTreeSet::new();
+    for (name, uses) in table() {
+        assert!(uses.is_subset(&below), "{name} uses {:?}, which stand above it", uses.difference(&below));
+        below.insert(name);
+    }
+    let manifests = manifests();
+    let workers = ["network", "resolver", "image", "runtime"];
+    for worker in workers {
+        assert!(workers.iter().all(|w| !manifests[worker].contains(*w)), "{worker} knows another worker");
+    }
+}
+
+#[test]
+fn unsafe_code_has_two_homes() {
+    for entry in std::fs::read_dir(root().join("crates")).unwrap() {
+        let directory = entry.unwrap().path();
+        let name = directory.file_name().unwrap().to_string_lossy().into_owned();
+        let manifest = std::fs::read_to_string(directory.join("Cargo.toml")).unwrap();
+        let library = std::fs::read_to_string(directory.join("src/lib.rs")).unwrap_or_default();
+        let allows = manifest.contains("unsafe_code = \"allow\"") || library.contains("#![allow(unsafe_code)]");
+        assert_eq!(allows, ["kernel", "isle-shim"].contains(&name.as_str()), "{name}");
+    }
+}
