@@ -11,7 +11,7 @@ use std::rc::Rc;
 pub struct Row {
     /// What Go calls it, for errors: `*formatter.ContainerContext`.
     kind: &'static str,
-    columns: Vec<(&'static str, String)>,
+    columns: Vec<(&'static str, Value)>,
     labels: Option<BTreeMap<String, String>>,
 }
 
@@ -21,7 +21,13 @@ impl Row {
     }
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.columns.push((name, value.into()));
+        self.columns.push((name, value.into().into()));
+        self
+    }
+    /// A column that is no text.
+    #[must_use]
+    pub fn with_value(mut self, name: &'static str, value: Value) -> Self {
+        self.columns.push((name, value));
         self
     }
     /// Makes `.Label "x"` answer, and adds the column `Labels`.
@@ -31,7 +37,7 @@ impl Row {
         let labels: BTreeMap<String, String> =
             pairs.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect();
         let joined: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        self.columns.push(("Labels", joined.join(",")));
+        self.columns.push(("Labels", joined.join(",").into()));
         self.labels = Some(labels);
         self
     }
@@ -45,9 +51,9 @@ impl Object for Row {
                 other => Err(format!("wrong number of args for Label: want 1 got {}", other.len())),
             });
         }
-        let value = self.columns.iter().find(|(n, _)| *n == name)?.1.as_str();
+        let value = self.columns.iter().find(|(n, _)| *n == name)?.1.clone();
         Some(match arguments {
-            [] => Ok(value.into()),
+            [] => Ok(value),
             other => Err(format!("wrong number of args for {name}: want 0 got {}", other.len())),
         })
     }
@@ -55,8 +61,8 @@ impl Object for Row {
         self.kind.to_owned()
     }
     fn json(&self) -> serde_json::Value {
-        let sorted: BTreeMap<&str, &String> = self.columns.iter().map(|(n, v)| (*n, v)).collect();
-        sorted.into_iter().map(|(n, v)| (n.to_owned(), serde_json::Value::from(v.as_str()))).collect()
+        let sorted: BTreeMap<&str, &Value> = self.columns.iter().map(|(n, v)| (*n, v)).collect();
+        sorted.into_iter().map(|(n, v)| (n.to_owned(), v.json())).collect()
     }
 }
 
@@ -119,7 +125,7 @@ impl List {
     }
 
     fn render(&self, text: &str, as_table: bool, rows: Vec<Row>) -> anyhow::Result<String> {
-        let parsing = |e: String| Exit::new(1, format_args!("template parsing error: {e}"));
+        let parsing = |e: String| Exit::new(1, format_args!("failed to parse template: {e}"));
         let template = Template::parse(text).map_err(parsing)?;
         let mut shown = String::new();
         if as_table {

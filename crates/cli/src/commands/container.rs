@@ -59,8 +59,10 @@ pub async fn simple(app: App, p: Parsed, verb: &'static str) -> anyhow::Result<u
 /// The daemon refuses.
 pub async fn rename(app: App, p: Parsed) -> anyhow::Result<u8> {
     let query = Query::new().with("name", &p.args[1]);
-    app.client.post(&format!("/containers/{}/rename{query}", segment(&p.args[0]))).await?;
-    Ok(0)
+    let renamed = app.client.post(&format!("/containers/{}/rename{query}", segment(&p.args[0]))).await;
+    renamed
+        .map(|_| 0)
+        .map_err(|e| Exit::new(1, format_args!("{e:#}\nError: failed to rename container named {}", p.args[0])).into())
 }
 
 /// `rm`.

@@ -85,7 +85,9 @@ fn names(image: &Value, with_digests: bool) -> Vec<[String; 3]> {
 fn row(image: &Value, [repository, tag, digest]: &[String; 3], full: bool) -> Row {
     let id = image["Id"].as_str().unwrap_or_default();
     let created = image["Created"].as_i64().unwrap_or_default();
-    let size = human_size(image["Size"].as_f64().unwrap_or_default(), 3);
+    let bytes = image["Size"].as_i64().unwrap_or_default();
+    let shared = image["SharedSize"].as_i64().filter(|s| *s >= 0);
+    let human = |bytes: Option<i64>| bytes.map_or("N/A".to_owned(), |b| human_size(b as f64, 4));
     let containers = image["Containers"].as_i64().filter(|c| *c >= 0);
     Row::new("*formatter.imageContext")
         .with("ID", if full { id } else { short_id(id) })
@@ -94,11 +96,11 @@ fn row(image: &Value, [repository, tag, digest]: &[String; 3], full: bool) -> Ro
         .with("Digest", digest)
         .with("CreatedSince", if created > 0 { ago(created) } else { "N/A".into() })
         .with("CreatedAt", go_time(created))
-        .with("Size", &size)
+        .with("Size", human_size(bytes as f64, 3))
         .with("Containers", containers.map_or("N/A".to_owned(), |c| c.to_string()))
-        .with("VirtualSize", &size)
-        .with("SharedSize", "N/A")
-        .with("UniqueSize", "N/A")
+        .with("VirtualSize", human(Some(bytes)))
+        .with("SharedSize", human(shared))
+        .with("UniqueSize", human(shared.map(|s| bytes - s)))
 }
 
 /// `localhost:5000/a:b` into what is before the tag, and the tag.

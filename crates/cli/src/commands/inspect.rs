@@ -4,8 +4,7 @@ use super::App;
 use crate::client::{Query, is_not_found, segment};
 use crate::grammar::Parsed;
 use crate::output::{Exit, print, warn};
-use crate::template::{MissingKey, Template, Value};
-use serde_json::json;
+use crate::template::{MissingKey, Nil, Template, Value};
 use std::pin::Pin;
 
 /// An answer to come.
@@ -21,8 +20,7 @@ pub async fn objects(
     mut get: impl for<'a> FnMut(&'a App, String) -> Answer<'a>,
 ) -> anyhow::Result<u8> {
     let format = match p.text("format") {
-        "" => None,
-        "json" => Some("{{json .}}"),
+        "" | "json" => None,
         format => Some(format),
     };
     let parsing = |e: &str| Exit::new(64, format_args!("template parsing error: {e}"));
@@ -49,7 +47,8 @@ pub async fn objects(
         }
     }
     if template.is_none() {
-        shown = indented(&found);
+        let compact = p.text("format") == "json";
+        shown = if compact { serde_json::Value::from(found).to_string() + "\n" } else { indented(&found) };
     } else if !errors.is_empty() && shown.is_empty() {
         // Docker's empty line, where nothing could be shown.
         shown = "\n".into();
@@ -63,47 +62,47 @@ pub async fn objects(
 
 /// Over the object's types, or, where that fails, over plain maps.
 fn evaluate(template: &Template, object: &serde_json::Value) -> Result<String, String> {
-    let mut complete = object.clone();
-    fill(&mut complete);
-    template
-        .execute(&Value::typed(&complete, ""), MissingKey::NoValue)
-        .or_else(|_| template.execute(&Value::raw(object), MissingKey::Error))
+    let mut typed = Value::typed(object, "");
+    complete(&mut typed);
+    template.execute(&typed, MissingKey::NoValue).or_else(|_| template.execute(&Value::raw(object), MissingKey::Error))
 }
 
 /// Adds the fields that Docker's types have and its JSON leaves out when they are empty.
-fn fill(object: &mut serde_json::Value) {
-    let mut add = |path: &str, fields: serde_json::Value| {
-        let Some(place) = object.pointer_mut(path).and_then(|p| p.as_object_mut()) else { return };
-        let fields = fields.as_object().cloned().unwrap_or_default();
-        for (name, value) in fields {
-            place.entry(name).or_insert(value);
-        }
-    };
-    add("/State", json!({ "Health": null }));
-    add(
-        "/Config",
-        json!({
-            "ExposedPorts": null, "Healthcheck": null, "Shell": null, "StopSignal": "", "StopTimeout": null,
-            "MacAddress": "", "ArgsEscaped": false, "NetworkDisabled": false,
-        }),
+fn complete(object: &mut Value) {
+    let nil = Value::Nil;
+    let empty = || Value::from("");
+    let none = || nil(Nil::Pointer);
+    object.complete(&["State"], "", &[("Health", none())]);
+    object.complete(
+        &["Config"],
+        "",
+        &[
+            ("ExposedPorts", nil(Nil::Map)),
+            ("Healthcheck", none()),
+            ("MacAddress", empty()),
+            ("StopSignal", empty()),
+            ("StopTimeout", none()),
+            ("Shell", nil(Nil::List)),
+        ],
     );
-    add(
-        "/HostConfig",
-        json!({ "Mounts": null, "Init": null, "Annotations": null, "StorageOpt": null, "Sysctls": null, "Tmpfs": null }),
+    object.complete(
+        &["HostConfig"],
+        "",
+        &[
+            ("Mounts", nil(Nil::List)),
+            ("Init", none()),
+            ("Annotations", nil(Nil::Map)),
+            ("StorageOpt", nil(Nil::Map)),
+            ("Sysctls", nil(Nil::Map)),
+            ("Tmpfs", nil(Nil::Map)),
+        ],
     );
-    add("/GraphDriver", json!({ "Data": null }));
-    let lists: [(&str, serde_json::Value); 2] = [
-        ("/Mounts", json!({ "Name": "", "Driver": "", "Source": "" })),
-        ("/IPAM/Config", json!({ "IPRange": "", "Gateway": "", "AuxiliaryAddresses": null })),
-    ];
-    for (path, fields) in lists {
-        for item in object.pointer_mut(path).and_then(|l| l.as_array_mut()).into_iter().flatten() {
-            let Some(item) = item.as_object_mut() else { continue };
-            let fields = fields.as_object().cloned().unwrap_or_default();
-            for (name, value) in fields {
-                item.entry(name).or_insert(value);
-            }
-        }
+    object.complete(&["Mounts"], "Source", &[("Name", empty())]);
+    object.complete(&["Mounts"], "Mode", &[("Driver", empty())]);
+    object.complete(&["IPAM", "Config"], "Gateway", &[("IPRange", empty())]);
+    object.complete(&["IPAM", "Config"], "", &[("Gateway", empty()), ("AuxiliaryAddresses", nil(Nil::Map))]);
+    if matches!(object, Value::Struct(fields) if fields.iter().any(|f| f.name == "HostConfig")) {
+        object.complete(&[], "", &[("SizeRw", none()), ("SizeRootFs", none())]);
     }
 }
 
@@ -125,7 +124,14 @@ pub async fn any(app: App, p: Parsed) -> anyhow::Result<u8> {
     let kinds = ["container", "image", "network", "volume"];
     let wanted = p.text("type").to_owned();
     if p.given("type") && !kinds.contains(&wanted.as_str()) {
-        return Err(Exit::new(1, format_args!("unknown type: {}", crate::text::quote(&wanted))).into());
+        return Err(Exit::new(
+            1,
+            format_args!(
+                "unknown type: {}: must be one of \"container\", \"image\", \"network\", \"volume\"",
+                crate::text::quote(&wanted)
+            ),
+        )
+        .into());
     }
     let size = p.on("size");
     objects(&app, &p, move |app, name| {

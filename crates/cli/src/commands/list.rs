@@ -97,6 +97,7 @@ fn row(c: &Value, full: bool) -> Row {
         .with("Mounts", mount_names.join(","))
         .with("LocalVolumes", local.to_string())
         .with("Networks", networks.join(","))
+        .with_value("Platform", crate::template::Value::raw(&c["ImageManifestDescriptor"]["platform"]))
         .labelled(&c["Labels"])
 }
 

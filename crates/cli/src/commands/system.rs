@@ -197,6 +197,7 @@ fn event_line(event: &Value) -> String {
     let nanoseconds = event["timeNano"].as_i64().unwrap_or_default();
     let time = jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default();
     let time = time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S.%9f%:z").to_string();
+    let time = time.strip_suffix("+00:00").map_or(time.clone(), |utc| format!("{utc}Z"));
     let text = |name: &str| event[name].as_str().unwrap_or_default();
     let mut attributes: Vec<String> = event["Actor"]["Attributes"]
         .as_object()

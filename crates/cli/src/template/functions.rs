@@ -1,6 +1,6 @@
 //! What pipelines can call: Go's own functions, and those that Docker adds.
 
-use super::value::{Nil, Value};
+use super::value::{Elements, Nil, Value};
 use std::cmp::Ordering;
 use std::rc::Rc;
 
@@ -107,9 +107,13 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, Refusal> {
     }
 }
 
-/// Docker's `json`: Go's, without escaping `<`, `>` and `&`.
+/// Docker's `json`: Go's, which escapes `<`, `>` and `&` in the lines of lists, and nowhere else.
 pub fn json(value: &Value) -> String {
-    value.json().to_string()
+    let text = value.json().to_string();
+    match value {
+        Value::Object(_) => text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
+        _ => text,
+    }
 }
 
 fn length(value: &Value) -> Result<Value, String> {
@@ -128,10 +132,11 @@ fn index(value: &Value, keys: &[Value]) -> Result<Value, String> {
     let mut value = value.clone();
     for key in keys {
         value = match (&value, key) {
-            (Value::Map(map, texts), Value::Text(key)) => match map.get(&**key) {
-                Some(value) => value.clone(),
-                None if *texts => "".into(),
-                None => Value::Nil(Nil::Plain),
+            (Value::Map(map, elements), Value::Text(key)) => match (map.get(&**key), elements) {
+                (Some(value), _) => value.clone(),
+                (None, Elements::Texts) => "".into(),
+                (None, Elements::Others) => Value::Nil(Nil::Pointer),
+                (None, Elements::Any) => Value::Missing,
             },
             (Value::Map(..), key) => {
                 return Err(format!("value has type {}; should be string", key.kind()));

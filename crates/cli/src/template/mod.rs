@@ -11,7 +11,7 @@ mod functions;
 mod parse;
 mod value;
 
-pub use value::{Object, Value};
+pub use value::{Nil, Object, Value};
 
 use parse::{At, Command, Node, Operand, Pipeline, Term};
 use std::collections::BTreeMap;
@@ -255,17 +255,23 @@ impl Evaluation<'_> {
             arguments.push(self.operand(word, dot, &[])?);
         }
         arguments.extend(piped);
-        (self.at, self.source) = (command.at, if rest.is_empty() { name.to_owned() } else { command.source.clone() });
         if self.missing == MissingKey::Header && functions::spares_headers(name) {
             return Ok(arguments.into_iter().next().unwrap_or(Value::Missing));
         }
-        match functions::call(name, &arguments) {
-            Ok(value) => Ok(value),
-            Err(functions::Refusal::Count(why)) => {
+        let refusal = match functions::call(name, &arguments) {
+            Ok(value) => return Ok(value),
+            Err(refusal) => refusal,
+        };
+        self.at = command.at;
+        match refusal {
+            functions::Refusal::Count(why) => {
                 self.source = name.to_owned();
                 self.fail(why)
             }
-            Err(functions::Refusal::Call(why)) => self.fail(format!("error calling {name}: {why}")),
+            functions::Refusal::Call(why) => {
+                self.source = if rest.is_empty() { name.to_owned() } else { command.source.clone() };
+                self.fail(format!("error calling {name}: {why}"))
+            }
         }
     }
 
@@ -294,7 +300,9 @@ impl Evaluation<'_> {
             }
             Term::Parenthesis(pipeline) => self.pipeline(pipeline, dot)?,
         };
-        self.place(operand);
+        if !matches!(operand.term, Term::Parenthesis(_)) {
+            self.place(operand);
+        }
         if operand.fields.is_empty() && !arguments.is_empty() {
             return self.fail(format!("can't give argument to non-function {}", operand.source));
         }
@@ -305,7 +313,10 @@ impl Evaluation<'_> {
     fn fields(&mut self, value: Value, operand: &Operand, fields: &[String], arguments: &[Value]) -> Outcome<Value> {
         let mut value = value;
         for (index, name) in fields.iter().enumerate() {
-            self.place(operand);
+            // Where nothing came out of parentheses, Go still points at what was evaluated last.
+            if !(index == 0 && matches!((&value, &operand.term), (Value::Missing, Term::Parenthesis(_)))) {
+                self.place(operand);
+            }
             let arguments = if index + 1 == fields.len() { arguments } else { &[] };
             value = self.field(value, name, arguments)?;
         }
@@ -338,19 +349,19 @@ impl Evaluation<'_> {
                 None => Ok(Value::Missing),
             },
             Value::Struct(fields) => {
-                // Go's names differ from JSON's here and there.
-                let other = match name {
-                    "ID" => "Id",
-                    "HostIP" => "HostIp",
-                    "AuxAddress" => "AuxiliaryAddresses",
-                    name => name,
-                };
-                match fields.iter().find(|(n, _)| n == name).or_else(|| fields.iter().find(|(n, _)| n == other)) {
-                    Some((_, value)) => Ok(value.clone()),
+                // Go's names differ from JSON's in their case, and one in its words.
+                let name = if name == "AuxAddress" { "AuxiliaryAddresses" } else { name };
+                let exact = fields.iter().find(|f| f.name == name);
+                match exact.or_else(|| fields.iter().find(|f| f.name.eq_ignore_ascii_case(name))) {
+                    Some(field) => Ok(field.value.clone()),
                     None => self.fail(format!("can't evaluate field {name} in type struct")),
                 }
             }
-            other => self.fail(format!("can't evaluate field {name} in type {}", other.kind())),
+            other => {
+                // Over plain maps, Go knows no types.
+                let kind = if self.missing == MissingKey::Error { "interface {}".into() } else { other.kind() };
+                self.fail(format!("can't evaluate field {name} in type {kind}"))
+            }
         }
     }
 }

@@ -212,7 +212,8 @@ impl Lexer<'_> {
                 let inner = quoted(&format!("\"{}\"", &rest[1..=end])).map(|(t, _)| t).unwrap_or_default();
                 self.push(Token::Char(inner.chars().next().map_or(0, |c| i64::from(u32::from(c)))), end + 2);
             }
-            '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => {
+            // At the very end Go takes a dot for a number.
+            '.' if rest.len() > 1 && !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => {
                 let length = name(&rest[1..]);
                 self.push(Token::Field(rest[1..=length].to_owned()), length + 1);
             }
@@ -566,7 +567,7 @@ impl Parser {
             Token::Char(c) => Term::Int(c),
             Token::Number(text) => match number(&text) {
                 Some(term) => term,
-                None => return self.error(format!("bad number syntax: {}", crate::text::quote(&text))),
+                None => return self.error(format!("illegal number syntax: {}", crate::text::quote(&text))),
             },
             Token::Sign("(") => {
                 let pipeline = self.pipeline("parenthesized pipeline")?;

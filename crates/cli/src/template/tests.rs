@@ -128,7 +128,7 @@ fn templates_give_what_go_gives() {
 #[test]
 fn errors_are_go_s() {
     let cases: &[(&str, &str)] = &[
-        ("{{.", "template: :1: unclosed action"),
+        ("{{ .", "template: :1: unclosed action"),
         ("{{.Name", "template: :1: unclosed action"),
         ("{{nosuch}}", "template: :1: function \"nosuch\" not defined"),
         ("{{$x}}", "template: :1: undefined variable \"$x\""),
@@ -143,10 +143,14 @@ fn errors_are_go_s() {
             "{{.Config.Foo.Bar}}",
             "template: :1:9: executing \"\" at <.Config.Foo.Bar>: map has no entry for key \"Foo\"",
         ),
-        ("a\n{{.Name.X}}", "template: :2:7: executing \"\" at <.Name.X>: can't evaluate field X in type string"),
+        ("a\n{{.Name.X}}", "template: :2:7: executing \"\" at <.Name.X>: can't evaluate field X in type interface {}"),
         (
             "{{index .Env 5}}",
             "template: :1:2: executing \"\" at <index .Env 5>: error calling index: index out of range: 5",
+        ),
+        (
+            "{{(index .Labels \"zz\").X}}",
+            "template: :1:17: executing \"\" at <\"zz\">: nil data; no entry for key \"X\"",
         ),
         ("{{len 3}}", "template: :1:2: executing \"\" at <len 3>: error calling len: len of type int"),
         ("{{range .Name}}{{end}}", "template: :1:8: executing \"\" at <.Name>: range can't iterate over web"),

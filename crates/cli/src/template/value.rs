@@ -17,12 +17,32 @@ pub enum Value {
     Float(f64),
     Text(Rc<str>),
     List(Rc<[Value]>),
-    /// Go's map: sorted by its keys. With whether all its values are texts: a key that is not there has the empty one.
-    Map(Rc<BTreeMap<String, Value>>, bool),
-    /// Go's struct: fields in their order, by the names that templates use.
-    Struct(Rc<[(String, Value)]>),
+    /// Go's map: sorted by its keys.
+    Map(Rc<BTreeMap<String, Value>>, Elements),
+    /// Go's struct: fields in their order.
+    Struct(Rc<[Field]>),
     /// A value of a list's line, computed when it is asked for.
     Object(Rc<dyn Object>),
+}
+
+/// A field of a struct.
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub name: String,
+    pub value: Value,
+    /// Whether JSON leaves it out, being empty.
+    pub omitted: bool,
+}
+
+/// What a map answers when it is asked, by `index`, for a key that it does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elements {
+    /// Anything: nothing.
+    Any,
+    /// Texts: the empty one.
+    Texts,
+    /// Structs and lists: nil.
+    Others,
 }
 
 /// Go's nils differ in how they show.
@@ -135,9 +155,15 @@ impl Value {
                 let map = is_map(name) || (name == "Config" && fields.values().all(serde_json::Value::is_string));
                 if map {
                     let fields = fields.iter().map(|(k, v)| (k.clone(), Value::typed(v, "")));
-                    Value::Map(Rc::new(fields.collect()), is_text_map(name))
+                    let elements = if is_text_map(name) { Elements::Texts } else { Elements::Others };
+                    Value::Map(Rc::new(fields.collect()), elements)
                 } else {
-                    Value::Struct(fields.iter().map(|(k, v)| (k.clone(), Value::typed(v, k))).collect())
+                    let field = |(name, value): (&String, &serde_json::Value)| Field {
+                        name: name.clone(),
+                        value: Value::typed(value, name),
+                        omitted: false,
+                    };
+                    Value::Struct(fields.iter().map(field).collect())
                 }
             }
             serde_json::Value::Array(items) => Value::List(items.iter().map(|v| Value::typed(v, "")).collect()),
@@ -149,10 +175,39 @@ impl Value {
     pub fn raw(json: &serde_json::Value) -> Value {
         match json {
             serde_json::Value::Object(fields) => {
-                Value::Map(Rc::new(fields.iter().map(|(k, v)| (k.clone(), Value::raw(v))).collect()), false)
+                Value::Map(Rc::new(fields.iter().map(|(k, v)| (k.clone(), Value::raw(v))).collect()), Elements::Any)
             }
             serde_json::Value::Array(items) => Value::List(items.iter().map(Value::raw).collect()),
             plain => Value::plain(plain),
+        }
+    }
+
+    /// Gives the struct at a path fields that JSON has left out: those that are not there yet, before the field `before`
+    /// or at the end. A list on the way stands for each of its items.
+    pub fn complete(&mut self, path: &[&str], before: &str, missing: &[(&str, Value)]) {
+        match (self, path) {
+            (Value::List(items), path) => {
+                let mut all = items.to_vec();
+                all.iter_mut().for_each(|item| item.complete(path, before, missing));
+                *items = all.into();
+            }
+            (Value::Struct(fields), []) => {
+                let mut all = fields.to_vec();
+                let mut place = all.iter().position(|f| f.name == before).unwrap_or(all.len());
+                for (name, value) in missing.iter().filter(|(n, _)| !fields.iter().any(|f| f.name == *n)) {
+                    all.insert(place, Field { name: (*name).to_owned(), value: value.clone(), omitted: true });
+                    place += 1;
+                }
+                *fields = all.into();
+            }
+            (Value::Struct(fields), [first, rest @ ..]) => {
+                let mut all = fields.to_vec();
+                if let Some(field) = all.iter_mut().find(|f| f.name == *first) {
+                    field.value.complete(rest, before, missing);
+                }
+                *fields = all.into();
+            }
+            _ => {}
         }
     }
 
@@ -176,7 +231,9 @@ impl Value {
             Value::Text(t) => t.to_string().into(),
             Value::List(items) => items.iter().map(Value::json).collect(),
             Value::Map(fields, _) => fields.iter().map(|(k, v)| (k.clone(), v.json())).collect(),
-            Value::Struct(fields) => fields.iter().map(|(k, v)| (k.clone(), v.json())).collect(),
+            Value::Struct(fields) => {
+                fields.iter().filter(|f| !f.omitted).map(|f| (f.name.clone(), f.value.json())).collect()
+            }
             Value::Object(object) => object.json(),
         }
     }
@@ -226,7 +283,7 @@ impl Value {
             Value::Map(fields, _) => {
                 format!("map[{}]", join(&mut fields.iter().map(|(k, v)| format!("{k}:{}", v.show()))))
             }
-            Value::Struct(fields) => format!("{{{}}}", join(&mut fields.iter().map(|(_, v)| v.show()))),
+            Value::Struct(fields) => format!("{{{}}}", join(&mut fields.iter().map(|f| f.value.show()))),
             Value::Object(object) => object.json().to_string(),
         }
     }

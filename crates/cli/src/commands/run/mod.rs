@@ -223,13 +223,13 @@ pub async fn attach(app: App, p: Parsed) -> anyhow::Result<u8> {
     let state = &shown["State"];
     let refuse = |why: &str| Err(Exit::new(1, why).into());
     if state["Running"].as_bool() != Some(true) {
-        return refuse("cannot attach to a stopped container, start it first");
+        return refuse("You cannot attach to a stopped container, start it first");
     }
     if state["Paused"].as_bool() == Some(true) {
-        return refuse("cannot attach to a paused container, unpause it first");
+        return refuse("You cannot attach to a paused container, unpause it first");
     }
     if state["Restarting"].as_bool() == Some(true) {
-        return refuse("cannot attach to a restarting container, wait until it is running");
+        return refuse("You cannot attach to a restarting container, wait until it is running");
     }
     let id = shown["Id"].as_str().unwrap_or_default().to_owned();
     let tty = shown["Config"]["Tty"].as_bool() == Some(true);
