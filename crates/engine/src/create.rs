@@ -11,6 +11,8 @@ use model::container::{
 };
 use model::id::ContainerId;
 use model::image::ImageConfig;
+use model::network::Driver;
+use model::spec::CapabilitySet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -231,6 +233,15 @@ fn take_endpoints(
     record: &mut Container,
     wanted: Vec<(String, EndpointSettings)>,
 ) -> Result<()> {
+    let mode = record.host.network_mode();
+    let is_alone = matches!(mode, NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_));
+    let allowed = usize::from(!matches!(mode, NetworkMode::Container(_)));
+    let is_alone_driver = |name: &String| state.network(name).is_ok_and(|n| n.driver != Driver::Bridge);
+    if is_alone && wanted.len() > allowed || !is_alone && wanted.iter().any(|(name, _)| is_alone_driver(name)) {
+        return Err(Error::invalid(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+        ));
+    }
     for (network_name, settings) in wanted {
         let network = state.network(&network_name).ok().cloned();
         let network_name = network.as_ref().map_or(network_name, |n| n.name.clone());
@@ -427,6 +438,19 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         if server.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::invalid(format!("ParseAddr(\"{server}\"): unable to parse IP")));
         }
+    }
+    for text in host.extra_hosts.iter().flatten() {
+        let (_, address) = crate::start::split_extra_host(text)?;
+        if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
+            return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
+        }
+    }
+    crate::describe::security_options(host)?;
+    let list = |caps: &Option<Vec<String>>| caps.clone().unwrap_or_default();
+    model::spec::capabilities(host.privileged, &list(&host.cap_add), &list(&host.cap_drop), CapabilitySet::ALL)
+        .map_err(Error::invalid)?;
+    if let Some(signal) = &config.stop_signal {
+        crate::stop::signal_number(signal)?;
     }
     let mut warnings = Vec::new();
     if matches!(host.network_mode(), NetworkMode::Host) && publishes {

@@ -144,6 +144,7 @@ pub fn requested(
         NetworkMode::Network(name) => Some((*name).to_owned()),
     };
     let mut list = Vec::new();
+    given.retain(|name, _| !name.starts_with("container:"));
     if let Some(own) = own {
         let settings = given.remove(&own).or_else(|| given.remove(mode_text));
         let settings = settings.or_else(|| given.remove("default").filter(|_| own == "bridge"));

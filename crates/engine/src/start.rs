@@ -552,10 +552,7 @@ impl Engine {
         let mut extra = Vec::new();
         let state = self.state();
         for text in record.host.extra_hosts.iter().flatten() {
-            let (name, address) = text
-                .split_once(['=', ':'])
-                .ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{text}\"")))?;
-            let address = address.trim_start_matches('[').trim_end_matches(']');
+            let (name, address) = split_extra_host(text)?;
             if address == "host-gateway" {
                 let bridge = state.networks.values().find(|n| n.name == "bridge");
                 let gateways = bridge.into_iter().flat_map(|n| n.ipam.pools.iter().filter_map(|p| p.gateway));
@@ -736,6 +733,16 @@ fn take_endpoints(state: &mut State, faults: &Faults, record: &mut Container, pl
     let default_host = default_host.filter(|h| *h != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let publish_all = record.host.publish_all_ports;
     Ok(model::port::plan_requests(&record.host.port_bindings, exposed, publish_all, default_host)?)
+}
+
+/// `name:address` or `name=address`, of `--add-host`.
+///
+/// # Errors
+/// It is neither.
+pub fn split_extra_host(text: &str) -> Result<(&str, &str)> {
+    let parts = text.split_once(['=', ':']).filter(|(name, _)| !name.is_empty());
+    let (name, address) = parts.ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{text}\"")))?;
+    Ok((name, address.trim_start_matches('[').trim_end_matches(']')))
 }
 
 /// The network that an endpoint is on: by id, or by name where it was made anew meanwhile (pain 10).
