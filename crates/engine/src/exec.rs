@@ -201,6 +201,8 @@ impl Engine {
             }
             exec.ended.notify_waiters();
             handle.forget().await;
+            // With it go the descriptors of a container that may be over.
+            drop(handle);
             let more = [("execID", exec.id.to_string()), ("exitCode", status.code.to_string())];
             engine.tell_container(&record, "exec_die", &more);
             // Clients ask for the exit code after the end; then it may be forgotten.

@@ -9,6 +9,25 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 impl Lab {
+    /// The world once it keeps still: what follows earlier acts behind the client's back is over.
+    ///
+    /// # Panics
+    /// It does not keep still.
+    pub fn still_world(&self) -> String {
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut last = self.world();
+        let mut since = Instant::now();
+        while since.elapsed() < Duration::from_millis(300) {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = self.world();
+            if now != last {
+                assert!(Instant::now() < end, "the world does not keep still:\n{}", difference(&last, &now));
+                (last, since) = (now, Instant::now());
+            }
+        }
+        last
+    }
+
     /// Links, addresses, neighbours, rules, host ports, cgroups, mounts, processes, descriptors and files. What has no
     /// name of its own (a socket, a namespace) is counted by its kind.
     ///
@@ -18,8 +37,8 @@ impl Lab {
         let mut parts = Vec::new();
         let host = |command: Run<'_>| self.on_host(Command::new(command[0]).args(&command[1..])).ok();
         parts.push(("links", sorted(&without_indices(&host(&["ip", "-o", "link"])))));
-        parts.push(("addresses", sorted(&without_indices(&host(&["ip", "-o", "addr"])))));
-        parts.push(("routes", sorted(&host(&["ip", "route"]))));
+        parts.push(("addresses", sorted(&without_indices(&host(&["ip", "-o", "addr"]).replace(" tentative", "")))));
+        parts.push(("routes", sorted(&host(&["ip", "route"]).replace(" linkdown", ""))));
         parts.push(("neighbours", sorted(&host(&["ip", "neigh", "show", "nud", "permanent"]))));
         parts.push(("rules", host(&["nft", "list", "ruleset"])));
         parts.push(("host ports", sorted(&host(&["ss", "-Htuln"]))));
@@ -126,9 +145,14 @@ fn sorted(text: &str) -> String {
 fn without_indices(text: &str) -> String {
     let line = |l: &str| {
         let rest = l.split_once(": ").map_or(l, |(_, rest)| rest);
-        let keep = rest.split(" qdisc").next().unwrap_or(rest).split('<').next().unwrap_or(rest);
-        let mac = rest.split_once("link/ether").map_or("", |(_, m)| m);
-        format!("{keep}{mac}")
+        let name = rest.split(['@', ':', ' ']).next().unwrap_or(rest);
+        // The outer end of a pair has another address each time that it is made; its alias says whose it is.
+        let facts = match rest.split_once("link/ether ") {
+            Some((_, facts)) if name.starts_with("ve") => facts.split_once("alias").map_or("", |(_, alias)| alias),
+            Some((_, facts)) => facts,
+            None => rest.split_once("inet").map_or("", |(_, address)| address),
+        };
+        format!("{name} {facts}")
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }

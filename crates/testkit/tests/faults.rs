@@ -78,7 +78,7 @@ fn lc_01_a_start_that_fails_at_any_step_leaves_nothing() {
     lab.ask("/containers/victim/start", 204);
     works(&lab);
     lab.ask("/containers/victim/stop?t=0", 204);
-    let (before, was) = (lab.world(), facts(&lab, "victim"));
+    let (before, was) = (lab.still_world(), facts(&lab, "victim"));
     for step in START {
         arm(&lab, step);
         let failed = lab.ask("/containers/victim/start", 500).message();
@@ -97,7 +97,7 @@ fn lc_01_a_start_that_fails_at_any_step_leaves_nothing() {
 #[test]
 fn a_first_start_that_fails_is_made_up_for_by_the_next() {
     let lab = lab();
-    let empty = lab.world();
+    let empty = lab.still_world();
     for step in START {
         lab.create("victim", victim());
         arm(&lab, step);
@@ -125,7 +125,7 @@ fn a_restart_that_fails_leaves_sharers_alone() {
     lab.run("sharer", json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "container:victim" } }));
     works(&lab);
     lab.ask("/containers/victim/stop?t=0", 204);
-    let before = lab.world();
+    let before = lab.still_world();
     for step in START {
         arm(&lab, step);
         lab.ask("/containers/victim/start", 500);
@@ -140,7 +140,7 @@ fn a_restart_that_fails_leaves_sharers_alone() {
 #[test]
 fn a_create_that_fails_at_any_step_leaves_nothing() {
     let lab = lab();
-    let before = lab.world();
+    let before = lab.still_world();
     for step in ["create", "rootfs", "mounts"] {
         let mut body = victim();
         body["Image"] = "busybox".into();
@@ -160,7 +160,7 @@ fn a_create_that_fails_at_any_step_leaves_nothing() {
 fn a_remove_or_rename_that_fails_leaves_the_container_as_it_was() {
     let lab = lab();
     lab.run("victim", victim());
-    let (before, was) = (lab.world(), facts(&lab, "victim"));
+    let (before, was) = (lab.still_world(), facts(&lab, "victim"));
     arm(&lab, "rename");
     lab.ask("/containers/victim/rename?name=other", 500);
     assert_eq!(facts(&lab, "victim"), was);
@@ -182,7 +182,7 @@ fn a_remove_or_rename_that_fails_leaves_the_container_as_it_was() {
 #[test]
 fn a_network_that_cannot_be_made_or_removed_is_as_it_was() {
     let lab = lab();
-    let before = lab.world();
+    let before = lab.still_world();
     let body = json!({ "Name": "new", "IPAM": { "Config": [{ "Subnet": "10.10.0.0/24" }] } });
     for step in ["network: record", "network: bridge", "network: zone"] {
         arm(&lab, step);
@@ -196,7 +196,7 @@ fn a_network_that_cannot_be_made_or_removed_is_as_it_was() {
         json!({ "EndpointsConfig": { "new": { "IPAMConfig": { "IPv4Address": "10.10.0.9" } } } });
     lab.run("guest", guest.clone());
     lab.ask("/containers/guest/stop?t=0", 204);
-    let with = lab.world();
+    let with = lab.still_world();
     arm(&lab, "network: remove");
     assert_eq!(lab.delete("/networks/new").unwrap().status, 500);
     lab.world_is(&with, "network: remove");
@@ -222,7 +222,7 @@ fn api_12_a_connect_or_disconnect_that_fails_is_taken_back_whole() {
         lab.outside(Command::new("curl").args(["-fsS", "-m", "2", &url])).stdout == "hi\n"
     };
     for container in ["victim", "plain"] {
-        let (before, was) = (lab.world(), facts(&lab, container));
+        let (before, was) = (lab.still_world(), facts(&lab, container));
         let hosts = lab.exec(container, &["cat", "/etc/hosts"]).ok();
         let resolver = lab.exec(container, &["cat", "/etc/resolv.conf"]).ok();
         let asked = json!({ "Container": container, "EndpointConfig": { "GwPriority": 9, "Aliases": ["late"] } });
@@ -236,7 +236,7 @@ fn api_12_a_connect_or_disconnect_that_fails_is_taken_back_whole() {
             lab.world_is(&before, &step);
         }
         lab.tell("/networks/aaa/connect", asked, 200);
-        let (with, was) = (lab.world(), facts(&lab, container));
+        let (with, was) = (lab.still_world(), facts(&lab, container));
         let route = || lab.exec(container, &["ip", "route"]).ok();
         let routes = route();
         assert!(routes.contains("default via 10.10.0.1"), "{routes}");
