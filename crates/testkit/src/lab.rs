@@ -351,6 +351,16 @@ impl Lab {
         kernel::netns::inside(self.host.as_fd(), f).expect("the lab's namespace")
     }
 
+    /// Does something in a running container's network namespace.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn in_container<R: Send>(&self, container: &str, f: impl FnOnce() -> R + Send) -> R {
+        let namespace = format!("/proc/{}/ns/net", self.inspect(container)["State"]["Pid"]);
+        let namespace = std::fs::File::open(&namespace).unwrap_or_else(|e| panic!("{namespace}: {e}"));
+        kernel::netns::inside(namespace.as_fd(), f).expect("the container's namespace")
+    }
+
     /// Does something outside.
     ///
     /// # Panics

@@ -193,11 +193,10 @@ impl Value {
             }
             (Value::Struct(fields), []) => {
                 let mut all = fields.to_vec();
-                let mut place = all.iter().position(|f| f.name == before).unwrap_or(all.len());
-                for (name, value) in missing.iter().filter(|(n, _)| !fields.iter().any(|f| f.name == *n)) {
-                    all.insert(place, Field { name: (*name).to_owned(), value: value.clone(), omitted: true });
-                    place += 1;
-                }
+                let place = all.iter().position(|f| f.name == before).unwrap_or(all.len());
+                let absent = missing.iter().filter(|(n, _)| !fields.iter().any(|f| f.name == *n));
+                let new = absent.map(|(n, value)| Field { name: (*n).to_owned(), value: value.clone(), omitted: true });
+                all.splice(place..place, new.collect::<Vec<_>>());
                 *fields = all.into();
             }
             (Value::Struct(fields), [first, rest @ ..]) => {
