@@ -14,20 +14,20 @@ use std::net::IpAddr;
 /// It is not.
 pub fn check(flag: &Flag, value: &str) -> Result<(), String> {
     match (flag.long, flag.value) {
-        ("env", _) if value.is_empty() || value.starts_with('=') => {
+        ("env", "list") if value.is_empty() || value.starts_with('=') => {
             Err(format!("invalid environment variable: {value}"))
         }
         ("label", "list") if value.is_empty() => Err("invalid label '': empty name".into()),
-        ("attach", _) if stream(value).is_none() => Err("valid streams are STDIN, STDOUT and STDERR".into()),
+        ("attach", "list") if stream(value).is_none() => Err("valid streams are STDIN, STDOUT and STDERR".into()),
         ("add-host", "list") => add_host(value).map(drop),
         ("dns", "list") if value.trim().parse::<IpAddr>().is_err() => {
             Err(format!("IP address is not correctly formatted: {value}"))
         }
         ("link", "list") if value.is_empty() => Err("empty string specified for links".into()),
         ("link", "list") if value.split(':').count() > 2 => Err(format!("bad format for links: {value}")),
-        ("sysctl", _) if !value.contains('=') => Err(format!("sysctl '{value}' is not allowed")),
-        ("ulimit", _) => ulimit(value).map(drop),
-        ("mount", _) => mounts::mount(value).map(drop),
+        ("sysctl", "map") if !value.contains('=') => Err(format!("sysctl '{value}' is not allowed")),
+        ("ulimit", "ulimit") => ulimit(value).map(drop),
+        ("mount", "mount") => mounts::mount(value).map(drop),
         ("network", "network") => network::parse(value).map(drop),
         _ => Ok(()),
     }
@@ -375,6 +375,14 @@ fn host(p: &Parsed, mode: &str, config: &mut Map<String, Value>) -> anyhow::Resu
     }
     if p.given("init") {
         host.insert("Init".into(), p.on("init").into());
+    }
+    if p.given("gpus") {
+        let count = match p.text("gpus") {
+            "all" => -1,
+            number => number.parse().with_context(|| format!("--gpus: {number} is neither a number nor 'all'"))?,
+        };
+        let wanted: [Value; 1] = [json!({ "Driver": "", "Count": count, "Capabilities": [["gpu"]] })];
+        host.insert("DeviceRequests".into(), json!(wanted));
     }
     if !mount_list.is_empty() {
         host.insert("Mounts".into(), mount_list.into());
