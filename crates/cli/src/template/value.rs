@@ -193,11 +193,14 @@ impl Value {
             }
             (Value::Struct(fields), []) => {
                 let mut all = fields.to_vec();
-                let mut place = all.iter().position(|f| f.name == before).unwrap_or(all.len());
-                for (name, value) in missing.iter().filter(|(n, _)| !fields.iter().any(|f| f.name == *n)) {
-                    all.insert(place, Field { name: (*name).to_owned(), value: value.clone(), omitted: true });
-                    place += 1;
-                }
+                let place = all.iter().position(|f| f.name == before).unwrap_or(all.len());
+                let missing = missing.iter().filter(|(name, _)| !fields.iter().any(|f| f.name == *name));
+                let field = |(name, value): &(&str, Value)| Field {
+                    name: (*name).to_owned(),
+                    value: value.clone(),
+                    omitted: true,
+                };
+                all.splice(place..place, missing.map(field));
                 *fields = all.into();
             }
             (Value::Struct(fields), [first, rest @ ..]) => {
