@@ -61,7 +61,10 @@ impl Engine {
         let mut record = {
             let mut state = self.state();
             if let NetworkMode::Container(other) = host.network_mode() {
-                let other = state.resolve(other).map_err(|e| e.context("joining network namespace of container"))?;
+                let other = state.resolve(other).map_err(|e| {
+                    // Not 'not found': that is the image's, and docker would pull it.
+                    Error::invalid(e.context("joining network namespace of container"))
+                })?;
                 host.network_mode = format!("container:{other}");
             }
             let name = match name.filter(|n| !n.is_empty()) {
@@ -87,7 +90,8 @@ impl Engine {
                 let network = state.network(&network_name).ok().cloned();
                 if let Some(network) = &network {
                     check_settings(network, &settings)?;
-                    reserve_static(&mut state, id, network.id, &settings)?;
+                    reserve_static(&mut state, id, network.id, &settings)
+                        .map_err(|e| e.context("failed to set up container networking"))?;
                 }
                 let network_name = network.as_ref().map_or(network_name, |n| n.name.clone());
                 record.endpoints.push(Endpoint {

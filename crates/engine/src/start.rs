@@ -106,7 +106,12 @@ impl Engine {
                 drop(failed_attaches);
                 entry.record.clone()
             };
+            let removed_on_exit = record.host.auto_remove;
             self.store.record(vec![Write::Container(Box::new(record))]);
+            // Its client waits for the removal.
+            if removed_on_exit && let Err(e) = self.remove_in_turn(id, true).await {
+                tracing::error!(container = ?id, "--rm: {e}");
+            }
             return Err(error);
         }
         Ok(())

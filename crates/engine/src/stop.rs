@@ -370,7 +370,7 @@ impl Engine {
         }
     }
 
-    async fn remove_in_turn(self: &Arc<Self>, id: ContainerId, volumes: bool) -> Result<()> {
+    pub(crate) async fn remove_in_turn(self: &Arc<Self>, id: ContainerId, volumes: bool) -> Result<()> {
         let record = {
             let mut state = self.state();
             let entry = state.entry_mut(id)?;
