@@ -22,6 +22,7 @@ pub mod exec;
 pub mod images;
 pub mod info;
 pub mod keeper;
+mod links;
 pub mod list;
 mod naming;
 pub mod networks;

@@ -374,6 +374,7 @@ impl Engine {
             account,
             available: self.runtime.available_capabilities(),
             cgroup_v1: self.runtime.is_cgroup_v1(),
+            linked: crate::links::environment(&self.state(), record)?,
             files: &directory,
         };
         let description = describe(record, &around)?;
@@ -531,18 +532,7 @@ impl Engine {
                 extra.push((address.to_owned(), name.to_owned()));
             }
         }
-        let on_default = record.endpoints.iter().any(|e| e.network_name == "bridge" && e.active.is_some());
-        for link in record.host.links.iter().flatten().filter(|_| on_default) {
-            let (target, alias) = link.split_once(':').unwrap_or((link, link));
-            let alias = alias.rsplit('/').next().unwrap_or(alias);
-            let entry = state.find(target)?;
-            let address = entry.record.endpoints.iter().find(|e| e.network_name == "bridge");
-            let address = address.and_then(|e| e.active.as_ref()?.ipv4()).ok_or_else(|| {
-                Error::conflict(format!("Cannot link to a non running container: /{} AS /{alias}", entry.record.name))
-            })?;
-            let names = format!("{alias} {} {}", entry.record.config.hostname, entry.record.name);
-            extra.push((address.addr().to_string(), names));
-        }
+        extra.extend(crate::links::links(&state, record)?.iter().map(crate::links::Link::hosts_line));
         Ok(extra)
     }
 
