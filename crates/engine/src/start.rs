@@ -17,7 +17,7 @@ use crate::{Engine, blocking, endpoints, naming};
 use keeper_protocol::Key;
 use model::container::{Container, Endpoint, NetworkMode, Status};
 use model::desired::{Attachment, Publication};
-use model::files::{HostResolv, Hosts, ResolvOverrides, resolv_conf};
+use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, resolv_conf};
 use model::id::{ContainerId, SandboxId};
 use model::network::{Driver, Network};
 use model::port::{HostPort, Published, Wanted};
@@ -487,11 +487,12 @@ impl Engine {
             options: record.host.dns_options.clone(),
         };
         let is_host = matches!(record.host.network_mode(), NetworkMode::Host);
-        let resolv = if is_host && overrides == ResolvOverrides::default() {
-            host_text
-        } else {
-            resolv_conf(&host, &overrides, embedded)
+        let asks = match () {
+            () if embedded => Asks::Resolver,
+            () if is_host => Asks::HostsServers,
+            () => Asks::Servers,
         };
+        let resolv = resolv_conf(&host, &overrides, asks);
         let extra = self.extra_hosts(record)?;
         let hosts = if is_host && extra.is_empty() {
             std::fs::read_to_string("/etc/hosts").unwrap_or_default()
