@@ -116,10 +116,11 @@ impl Engine {
         self.keeper.apply(vec![zone]).await
     }
 
-    /// All networks, in order of creation.
+    /// All networks, the predefined ones first, then in order of creation.
     pub fn list_networks(&self) -> Vec<Network> {
         let mut networks: Vec<Network> = self.state().networks.values().cloned().collect();
-        networks.sort_by(|a, b| (a.name.as_str() > "").cmp(&(b.name.as_str() > "")).then(a.name.cmp(&b.name)));
+        let place = |n: &Network| (!n.predefined, Some(n.created).filter(|_| !n.predefined), n.name.clone());
+        networks.sort_by_key(place);
         networks
     }
 
