@@ -8,11 +8,22 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).unwrap_or_default()
 }
 
-/// Builds both programs for tests and the demonstration; where `isle` is.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Builds both programs for tests and the demonstration; where `isle` is. The shim is static, as what people install:
+/// so it has a target directory of its own, since the flag would reach everything in this one.
 pub fn debug() -> anyhow::Result<PathBuf> {
-    run(cargo().current_dir(root()).args(["build", "--quiet", "--package", "isle", "--package", "isle-shim"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("debug/isle"))
+    run(cargo().current_dir(root()).args(["build", "--quiet", "--package", "isle"]))?;
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    run(cargo()
+        .current_dir(root())
+        .args(["build", "--quiet", "--package", "isle-shim", "--target", &triple, "--target-dir"])
+        .arg(target().join("shim"))
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS"))?;
+    Ok(target().join("debug/isle"))
 }
 
 /// Builds what people install. The shim is static, small, and gone at the first panic: a profile of its own.
@@ -23,7 +34,7 @@ pub fn dist() -> anyhow::Result<()> {
         .current_dir(root())
         .args(["rustc", "--profile", "shim", "--package", "isle-shim", "--bin", "isle-shim", "--target", &triple])
         .args(["--", "-C", "target-feature=+crt-static"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = target();
     std::fs::copy(target.join(triple).join("shim/isle-shim"), target.join("dist/isle-shim"))?;
     println!("{}\n{}", target.join("dist/isle").display(), target.join("dist/isle-shim").display());
     Ok(())

@@ -1,0 +1,39 @@
+//! The client: what it was called as, its one thread, and what becomes of failures.
+
+use crate::commands;
+use crate::output::{Exit, warn};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let called = if arguments.is_empty() { String::new() } else { arguments.remove(0) };
+    // Linked as docker, it answers as docker does.
+    let program = match Path::new(&called).file_name().and_then(|n| n.to_str()) {
+        Some("docker") => "docker",
+        _ => "isle",
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return told(1, &format!("{program}: cannot start: {e}")),
+    };
+    let tasks = tokio::task::LocalSet::new();
+    let result = tasks.block_on(&runtime, commands::dispatch(program, &arguments));
+    // A thread that still waits for the terminal's next key holds nobody up.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => match e.downcast_ref::<Exit>() {
+            Some(exit) => told(exit.code, &exit.message),
+            None => told(1, &format!("{e:#}")),
+        },
+    }
+}
+
+fn told(code: u8, message: &str) -> ExitCode {
+    if !message.is_empty() {
+        warn(message);
+    }
+    ExitCode::from(code)
+}

@@ -1,0 +1,152 @@
+//! How commands and flags are shown: laid out as Docker's client does, since people scan it by its shape.
+
+use super::{Command, Flag, words};
+
+/// Help for one command, under the words that were used for it.
+pub fn command(program: &str, used: &str, command: &Command, width: usize) -> String {
+    let usage = command.usage.replace("\tisle ", &format!("\t{program} "));
+    let mut text = format!("Usage:  {program} {used} {usage}\n\n{}\n", command.about).replace(" \n", "\n");
+    if !command.also.is_empty() {
+        let mut names: Vec<&str> = command.also.iter().copied().chain([command.path]).collect();
+        names.sort_by_key(|n| (n.split(' ').count() < 2, *n != command.path));
+        let names: Vec<String> = names.iter().map(|n| format!("{program} {n}")).collect();
+        text.push_str(&format!("\nAliases:\n  {}\n", names.join(", ")));
+    }
+    if !command.flags.is_empty() {
+        text.push_str(&format!("\nOptions:\n{}", flags(command.flags, width)));
+    }
+    text
+}
+
+/// Help for a group of commands.
+pub fn group(program: &str, name: &str) -> String {
+    let about = words::GROUPS.iter().find(|(n, _)| *n == name).map_or("", |(_, about)| about);
+    let members = words::COMMANDS.iter().filter_map(|command| {
+        let all = [command.path].into_iter().chain(command.also.iter().copied());
+        let short = all.filter_map(|p| p.strip_prefix(name)?.strip_prefix(' ')).next()?;
+        Some((short, command.about))
+    });
+    format!(
+        "Usage:  {program} {name} COMMAND\n\n{about}\n\nCommands:\n{}\nRun '{program} {name} COMMAND --help' for more \
+         information on a command.\n",
+        list(members.collect())
+    )
+}
+
+/// Help for everything.
+pub fn all(program: &str, width: usize) -> String {
+    let top: Vec<(&str, &str)> = words::COMMANDS
+        .iter()
+        .filter_map(|c| {
+            let mut names = [c.path].into_iter().chain(c.also.iter().copied());
+            names.find(|n| !n.contains(' ')).map(|n| (n, c.about))
+        })
+        .collect();
+    let common = words::COMMON.iter().filter_map(|n| top.iter().find(|(name, _)| name == n).copied()).collect();
+    let mut others: Vec<_> = top.iter().filter(|(name, _)| !words::COMMON.contains(name)).copied().collect();
+    others.push(("daemon", "Run the daemon in the foreground"));
+    format!(
+        "Usage:  {program} [OPTIONS] COMMAND\n\nContainers whose networks know their names\n\nCommon Commands:\n{}\n\
+         Management Commands:\n{}\nCommands:\n{}\nGlobal Options:\n{}\n\
+         Run '{program} COMMAND --help' for more information on a command.\n",
+        list(common),
+        list(words::GROUPS.to_vec()),
+        list(others),
+        flags(words::GLOBAL, width),
+    )
+}
+
+fn list(mut commands: Vec<(&str, &str)>) -> String {
+    if commands.first().is_none_or(|(name, _)| *name != "run") {
+        commands.sort_unstable();
+    }
+    let widest = commands.iter().map(|(name, _)| name.len()).max().unwrap_or_default().max(11);
+    let line = |(name, about): &(&str, &str)| {
+        let about = about.lines().next().unwrap_or_default().trim_end_matches('.');
+        format!("  {name:widest$} {about}\n")
+    };
+    commands.iter().map(line).collect()
+}
+
+/// pflag's `FlagUsagesWrapped`.
+fn flags(flags: &[Flag], width: usize) -> String {
+    let mut sorted: Vec<&Flag> = flags.iter().collect();
+    sorted.sort_by_key(|f| f.long);
+    let heads: Vec<String> = sorted
+        .iter()
+        .map(|f| {
+            let short = if f.short.is_empty() { "    ".to_owned() } else { format!("-{}, ", f.short) };
+            let value = if f.value.is_empty() { String::new() } else { format!(" {}", f.value) };
+            format!("  {short}--{}{value}", f.long)
+        })
+        .collect();
+    let column = heads.iter().map(String::len).max().unwrap_or_default() + 3;
+    let pairs = heads.iter().zip(sorted);
+    pairs.map(|(head, flag)| format!("{head:column$}{}\n", wrap(column, width.saturating_sub(1), flag.help))).collect()
+}
+
+/// pflag's `wrap`: lines of at most `width`, all but the first indented.
+fn wrap(indent: usize, width: usize, text: &str) -> String {
+    const SLOP: usize = 5;
+    let margin = "\n".to_owned() + &" ".repeat(indent);
+    let room = width.saturating_sub(indent);
+    if room < 24 {
+        return text.replace('\n', &margin);
+    }
+    let room = room - SLOP;
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (line, after) = first_line(room, SLOP, rest);
+        lines.push(line.replace('\n', &margin));
+        rest = after;
+    }
+    lines.join(&margin)
+}
+
+fn first_line(room: usize, slop: usize, text: &str) -> (&str, &str) {
+    if room + slop > text.len() {
+        return (text, "");
+    }
+    let head = &text[..text.floor_char_boundary(room)];
+    match (head.rfind([' ', '\t', '\n']), head.rfind('\n')) {
+        (None | Some(0), _) => (text, ""),
+        (Some(_), Some(newline)) if newline > 0 => (&text[..newline], &text[newline + 1..]),
+        (Some(space), _) => (&text[..space], &text[space + 1..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_s_help_is_wrapped_as_docker_s_is() {
+        let super::super::Found::Command(found, ..) = super::super::find(&["network".into(), "connect".into()]) else {
+            panic!("no command")
+        };
+        let expected = "\
+Usage:  isle network connect [OPTIONS] NETWORK CONTAINER
+
+Connect a container to a network
+
+Options:
+      --alias strings           Add network-scoped alias for the container
+      --driver-opt strings      driver options for the network
+      --gw-priority int         Highest gw-priority provides the default
+                                gateway. Accepts positive and negative values.
+      --ip string               IPv4 address (e.g., \"172.30.100.104\")
+      --ip6 string              IPv6 address (e.g., \"2001:db8::33\")
+      --link list               Add link to another container
+      --link-local-ip strings   Add a link-local address for the container
+";
+        assert_eq!(command("isle", "network connect", found, 80), expected);
+    }
+
+    #[test]
+    fn a_group_lists_its_commands() {
+        let shown = group("isle", "volume");
+        assert!(shown.contains("  create      Create a volume\n"), "{shown}");
+        assert!(shown.contains("  ls          List volumes\n"), "{shown}");
+    }
+}

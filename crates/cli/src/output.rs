@@ -1,0 +1,88 @@
+//! What commands say, and how they fail.
+
+use std::fmt::{Display, Write as _};
+use std::io::Write as _;
+
+/// A failure that decides the program's exit status; without words where everything has been said.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Exit {
+    pub code: u8,
+    pub message: String,
+}
+
+impl Exit {
+    /// A status alone.
+    pub fn code(code: u8) -> Self {
+        Self { code, message: String::new() }
+    }
+    /// A status and why.
+    pub fn new(code: u8, message: impl Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away ends the program quietly, as it ends other programs.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn print(text: impl Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.to_string().as_bytes()).and_then(|()| out.flush());
+    written.map_err(|_| Exit::code(141).into())
+}
+
+/// A line on standard output.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn say(text: impl Display) -> anyhow::Result<()> {
+    print(format_args!("{text}\n"))
+}
+
+/// A line on standard error.
+pub fn warn(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// An error of the system as Go words it: lower case, without its number.
+pub fn go_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// Does something to each of many, says the names of those that it worked for, and fails with all errors at the end.
+///
+/// # Errors
+/// It did not work for some.
+pub async fn each<F>(names: &[String], mut act: impl FnMut(String) -> F) -> anyhow::Result<u8>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let mut errors = String::new();
+    for name in names {
+        match act(name.clone()).await {
+            Ok(()) => say(name)?,
+            Err(e) => {
+                let _ = writeln!(errors, "{e:#}");
+            }
+        }
+    }
+    if errors.is_empty() { Ok(0) } else { Err(Exit::new(1, errors.trim_end()).into()) }
+}
+
+/// Asks before something is taken away; `yes` answers for the person.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn confirm(warning: &str, yes: bool) -> anyhow::Result<bool> {
+    if yes {
+        return Ok(true);
+    }
+    print(format_args!("WARNING! {warning}\nAre you sure you want to continue? [y/N] "))?;
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
