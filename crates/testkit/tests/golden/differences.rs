@@ -1,12 +1,15 @@
 //! Where Isle's answers differ from Docker's by decision, word for word; docs/differences.md has the reasons at length.
 
+/// What Docker printed, and what Isle prints instead.
+pub type Instead = (&'static str, &'static str);
+
 /// A recorded command that Isle answers otherwise.
 pub struct Difference {
     pub command: &'static str,
     /// The rows of docs/differences.md that say why.
     pub rows: &'static [&'static str],
     /// What Docker printed, and what Isle prints instead; everything else is the same.
-    pub instead: &'static [(&'static str, &'static str)],
+    pub instead: &'static [Instead],
 }
 
 impl Difference {
@@ -25,13 +28,16 @@ impl Difference {
 }
 
 /// Names have a TTL of a second: clients that keep addresses longer reach nobody, or a stranger.
-const TTL: (&str, &str) = (" 600 IN ", " 1 IN ");
+const TTL: Instead = (" 600 IN ", " 1 IN ");
 /// A question with EDNS has an answer with EDNS (RFC 6891).
-const EDNS: (&str, &str) =
+const EDNS: Instead =
     ("ADDITIONAL: 0\n\n", "ADDITIONAL: 1\n\n;; OPT PSEUDOSECTION:\n; EDNS: version: 0, flags:; udp: 1232\n");
 /// Docker's resolver says of its own errors that it does not recurse.
-const RECURSION: [(&str, &str); 2] =
+const RECURSION: [Instead; 2] =
     [("flags: qr rd;", "flags: qr rd ra;"), (";; WARNING: recursion requested but not available\n", "")];
+
+/// What our client prints otherwise wherever docker prints it.
+pub const CLIENT: &[Instead] = &[("\nexit status 1\n", "\n")];
 
 pub const DIFFERENCES: &[Difference] = &[
     Difference {
