@@ -64,7 +64,9 @@ pub const DIFFERENCES: &[Difference] = &[
         instead: &[TTL],
     },
     Difference {
-        command: r#"ID=$(ENGINE inspect -f "{{.Id}}" c1); for n in ${ID:0:12} $ID ${ID:0:6}; do echo "name of length ${#n}:"; ENGINE exec cli dig +time=3 +tries=1 +noall +answer +comments $n | grep -v "^;; \(Got\|OPT\|WARN\)"; done"#,
+        command: "ID=$(ENGINE inspect -f \"{{.Id}}\" c1); for n in ${ID:0:12} $ID ${ID:0:6}; do echo \"name of \
+                  length ${#n}:\"; ENGINE exec cli dig +time=3 +tries=1 +noall +answer +comments $n | grep -v \"^;; \
+                  \\(Got\\|OPT\\|WARN\\)\"; done",
         rows: &["TTL of names", "form of DNS answers"],
         instead: &[
             TTL,
@@ -118,7 +120,8 @@ pub const DIFFERENCES: &[Difference] = &[
         instead: &[("port is already allocated", "port is already allocated by container p1")],
     },
     Difference {
-        command: "ENGINE run -d --name s1 --network sub1 --ip 10.201.0.78 busybox sleep 60; ENGINE run --rm --network sub1 --ip 10.201.0.78 busybox true",
+        command: "ENGINE run -d --name s1 --network sub1 --ip 10.201.0.78 busybox sleep 60; ENGINE run --rm \
+                  --network sub1 --ip 10.201.0.78 busybox true",
         rows: &["a static address that is taken"],
         instead: &[(
             "Address already in use",
@@ -134,17 +137,21 @@ pub const DIFFERENCES: &[Difference] = &[
         )],
     },
     Difference {
-        command: r#"ENGINE run --rm --network inet webapp sh -c "curl -sS -m 3 i1:8000; ip route; cat /etc/resolv.conf; dig +time=3 +tries=1 deb.debian.org""#,
+        command: "ENGINE run --rm --network inet webapp sh -c \"curl -sS -m 3 i1:8000; ip route; cat \
+                  /etc/resolv.conf; dig +time=3 +tries=1 deb.debian.org\"",
         rows: &["form of DNS answers", "errors of the resolver itself"],
         instead: &[RECURSION[0], RECURSION[1], EDNS, ("rcvd: 32", "rcvd: 43")],
     },
     Difference {
-        command: "ENGINE network create -o com.docker.network.bridge.name=brgold -o com.docker.network.driver.mtu=1400 opts; ENGINE run --rm --network opts webapp ip link show eth0; ip -br link | grep brgold; ENGINE network rm opts",
+        command: "ENGINE network create -o com.docker.network.bridge.name=brgold -o \
+                  com.docker.network.driver.mtu=1400 opts; ENGINE run --rm --network opts webapp ip link show eth0; \
+                  ip -br link | grep brgold; ENGINE network rm opts",
         rows: &["queue of a container's interface"],
         instead: &[("mode DEFAULT group default ", "mode DEFAULT group default qlen 1000")],
     },
     Difference {
-        command: "ENGINE network create --driver macvlan net7 && ENGINE network rm net7; ENGINE network create --driver ipvlan net7 && ENGINE network rm net7",
+        command: "ENGINE network create --driver macvlan net7 && ENGINE network rm net7; ENGINE network create \
+                  --driver ipvlan net7 && ENGINE network rm net7",
         rows: &["drivers macvlan and ipvlan"],
         instead: &[
             ("operation not supported\nError", "plugin \"macvlan\" not found\nError"),

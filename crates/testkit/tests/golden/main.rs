@@ -1,8 +1,9 @@
 //! Recorded answers: what Docker 28 printed over a user's journey through networks, and whether Isle prints the same.
 //!
-//! The recording's commands are run in its order by bash on a lab's host, each with the unmodified docker CLI. What they
-//! print is compared after what must differ is taken out ([`normal`]). Where Isle decides otherwise, [`differences`] says
-//! what it prints instead, word for word, and why: a difference that is not listed fails, and so does one that is no more.
+//! The recording's commands are run in its order by bash on a lab's host, with the unmodified docker CLI, and with our
+//! own client linked as `docker`. What they print is compared after what must differ is taken out ([`normal`]). Where
+//! Isle decides otherwise, [`differences`] says what it prints instead, word for word, and why. A difference that is not
+//! listed fails, and so does one that is none any more.
 
 mod differences;
 mod normal;

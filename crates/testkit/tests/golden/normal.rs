@@ -26,13 +26,14 @@ pub struct Normaliser {
 }
 
 impl Normaliser {
-    /// `length`: the prefix of networks that were not given a subnet. `room`: what stands for what, as regular expressions.
+    /// `length`: the prefix of networks that were not given a subnet. `room`: what stands for what, as regular
+    /// expressions.
     pub fn new(length: u8, room: &[(&str, &str)]) -> Self {
         let regex = |pattern: &str| Regex::new(pattern).unwrap_or_else(|e| panic!("{e}: {pattern}"));
         Self {
             room: room.iter().map(|(from, to)| (regex(from), (*to).to_owned())).collect(),
             lines: LINES.iter().map(|(from, to)| (regex(from), *to)).collect(),
-            words: regex(WORDS),
+            words: regex(&WORDS.join("|")),
             length,
         }
     }
@@ -98,7 +99,16 @@ const LINES: &[(&str, &str)] = &[
 ];
 
 /// Ids, MACs, link-local addresses, addresses from dynamic pools, and their names backwards.
-const WORDS: &str = r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b|\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b|\bfe80::[0-9a-f:]+|\bfd00:aa::[0-9a-f:]+|\b172\.\d+\.\d+\.\d+\b(/\d+)?|\b\d+\.\d+\.\d+\.172\.in-addr\.arpa|\bIPPrefixLen.:\d+";
+const WORDS: &[&str] = &[
+    r"\b[0-9a-f]{64}\b",
+    r"\b[0-9a-f]{12}\b",
+    r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b",
+    r"\bfe80::[0-9a-f:]+",
+    r"\bfd00:aa::[0-9a-f:]+",
+    r"\b172\.\d+\.\d+\.\d+\b(/\d+)?",
+    r"\b\d+\.\d+\.\d+\.172\.in-addr\.arpa",
+    r"\bIPPrefixLen.:\d+",
+];
 
 struct Seen {
     order: Vec<String>,
