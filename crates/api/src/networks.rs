@@ -155,7 +155,7 @@ fn show(network: &Network, containers: Value) -> Value {
             if let Some(range) = pool.range {
                 shown.insert("IPRange".into(), range.to_string().into());
             }
-            if let Some(gateway) = pool.gateway {
+            if let Some(gateway) = pool.shown_gateway() {
                 shown.insert("Gateway".into(), gateway.to_string().into());
             }
             if !pool.auxiliary.is_empty() {

@@ -76,7 +76,10 @@ impl Engine {
         let mut record = {
             let mut state = self.state();
             if let NetworkMode::Container(other) = host.network_mode() {
-                let other = state.resolve(other).map_err(|e| e.context("joining network namespace of container"))?;
+                let other = state.resolve(other).map_err(|e| {
+                    // Not 'not found': that is the image's, and docker would pull it.
+                    Error::invalid(e.context("joining network namespace of container"))
+                })?;
                 host.network_mode = format!("container:{other}");
             }
             let name = match name.filter(|n| !n.is_empty()) {
@@ -253,7 +256,8 @@ fn take_endpoints(
             check_settings(&network, &endpoint.settings)?;
             record.endpoints.push(endpoint);
             let settings = &record.endpoints[record.endpoints.len() - 1].settings;
-            reserve_static(state, record.id, network.id, settings)?;
+            reserve_static(state, record.id, network.id, settings)
+                .map_err(|e| e.context("failed to set up container networking"))?;
         } else {
             record.endpoints.push(endpoint);
         }

@@ -14,6 +14,8 @@ pub struct Surroundings<'a> {
     pub account: Account,
     pub available: spec::CapabilitySet,
     pub cgroup_v1: bool,
+    /// The variables of legacy links.
+    pub linked: Vec<String>,
     /// Where the container's own hosts, hostname and resolv.conf are.
     pub files: &'a Path,
 }
@@ -25,7 +27,7 @@ pub fn describe(container: &Container, around: &Surroundings<'_>) -> Result<Desc
     let options = security_options(host)?;
     let mut description = Description {
         args: container.command(),
-        env: environment(container, &around.account),
+        env: environment(container, around),
         cwd: config.working_dir.clone(),
         tty: config.tty,
         size: host.console_size.filter(|[r, c]| *r > 0 && *c > 0).map(|[r, c]| (r as u16, c as u16)),
@@ -95,12 +97,13 @@ fn namespace(mode: &str) -> Namespace {
     }
 }
 
-fn environment(container: &Container, account: &Account) -> Vec<String> {
+fn environment(container: &Container, around: &Surroundings<'_>) -> Vec<String> {
     let mut env = vec![PATH.to_owned()];
     env.push(format!("HOSTNAME={}", container.config.hostname));
     if container.config.tty {
         env.push("TERM=xterm".to_owned());
     }
+    env.extend(around.linked.iter().cloned());
     for given in &container.config.env {
         let key = given.split('=').next().unwrap_or_default();
         env.retain(|e| e.split('=').next() != Some(key));
@@ -110,7 +113,7 @@ fn environment(container: &Container, account: &Account) -> Vec<String> {
         }
     }
     if !env.iter().any(|e| e.starts_with("HOME=")) {
-        env.push(format!("HOME={}", account.home));
+        env.push(format!("HOME={}", around.account.home));
     }
     env
 }

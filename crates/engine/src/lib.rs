@@ -24,6 +24,7 @@ pub mod faults;
 pub mod images;
 pub mod info;
 pub mod keeper;
+mod links;
 pub mod list;
 mod naming;
 pub mod networks;

@@ -427,6 +427,7 @@ fn predefined(state: &mut State, settings: &Settings, routes: &[ipnet::IpNet]) -
                 gateway: subnet.hosts().next().map(Into::into),
                 auxiliary: BTreeMap::new(),
                 configured: false,
+                gateway_configured: false,
             });
             network.options = BTreeMap::from([
                 (option::DEFAULT_BRIDGE.into(), "true".into()),

@@ -18,7 +18,7 @@ use crate::{Engine, blocking, endpoints, naming};
 use keeper_protocol::Key;
 use model::container::{Container, Endpoint, NetworkMode, Status};
 use model::desired::{Attachment, Publication};
-use model::files::{HostResolv, Hosts, ResolvOverrides, resolv_conf};
+use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, resolv_conf};
 use model::id::{ContainerId, SandboxId};
 use model::network::{Driver, Network};
 use model::port::{HostPort, Published, Wanted};
@@ -418,6 +418,7 @@ impl Engine {
             account,
             available: self.runtime.available_capabilities(),
             cgroup_v1: self.runtime.is_cgroup_v1(),
+            linked: crate::links::environment(&self.state(), record)?,
             files: &directory,
         };
         let description = describe(record, &around)?;
@@ -535,11 +536,12 @@ impl Engine {
             options: record.host.dns_options.clone(),
         };
         let is_host = matches!(record.host.network_mode(), NetworkMode::Host);
-        let resolv = if is_host && overrides == ResolvOverrides::default() {
-            host_text
-        } else {
-            resolv_conf(&host, &overrides, embedded)
+        let asks = match () {
+            () if embedded => Asks::Resolver,
+            () if is_host => Asks::HostsServers,
+            () => Asks::Servers,
         };
+        let resolv = resolv_conf(&host, &overrides, asks);
         let extra = self.extra_hosts(record)?;
         let hosts = if is_host && extra.is_empty() {
             std::fs::read_to_string("/etc/hosts").unwrap_or_default()
@@ -577,18 +579,7 @@ impl Engine {
                 extra.push((address.to_owned(), name.to_owned()));
             }
         }
-        let on_default = record.endpoints.iter().any(|e| e.network_name == "bridge" && e.active.is_some());
-        for link in record.host.links.iter().flatten().filter(|_| on_default) {
-            let (target, alias) = link.split_once(':').unwrap_or((link, link));
-            let alias = alias.rsplit('/').next().unwrap_or(alias);
-            let entry = state.find(target)?;
-            let address = entry.record.endpoints.iter().find(|e| e.network_name == "bridge");
-            let address = address.and_then(|e| e.active.as_ref()?.ipv4()).ok_or_else(|| {
-                Error::conflict(format!("Cannot link to a non running container: /{} AS /{alias}", entry.record.name))
-            })?;
-            let names = format!("{alias} {} {}", entry.record.config.hostname, entry.record.name);
-            extra.push((address.addr().to_string(), names));
-        }
+        extra.extend(crate::links::links(&state, record)?.iter().map(crate::links::Link::hosts_line));
         Ok(extra)
     }
 

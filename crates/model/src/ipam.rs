@@ -139,6 +139,7 @@ fn complete(subnet: IpNet, asked: &AskedPool) -> Result<Pool, PoolRefusal> {
         gateway: Some(gateway),
         auxiliary: asked.auxiliary.clone(),
         configured: true,
+        gateway_configured: asked.gateway.is_some(),
     })
 }
 

@@ -66,6 +66,17 @@ pub struct Pool {
     pub auxiliary: BTreeMap<String, IpAddr>,
     /// The subnet was chosen by the client; a static address is allowed in such a one only (API-24).
     pub configured: bool,
+    /// The gateway was chosen by the client too. One that was not is not shown beside a subnet that was, as in Docker:
+    /// tools that compare what they asked for with what they are shown would make the network anew.
+    #[serde(default)]
+    pub gateway_configured: bool,
+}
+
+impl Pool {
+    /// What clients are shown.
+    pub fn shown_gateway(&self) -> Option<IpAddr> {
+        self.gateway.filter(|_| self.gateway_configured || !self.configured)
+    }
 }
 
 impl Network {

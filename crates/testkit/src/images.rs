@@ -39,6 +39,42 @@ pub fn busybox() -> anyhow::Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
+/// The `webapp` of the recorded answers as a tar: busybox under this machine's own curl, ip, dig, getent, ping, hostname
+/// and sh, with an HTTP server as its command: `httpd -f -p 8000 -h /srv/www`.
+///
+/// # Errors
+/// A tool is missing on this machine.
+pub fn toolbox() -> anyhow::Result<Vec<u8>> {
+    const TOOLS: [(&str, &str); 7] = [
+        ("curl", "curl"),
+        ("ip", "iproute2"),
+        ("dig", "bind9-dnsutils"),
+        ("getent", "libc-bin"),
+        ("ping", "iputils-ping"),
+        ("hostname", "hostname"),
+        ("sh", "dash"),
+    ];
+    let mut bytes = busybox()?;
+    // Without its end, a tar goes on.
+    let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at / 512 * 512 + 512);
+    bytes.truncate(end);
+    let mut archive = tar::Builder::new(bytes);
+    let mut files = BTreeSet::new();
+    for (tool, package) in TOOLS {
+        let program = which(tool).with_context(|| format!("{tool} is missing: apt-get install {package}"))?;
+        files.extend(libraries(&program)?);
+        // Before busybox's own in the search path.
+        archive.append_path_with_name(&program, format!("usr/bin/{tool}"))?;
+    }
+    for file in files {
+        // Loaders and libraries are found by these names, wherever they lie.
+        archive.append_path_with_name(&file, file.strip_prefix("/").unwrap_or(&file))?;
+    }
+    append_directory(&mut archive, "srv/www", 0o755)?;
+    append_file(&mut archive, "srv/www/index.html", b"hello from webapp\n", 0o644)?;
+    Ok(archive.into_inner()?)
+}
+
 /// A build context for the `webapp` of the story: an HTTP server on port 8000, and curl.
 ///
 /// # Errors

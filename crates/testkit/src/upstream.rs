@@ -1,9 +1,12 @@
-//! A DNS server for a lab's host: it knows one name, and says NXDOMAIN to all others.
+//! A DNS server for a lab's host: it knows two names, and says NXDOMAIN to all others.
 
 use std::net::{Ipv4Addr, UdpSocket};
 
 /// The name it knows, and its address.
 pub const KNOWN: (&str, Ipv4Addr) = ("upstream.example", Ipv4Addr::new(203, 0, 113, 80));
+
+/// The name that the recorded answers ask for; it has the same address.
+const RECORDED: &str = "deb.debian.org";
 
 /// Answers queries until the socket's namespace is gone or `stop` says so.
 pub fn serve(socket: &UdpSocket, stop: impl Fn() -> bool) {
@@ -34,7 +37,7 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     }
     let is_a = query.get(at..at + 2)? == [0, 1];
     let question = query.get(12..at + 4)?;
-    let known = name == KNOWN.0;
+    let known = name == KNOWN.0 || name == RECORDED;
     let mut reply = query[..2].to_vec();
     reply.extend([0x81, if known { 0x80 } else { 0x83 }, 0, 1, 0, u8::from(known && is_a), 0, 0, 0, 0]);
     reply.extend(question);

@@ -120,13 +120,6 @@ fn unknown_things_are_404_in_dockers_words() {
             404,
             "No such image: nosuch:latest",
         ),
-        (
-            "POST",
-            "/containers/create",
-            host(json!({ "NetworkMode": "container:nosuch" })),
-            404,
-            "joining network namespace of container: No such container: nosuch",
-        ),
         ("POST", "/volumes/create", json!({ "Driver": "nosuch" }), 404, "plugin \"nosuch\" not found"),
         ("POST", "/networks/create", json!({ "Name": "x1", "Driver": "nosuch" }), 404, "plugin \"nosuch\" not found"),
         (
