@@ -110,15 +110,14 @@ pub async fn run(stream: Stream, input: bool, tty: bool, keys: DetachKeys) -> an
                 let _ = writer.shutdown().await;
                 break;
             }
-            let (bytes, done) = match &mut keys {
-                Some(keys) => keys.filter(&buffer[..length]),
-                None => (buffer[..length].to_vec(), false),
-            };
-            if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+            let bytes = &buffer[..length];
+            if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
                 break;
             }
-            if done {
+            if keys.as_mut().is_some_and(|keys| keys.complete(bytes)) {
+                // The daemon hangs up by itself. Were we to, it would take that for the end of input.
                 let _ = detach.send(());
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 return;
             }
         }
@@ -127,13 +126,24 @@ pub async fn run(stream: Stream, input: bool, tty: bool, keys: DetachKeys) -> an
     });
     let mut output = Output::new(stream.framed);
     let mut buffer = vec![0; 64 * 1024];
+    let mut leaving = None;
     let end = loop {
+        let gone = async {
+            match leaving {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         let length = tokio::select! {
             length = reader.read(&mut buffer) => length.unwrap_or(0),
-            Ok(()) = &mut detached => break End::Detached,
+            Ok(()) = &mut detached, if leaving.is_none() => {
+                leaving = Some(tokio::time::Instant::now() + std::time::Duration::from_millis(500));
+                continue;
+            }
+            () = gone => 0,
         };
         if length == 0 {
-            break End::Closed;
+            break if leaving.is_some() { End::Detached } else { End::Closed };
         }
         output.write(&buffer[..length]).await?;
     };
