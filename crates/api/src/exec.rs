@@ -5,7 +5,7 @@ use crate::containers::size;
 use crate::error::{Answer, Failure};
 use crate::hijack::{MULTIPLEXED, RAW, Takeover};
 use crate::query::{Query, body};
-use crate::streams::{DetachKeys, carry};
+use crate::streams::{DetachKeys, carry, frame};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Request, State};
@@ -14,6 +14,7 @@ use axum::response::IntoResponse;
 use engine::exec::ExecRequest;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
@@ -82,11 +83,22 @@ pub async fn start(State(engine): Ctx, Path(id): Path<String>, mut request: Requ
     let exec = engine.exec(&id)?;
     let size = asked.console_size.map(|[rows, columns]| (rows, columns));
     let takeover = if asked.detach { None } else { Some(takeover?) };
-    let stdio = engine.start_exec(&id, asked.detach, size).await?;
-    let (Some(stdio), Some(takeover)) = (stdio, takeover) else {
-        return Ok(StatusCode::OK.into_response());
-    };
     let tty = exec.request.tty;
+    let started = engine.start_exec(&id, asked.detach, size).await;
+    let (stdio, takeover) = match (started, takeover) {
+        (Ok(Some(stdio)), Some(takeover)) => (stdio, takeover),
+        (Ok(_), _) => return Ok(StatusCode::OK.into_response()),
+        // A command that cannot be executed is told of where its output would be: clients then ask for its exit code.
+        (Err(e), Some(takeover)) if !matches!(e.kind, engine::Kind::Conflict | engine::Kind::NotFound) => {
+            let said = format!("{e}\r\n");
+            let said = if tty { Bytes::from(said) } else { frame(runtime::Stream::Stdout, said.as_bytes()) };
+            return Ok(takeover.respond(if tty { RAW } else { MULTIPLEXED }, move |mut connection| async move {
+                let _ = connection.write_all(&said).await;
+                let _ = connection.shutdown().await;
+            }));
+        }
+        (Err(e), _) => return Err(e.into()),
+    };
     let keys = DetachKeys::parse(Some(exec.request.detach_keys.as_str()).filter(|k| !k.is_empty()))?;
     let keys = exec.request.attach_stdin.then_some(keys);
     let content_type = if tty || asked.tty { RAW } else { MULTIPLEXED };

@@ -34,7 +34,10 @@ pub(crate) type Ctx = axum::extract::State<Arc<engine::Engine>>;
 
 /// The whole API. Paths are without their version: [`version`] takes it off before.
 pub fn router(engine: Arc<engine::Engine>) -> Router {
-    Router::new()
+    let router = Router::new();
+    #[cfg(debug_assertions)]
+    let router = router.route("/debug/faults", post(system::arm));
+    router
         .route("/_ping", get(system::ping).head(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
@@ -90,5 +93,6 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/configs", get(system::no_swarm))
         .route("/plugins", get(system::plugins))
         .fallback(error::no_such_page)
+        .method_not_allowed_fallback(error::no_such_page)
         .with_state(engine)
 }

@@ -188,6 +188,10 @@ pub fn parse_time(text: &str) -> Answer<jiff::Timestamp> {
 /// It is not JSON, or of another shape.
 pub fn body<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
     let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+    // A list would pass for an object whose fields come in order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Failure::invalid("invalid JSON: an object is expected, not a list"));
+    }
     serde_json::from_slice(bytes).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))
 }
 

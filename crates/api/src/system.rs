@@ -181,3 +181,12 @@ pub async fn no_swarm() -> Failure {
 pub async fn plugins() -> Json<Value> {
     Json(json!([]))
 }
+
+/// Makes a step of the engine go wrong the next time: for tests, and in builds with debug assertions only.
+#[cfg(debug_assertions)]
+pub async fn arm(State(engine): Ctx, query: crate::query::Query) -> Answer<StatusCode> {
+    use engine::faults::Fault;
+    let step = query.text("at").ok_or_else(|| Failure::invalid("which step? 'at' says it"))?;
+    engine.faults.arm(step, if query.flag("hang") { Fault::Hang } else { Fault::Fail });
+    Ok(StatusCode::NO_CONTENT)
+}

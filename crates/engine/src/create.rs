@@ -11,6 +11,8 @@ use model::container::{
 };
 use model::id::ContainerId;
 use model::image::ImageConfig;
+use model::network::Driver;
+use model::spec::CapabilitySet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -41,16 +43,29 @@ impl Engine {
         let engine = self.clone();
         self.detached(async move {
             let id = ContainerId::new(crate::random());
-            let made = engine.create(id, request).await;
+            // Others see it before it is whole, and wait for their turn.
+            let turn = Arc::new(tokio::sync::Mutex::new(()));
+            let _turn = turn.clone().lock_owned().await;
+            let mut mounts = Vec::new();
+            let made = engine.create(id, turn, request, &mut mounts).await;
             if made.is_err() {
                 engine.forget(id);
+                for made_for_it in mounts.iter().filter(|m| m.anonymous) {
+                    let _ = engine.remove_volume(&made_for_it.name, true).await;
+                }
             }
             made
         })
         .await
     }
 
-    async fn create(self: &Arc<Self>, id: ContainerId, request: CreateRequest) -> Result<Created> {
+    async fn create(
+        self: &Arc<Self>,
+        id: ContainerId,
+        turn: Arc<tokio::sync::Mutex<()>>,
+        request: CreateRequest,
+        mounts: &mut Vec<MountPoint>,
+    ) -> Result<Created> {
         let CreateRequest { name, mut config, mut host, endpoints, endpoint_order } = request;
         let image = self.find_image(&config.image).await?;
         merge_image(&mut config, &image.config);
@@ -83,31 +98,25 @@ impl Engine {
                 stopped_by_client: false,
             };
             let wanted = requested(&record.host.network_mode(), &record.host.network_mode, endpoints, &endpoint_order);
-            for (network_name, settings) in wanted {
-                let network = state.network(&network_name).ok().cloned();
-                if let Some(network) = &network {
-                    check_settings(network, &settings)?;
-                    reserve_static(&mut state, id, network.id, &settings)?;
-                }
-                let network_name = network.as_ref().map_or(network_name, |n| n.name.clone());
-                record.endpoints.push(Endpoint {
-                    network: network.map(|n| n.id),
-                    network_name,
-                    settings,
-                    active: None,
-                });
-            }
+            let taken = take_endpoints(&mut state, &mut record, wanted);
             // Known from here on, so that whatever is taken for it is given back with it.
-            state.containers.insert(id, Entry::new(record.clone()));
+            let mut entry = Entry::new(record.clone());
+            entry.turn = turn;
+            state.containers.insert(id, entry);
+            taken?;
             record
         };
+        self.faults.pass("create").await?;
 
         let engine = self.clone();
         let (image_id, volatile) = (record.image.clone(), record.host.auto_remove);
         let rootfs = blocking(move || engine.images.prepare(&id.to_string(), &image_id, volatile))
             .await
             .map_err(crate::images::image_error)?;
-        record.mounts = self.prepare_mounts(&rootfs, requests).await?;
+        self.faults.pass("rootfs").await?;
+        self.prepare_mounts(id, &rootfs, requests, mounts).await?;
+        record.mounts.clone_from(mounts);
+        self.faults.pass("mounts").await?;
         self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
         self.state().entry_mut(id)?.record = record.clone();
         self.tell_container(&record, "create", &[]);
@@ -117,22 +126,22 @@ impl Engine {
     /// Makes the volumes that are missing, with the image's content, and the bind sources that `-v` makes.
     async fn prepare_mounts(
         self: &Arc<Self>,
+        id: ContainerId,
         rootfs: &model::rootfs::Rootfs,
         requests: Vec<crate::volumes::MountRequest>,
-    ) -> Result<Vec<MountPoint>> {
-        let mut points = Vec::new();
+        points: &mut Vec<MountPoint>,
+    ) -> Result<()> {
         for request in requests {
             match request.kind {
                 MountKind::Volume => {
                     let name = Some(request.source.clone()).filter(|s| !s.is_empty());
-                    let volume = self.create_volume(name, "", request.labels.clone(), BTreeMap::new()).await?;
+                    let volume = self.use_volume(id, name, &request).await?;
                     let path = self.volume_path(&volume.name);
-                    let (engine, from, to, at) =
-                        (self.clone(), rootfs.clone(), path.clone(), request.destination.clone());
+                    points.push(request.point(Some((&volume, path.display().to_string()))));
+                    let (engine, from, to, at) = (self.clone(), rootfs.clone(), path, request.destination.clone());
                     if request.copy {
                         blocking(move || fill_volume(&engine, &from, &at, &to)).await?;
                     }
-                    points.push(request.point(Some((&volume, path.display().to_string()))));
                 }
                 MountKind::Bind => {
                     if request.create_source && !std::path::Path::new(&request.source).exists() {
@@ -148,7 +157,21 @@ impl Engine {
                 MountKind::Tmpfs => points.push(request.point(None)),
             }
         }
-        Ok(points)
+        Ok(())
+    }
+
+    /// A volume that is there or is made, used by the container from the same moment on: nobody can prune it.
+    async fn use_volume(
+        self: &Arc<Self>,
+        id: ContainerId,
+        name: Option<String>,
+        request: &crate::volumes::MountRequest,
+    ) -> Result<crate::store::Volume> {
+        let _volumes = self.volumes.lock().await;
+        let volume = self.ensure_volume(name, request.labels.clone(), BTreeMap::new()).await?;
+        let path = self.volume_path(&volume.name).display().to_string();
+        self.state().entry_mut(id)?.record.mounts.push(request.point(Some((&volume, path))));
+        Ok(volume)
     }
 
     /// Gives back all that a container has in memory and on disk; its record is the caller's.
@@ -157,6 +180,7 @@ impl Engine {
             let mut state = self.state();
             state.names.retain(|_, holder| *holder != id);
             let entry = state.containers.remove(&id);
+            state.execs.retain(|_, exec| exec.container != id);
             if let Some(entry) = &entry {
                 for endpoint in &entry.record.endpoints {
                     crate::endpoints::release(&mut state, id, endpoint, true);
@@ -168,6 +192,11 @@ impl Engine {
             entry.pulse.send_modify(|p| p.removed = true);
         }
         self.store.record(vec![Write::ContainerGone(id)]);
+        self.remove_files(id);
+    }
+
+    /// Removes a container's files, behind everybody's back.
+    pub(crate) fn remove_files(self: &Arc<Self>, id: ContainerId) {
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(e) = engine.images.discard(&id.to_string()) {
@@ -195,6 +224,41 @@ impl Engine {
         attributes.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         self.events.tell("container", action, record.id.to_string(), attributes);
     }
+}
+
+/// Puts a new container on the networks it asks for, and reserves its own addresses. What it took before it failed is
+/// in `record`.
+fn take_endpoints(
+    state: &mut crate::state::State,
+    record: &mut Container,
+    wanted: Vec<(String, EndpointSettings)>,
+) -> Result<()> {
+    let mode = record.host.network_mode();
+    let is_alone = matches!(mode, NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_));
+    let allowed = usize::from(!matches!(mode, NetworkMode::Container(_)));
+    let is_alone_driver = |name: &String| state.network(name).is_ok_and(|n| n.driver != Driver::Bridge);
+    if is_alone && wanted.len() > allowed || !is_alone && wanted.iter().any(|(name, _)| is_alone_driver(name)) {
+        return Err(Error::invalid(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+        ));
+    }
+    for (network_name, settings) in wanted {
+        let network = state.network(&network_name).ok().cloned();
+        let network_name = network.as_ref().map_or(network_name, |n| n.name.clone());
+        let endpoint = Endpoint { network: network.as_ref().map(|n| n.id), network_name, settings, active: None };
+        if let Some(network) = network {
+            if record.endpoint_on(network.id).is_some() {
+                return Err(Error::invalid(format!("network {} is given twice", network.name)));
+            }
+            check_settings(&network, &endpoint.settings)?;
+            record.endpoints.push(endpoint);
+            let settings = &record.endpoints[record.endpoints.len() - 1].settings;
+            reserve_static(state, record.id, network.id, settings)?;
+        } else {
+            record.endpoints.push(endpoint);
+        }
+    }
+    Ok(())
 }
 
 /// A volume that is still empty takes what the image has at its place.
@@ -374,6 +438,19 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         if server.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::invalid(format!("ParseAddr(\"{server}\"): unable to parse IP")));
         }
+    }
+    for text in host.extra_hosts.iter().flatten() {
+        let (_, address) = crate::start::split_extra_host(text)?;
+        if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
+            return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
+        }
+    }
+    crate::describe::security_options(host)?;
+    let list = |caps: &Option<Vec<String>>| caps.clone().unwrap_or_default();
+    model::spec::capabilities(host.privileged, &list(&host.cap_add), &list(&host.cap_drop), CapabilitySet::ALL)
+        .map_err(Error::invalid)?;
+    if let Some(signal) = &config.stop_signal {
+        crate::stop::signal_number(signal)?;
     }
     let mut warnings = Vec::new();
     if matches!(host.network_mode(), NetworkMode::Host) && publishes {

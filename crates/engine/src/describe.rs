@@ -116,13 +116,15 @@ fn environment(container: &Container, account: &Account) -> Vec<String> {
 }
 
 #[derive(Default)]
-struct SecurityOptions {
+pub struct SecurityOptions {
     no_new_privileges: bool,
     seccomp: Seccomp,
     system_paths_unconfined: bool,
 }
 
-fn security_options(host: &HostConfig) -> Result<SecurityOptions> {
+/// # Errors
+/// One is unknown.
+pub fn security_options(host: &HostConfig) -> Result<SecurityOptions> {
     let mut options = SecurityOptions::default();
     for option in host.security_opt.iter().flatten() {
         let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));

@@ -4,14 +4,18 @@
 //! fresh id, an interface in the sandbox. [`rewire`] says which endpoint is the way out and publishes the ports.
 
 use crate::error::{Error, Result};
+use crate::keeper::Act;
 use crate::start::{publish_changes, tell_connected};
 use crate::state::State;
 use crate::store::Write;
 use crate::{Engine, blocking, naming};
+use keeper_protocol::Key;
 use model::container::{ActiveEndpoint, Container, Endpoint, EndpointSettings, NetworkMode};
 use model::desired::Attachment;
 use model::gateway::{Candidate, elect};
 use model::id::{ContainerId, EndpointId, NetworkId, SandboxId};
+use model::ipam::Holder;
+use model::names::Change;
 use model::net::{InterfaceName, MacAddr};
 use model::network::{Driver, Network, option};
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,11 +98,19 @@ pub fn reserve_static(
     settings: &EndpointSettings,
 ) -> Result<()> {
     let Some(network) = state.networks.get(&network).cloned() else { return Ok(()) };
-    for address in static_addresses(settings).unwrap_or_default() {
+    let addresses = static_addresses(settings).unwrap_or_default();
+    for (taken, address) in addresses.iter().enumerate() {
         let names: BTreeMap<ContainerId, String> =
             state.containers.iter().map(|(id, e)| (*id, e.record.name.clone())).collect();
         let name_of = |id: ContainerId| names.get(&id).cloned().unwrap_or_else(|| id.short());
-        state.leases.lease(&network, address, container, name_of)?;
+        let had = state.leases.holder(network.id, *address) == Some(&Holder::Container(container));
+        if let Err(e) = state.leases.lease(&network, *address, container, name_of) {
+            // All of them, or none.
+            for own in addresses[..taken].iter().filter(|_| !had) {
+                state.leases.release(network.id, *own, container);
+            }
+            return Err(e.into());
+        }
     }
     Ok(())
 }
@@ -132,6 +144,7 @@ pub fn requested(
         NetworkMode::Network(name) => Some((*name).to_owned()),
     };
     let mut list = Vec::new();
+    given.retain(|name, _| !name.starts_with("container:"));
     if let Some(own) = own {
         let settings = given.remove(&own).or_else(|| given.remove(mode_text));
         let settings = settings.or_else(|| given.remove("default").filter(|_| own == "bridge"));
@@ -294,7 +307,7 @@ impl Engine {
         reference: &str,
         settings: EndpointSettings,
     ) -> Result<()> {
-        let (network, record, plan) = {
+        let (network, record, before, plan) = {
             let mut state = self.state();
             let network = state.network(reference)?.clone();
             let mut record = state.entry(id)?.record.clone();
@@ -326,23 +339,73 @@ impl Engine {
             let before = state.entry(id)?.record.clone();
             rewire(&state, &mut record);
             state.entry_mut(id)?.record = record.clone();
-            (network, record, plan.map(|sandbox| (sandbox, before)))
+            (network, record, before, plan)
         };
-        if let Some((sandbox, before)) = plan
-            && let Err(e) = self.plug(sandbox, &before, &record, &network).await
-        {
-            let mut state = self.state();
-            if let Some(endpoint) = record.endpoints.last() {
-                release(&mut state, id, endpoint, true);
+        let connected = async {
+            if let Some(sandbox) = plan {
+                self.plug(sandbox, &before, &record, &network).await?;
             }
-            if let Ok(entry) = state.entry_mut(id) {
-                entry.record.endpoints = before.endpoints;
+            self.faults.pass("connect: record").await?;
+            self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await
+        };
+        if let Err(e) = connected.await {
+            {
+                let mut state = self.state();
+                if let Some(endpoint) = record.endpoints.last() {
+                    release(&mut state, id, endpoint, true);
+                }
+                if let Ok(entry) = state.entry_mut(id) {
+                    entry.record.endpoints.clone_from(&before.endpoints);
+                }
             }
+            if let Some(sandbox) = plan {
+                self.unplug(sandbox, &before, &record).await;
+            }
+            self.store.record(vec![Write::Container(Box::new(before))]);
             return Err(e.context(format!("cannot connect {} to {}", record.name, network.name)));
         }
-        self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
         tell_connected(self, &network, &record, "connect");
         Ok(())
+    }
+
+    /// Takes back what [`Engine::plug`] did, all or part of it: `before` is true again. It goes on past failures.
+    async fn unplug(self: &Arc<Self>, sandbox: SandboxId, before: &Container, record: &Container) {
+        let tell = |e: Error| tracing::error!(container = ?record.id, "a failed connect is not taken back: {e}");
+        let (handle, resolver) = {
+            let mut state = self.state();
+            // The view of a sandbox that is on no user-defined network any more goes, and its resolver with it.
+            let serves = naming::has_resolver(&state, before);
+            let Some(live) = state.sandboxes.get_mut(&sandbox) else { return };
+            let resolver = live.resolver && !serves && live.owner == record.id && live.users.len() == 1;
+            live.resolver &= !resolver;
+            (live.sandbox.clone(), resolver)
+        };
+        let Some(active) = record.endpoints.last().and_then(|e| e.active.as_ref()) else { return };
+        let attachment = active.attachment.clone();
+        let mut changes = vec![Change::MemberGone { network: attachment.network, endpoint: attachment.endpoint }];
+        changes.extend(match naming::view_change(&self.state(), before) {
+            Some(view) => Some(view),
+            None if resolver => Some(Change::ViewGone { sandbox }),
+            None => None,
+        });
+        let mut acts = vec![Act::Apply(changes)];
+        if resolver && let Ok(netns) = handle.netns.try_clone() {
+            acts.push(Act::Hold(Key::Sandbox(sandbox), vec![netns]));
+        }
+        if let Err(e) = self.keeper.tell(acts).await {
+            tell(e);
+        }
+        let engine = self.clone();
+        let inside = handle.clone();
+        if let Err(e) = blocking(move || engine.network.detach(&inside, &attachment)).await {
+            tell(Error::internal(e));
+        }
+        if let Err(e) = self.move_gateway(&handle, record, before).await {
+            tell(e);
+        }
+        if let Err(e) = self.write_files(before) {
+            tell(e);
+        }
     }
 
     /// Makes the last endpoint of `record` real in a running sandbox.
@@ -367,24 +430,22 @@ impl Engine {
         let sockets = blocking({
             let (engine, handle) = (engine.clone(), handle.clone());
             move || -> Result<Option<network::ResolverSockets>> {
+                engine.faults.check("connect: attach")?;
                 engine.network.attach(&handle, std::slice::from_ref(&attachment)).map_err(Error::internal)?;
+                engine.faults.check("connect: resolver")?;
                 if !needs_resolver {
                     return Ok(None);
                 }
-                match engine.network.open_resolver(&handle, trusted) {
-                    Ok(sockets) => Ok(Some(sockets)),
-                    Err(e) => {
-                        let _ = engine.network.detach(&handle, &attachment);
-                        Err(Error::internal(e))
-                    }
-                }
+                engine.network.open_resolver(&handle, trusted).map(Some).map_err(Error::internal)
             }
         })
         .await?;
         if let Some(sockets) = sockets {
             self.serve_sandbox(sandbox, &handle, sockets).await?;
         }
+        self.faults.pass("connect: gateway").await?;
         self.move_gateway(&handle, before, record).await?;
+        self.faults.pass("connect: names").await?;
         let changes = {
             let state = self.state();
             let endpoint = record.endpoints.last().expect("just made");
@@ -392,8 +453,8 @@ impl Engine {
             member.into_iter().chain(naming::view_change(&state, record)).collect()
         };
         self.keeper.apply(changes).await?;
-        self.write_files(record)?;
-        Ok(())
+        self.faults.pass("connect: files").await?;
+        self.write_files(record)
     }
 
     /// Where the way out has changed, routes and published ports follow (PT-11).
@@ -460,31 +521,79 @@ impl Engine {
             };
             let mut record = before.clone();
             let endpoint = record.endpoints.remove(index);
-            release(&mut state, id, &endpoint, true);
             rewire(&state, &mut record);
             state.entry_mut(id)?.record = record.clone();
             (network, endpoint, before, record)
         };
-        if let Some(active) = &endpoint.active {
-            let mut changes =
-                vec![model::names::Change::MemberGone { network: network.id, endpoint: active.attachment.endpoint }];
-            let handle = {
-                let state = self.state();
-                changes.extend(naming::view_change(&state, &record));
-                let sandbox = record.state.sandbox.and_then(|id| state.sandboxes.get(&id));
-                sandbox.map(|s| s.sandbox.clone())
-            };
-            self.keeper.apply(changes).await?;
-            if let Some(handle) = handle {
-                self.move_gateway(&handle, &before, &record).await?;
-                let (engine, attachment) = (self.clone(), active.attachment.clone());
-                blocking(move || engine.network.detach(&handle, &attachment)).await.map_err(Error::internal)?;
+        let disconnected = async {
+            if let Some(active) = &endpoint.active {
+                self.pull(active, &before, &record).await?;
             }
-            self.write_files(&record)?;
+            self.faults.pass("disconnect: record").await?;
+            self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await
+        };
+        if let Err(e) = disconnected.await {
+            self.push_back(&endpoint, &before, &record).await;
+            return Err(e.context(format!("cannot disconnect {} from {}", record.name, network.name)));
         }
-        self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
+        // Its addresses are free once nobody has them.
+        release(&mut self.state(), id, &endpoint, true);
         tell_connected(self, &network, &record, "disconnect");
         Ok(())
+    }
+
+    /// Takes an endpoint out of a running sandbox: names first, so that nobody is sent to what is going.
+    async fn pull(self: &Arc<Self>, active: &ActiveEndpoint, before: &Container, record: &Container) -> Result<()> {
+        let network = active.attachment.network;
+        let mut changes = vec![Change::MemberGone { network, endpoint: active.attachment.endpoint }];
+        let handle = {
+            let state = self.state();
+            changes.extend(naming::view_change(&state, record));
+            let sandbox = record.state.sandbox.and_then(|id| state.sandboxes.get(&id));
+            sandbox.map(|s| s.sandbox.clone())
+        };
+        self.faults.pass("disconnect: names").await?;
+        self.keeper.apply(changes).await?;
+        if let Some(handle) = handle {
+            self.faults.pass("disconnect: gateway").await?;
+            self.move_gateway(&handle, before, record).await?;
+            self.faults.pass("disconnect: files").await?;
+            self.write_files(record)?;
+            self.faults.pass("disconnect: detach").await?;
+            let (engine, attachment) = (self.clone(), active.attachment.clone());
+            blocking(move || engine.network.detach(&handle, &attachment)).await.map_err(Error::internal)?;
+        }
+        Ok(())
+    }
+
+    /// After a disconnect that failed: `before` is true again. It goes on past failures.
+    async fn push_back(self: &Arc<Self>, endpoint: &Endpoint, before: &Container, record: &Container) {
+        let tell = |e: Error| tracing::error!(container = ?record.id, "a failed disconnect is not taken back: {e}");
+        let (handle, changes) = {
+            let mut state = self.state();
+            if let Ok(entry) = state.entry_mut(before.id) {
+                entry.record.endpoints.clone_from(&before.endpoints);
+            }
+            let sandbox = before.state.sandbox.and_then(|id| state.sandboxes.get(&id));
+            (sandbox.map(|s| s.sandbox.clone()), naming::join_changes(&state, before))
+        };
+        if let (Some(active), Some(handle)) = (&endpoint.active, handle) {
+            let (engine, inside, attachment) = (self.clone(), handle.clone(), active.attachment.clone());
+            let attached = blocking(move || engine.network.attach_again(&inside, &attachment)).await;
+            if let Err(e) = attached.map_err(Error::internal) {
+                tell(e);
+            }
+            if let Err(e) = self.move_gateway(&handle, record, before).await {
+                tell(e);
+            }
+            if let Err(e) = self.keeper.apply(changes).await {
+                tell(e);
+            }
+            if let Err(e) = self.write_files(before) {
+                tell(e);
+            }
+        }
+        self.store.record(vec![Write::Container(Box::new(before.clone()))]);
     }
 }
 

@@ -85,6 +85,11 @@ impl Engine {
                     "container {reference} is paused, unpause the container before exec"
                 )));
             }
+            Status::Restarting => {
+                return Err(Error::conflict(format!(
+                    "Container {container} is restarting, wait until the container is running"
+                )));
+            }
             _ => return Err(Error::conflict(format!("container {container} is not running"))),
         }
         if request.command.iter().all(String::is_empty) {
@@ -137,7 +142,11 @@ impl Engine {
             }
             progress.started = true;
         }
-        let order = self.exec_order(&record, &exec.request, size).await?;
+        let never = |code: i64| {
+            exec.progress.lock().expect("no holder panics").exit_code = Some(code);
+            exec.ended.notify_waiters();
+        };
+        let order = self.exec_order(&record, &exec.request, size).await.inspect_err(|_| never(126))?;
         let started = async {
             let handle = live.exec(order).await?;
             let attached = if detach {
@@ -159,7 +168,10 @@ impl Engine {
                     runtime::FailureKind::NotExecutable => 126,
                     _ => 126,
                 };
-                exec.progress.lock().expect("no holder panics").exit_code = Some(code);
+                never(code);
+                if live.exit_status().is_some() {
+                    return Err(Error::conflict(format!("container {} is not running", exec.container)));
+                }
                 let message = format!(
                     "OCI runtime exec failed: exec failed: unable to start container process: {}",
                     crate::error::chain(&e)
@@ -189,6 +201,8 @@ impl Engine {
             }
             exec.ended.notify_waiters();
             handle.forget().await;
+            // With it go the descriptors of a container that may be over.
+            drop(handle);
             let more = [("execID", exec.id.to_string()), ("exitCode", status.code.to_string())];
             engine.tell_container(&record, "exec_die", &more);
             // Clients ask for the exit code after the end; then it may be forgotten.

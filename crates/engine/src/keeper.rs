@@ -139,13 +139,15 @@ fn duplicate(descriptors: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
 struct Link {
     settings: Settings,
     connection: Option<AsyncFd<OwnedFd>>,
+    /// The keeper is of another build: it goes when one of this build knows everything.
+    outdated: bool,
     held: Held,
     watched: BTreeMap<ContainerId, (OwnedFd, Vec<Change>)>,
 }
 
 impl Link {
     fn new(settings: Settings) -> Self {
-        Self { settings, connection: None, held: Held::new(), watched: BTreeMap::new() }
+        Self { settings, connection: None, outdated: false, held: Held::new(), watched: BTreeMap::new() }
     }
 
     async fn connect_or_start(&mut self) -> io::Result<Held> {
@@ -158,14 +160,7 @@ impl Link {
                     let descriptors = self.recall(&key).await?;
                     held.insert(key, descriptors);
                 }
-                if !current {
-                    tracing::info!("the keeper is of another build; one of this build takes over");
-                    self.request(&Request::Retire, &[]).await?;
-                    self.start().await?;
-                    for (key, descriptors) in &held {
-                        self.hold(key.clone(), descriptors).await?;
-                    }
-                }
+                self.outdated = !current;
                 Ok(held)
             }
             Err(_) => {
@@ -280,6 +275,7 @@ impl Link {
                 }
                 Ok(())
             }
+            Act::Refresh if self.outdated => self.replace(snapshot).await,
             Act::Refresh => self.feed(&snapshot()).await,
             Act::Hold(key, descriptors) => self.hold(key.clone(), descriptors).await,
             Act::Release(key) => {
@@ -362,15 +358,32 @@ impl Link {
         }
     }
 
-    /// A new keeper gets everything the last one had.
+    /// A new keeper gets everything the last one had: what is known first, so that it answers rightly from its first
+    /// query on, then the sockets.
     async fn restart(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         self.connection = None;
+        self.outdated = false;
         self.start().await?;
+        self.feed(&snapshot()).await?;
         let held = std::mem::take(&mut self.held);
         for (key, descriptors) in held {
             self.hold(key, &descriptors).await?;
         }
-        self.feed(&snapshot()).await
+        Ok(())
+    }
+
+    /// A keeper of our build takes over. Both answer for a moment; then the old one finishes what it has begun.
+    async fn replace(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        tracing::info!("the keeper is of another build; one of this build takes over");
+        let old = self.connection.take();
+        self.restart(snapshot).await?;
+        let new = std::mem::replace(&mut self.connection, old);
+        let retired = self.request(&Request::Retire, &[]).await;
+        self.connection = new;
+        if let Err(e) = retired {
+            tracing::warn!("the old keeper does not go: {e}");
+        }
+        Ok(())
     }
 
     async fn feed(&mut self, snapshot: &[Change]) -> io::Result<()> {

@@ -10,6 +10,7 @@
 //! - [`volumes`], [`images`], [`build`]: what containers are made of
 //! - [`recover`]: what a new daemon does with what the last one left
 //! - [`events`], [`list`], [`info`]: what clients are told
+//! - [`faults`]: steps that tests make fail
 
 pub mod attach;
 pub mod build;
@@ -19,6 +20,7 @@ pub mod endpoints;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod faults;
 pub mod images;
 pub mod info;
 pub mod keeper;
@@ -72,6 +74,11 @@ pub struct Engine {
     pub images: image::Images,
     runtime: runtime::Runtime,
     keeper: Keeper,
+    pub faults: faults::Faults,
+    /// Host ports are looked at and taken by one container at a time: ranges without sockets have no other guard.
+    ports: tokio::sync::Mutex<()>,
+    /// A volume's record and its directory come and go together.
+    volumes: tokio::sync::Mutex<()>,
     /// Held for the daemon's life: nobody else works on this root.
     _lock: std::fs::File,
 }

@@ -96,7 +96,7 @@ impl Engine {
                 record,
             })
             .collect();
-        listed.sort_by(|a, b| b.record.created.cmp(&a.record.created));
+        listed.sort_by_key(|l| std::cmp::Reverse(l.record.created));
         listed
     }
 

@@ -1,6 +1,7 @@
 //! Networks: made, shown and removed.
 
 use crate::error::{Error, Kind, Result};
+use crate::state::Going;
 use crate::store::Write;
 use crate::{Engine, blocking};
 use model::container::Container;
@@ -69,6 +70,13 @@ impl MemberView {
     }
 }
 
+/// Whether what the kernel still has of a removed network would be mistaken for a new one's.
+fn stands_in_the_way(going: &Network, new: &Network) -> bool {
+    let overlap = |a: &ipnet::IpNet, b: &ipnet::IpNet| a.contains(&b.addr()) || b.contains(&a.addr());
+    let pools = || new.ipam.pools.iter().map(|p| p.subnet);
+    going.device() == new.device() || going.ipam.pools.iter().any(|old| pools().any(|p| overlap(&old.subnet, &p)))
+}
+
 impl Engine {
     /// Makes a network: recorded first, then real. If it cannot be made real, it is taken back.
     ///
@@ -81,22 +89,29 @@ impl Engine {
             let (routes, mtu) = blocking(move || (asked.network.host_routes(), asked.network.uplink_mtu())).await;
             let routes = routes.map_err(Error::internal)?;
             request.mtu = mtu.map_err(Error::internal)?;
-            let network = {
+            let (network, in_the_way) = {
                 let mut state = engine.state();
                 let id = NetworkId::new(crate::random());
                 let existing = state.networks.values();
                 let network = plan_create(request, id, crate::now(), existing, &routes, &engine.settings.pools)?;
                 state.networks.insert(network.id, network.clone());
                 state.leases.open(&network);
-                network
+                let in_the_way = state.going.iter().filter(|g| stands_in_the_way(&g.network, &network));
+                let in_the_way: Vec<_> = in_the_way.map(|g| g.gone.clone()).collect();
+                (network, in_the_way)
             };
-            let made = engine.realise_network(&network).await;
-            if let Err(e) = made {
-                let mut state = engine.state();
-                state.networks.remove(&network.id);
-                state.leases.close(network.id);
+            // What is left of a removed network of that device or subnet would take the new one's along.
+            for mut going in in_the_way {
+                let _ = going.changed().await;
+            }
+            if let Err(e) = engine.realise_network(&network).await {
+                {
+                    let mut state = engine.state();
+                    state.networks.remove(&network.id);
+                    state.leases.close(network.id);
+                }
                 engine.store.record(vec![Write::NetworkGone(network.id)]);
-                return Err(e);
+                return Err(e.context(format!("cannot create network {}", network.name)));
             }
             engine.tell_network(&network, "create", None);
             Ok(network.id)
@@ -104,22 +119,36 @@ impl Engine {
         .await
     }
 
+    /// If it fails, the kernel and the keeper are as before.
     async fn realise_network(self: &Arc<Self>, network: &Network) -> Result<()> {
+        self.faults.pass("network: record").await?;
         self.store.commit(vec![Write::Network(Box::new(network.clone()))]).await?;
-        if let Some(bridge) = bridge_of(network) {
+        self.faults.pass("network: bridge").await?;
+        let bridge = bridge_of(network);
+        if let Some(bridge) = bridge.clone() {
             let engine = self.clone();
-            blocking(move || engine.network.create_bridge(&bridge))
-                .await
-                .map_err(|e| Error::internal(e).context(format!("cannot create network {}", network.name)))?;
+            blocking(move || engine.network.create_bridge(&bridge)).await.map_err(Error::internal)?;
         }
-        let zone = Change::Zone { network: network.id, name: network.name.clone() };
-        self.keeper.apply(vec![zone]).await
+        let named = async {
+            self.faults.pass("network: zone").await?;
+            let zone = Change::Zone { network: network.id, name: network.name.clone() };
+            self.keeper.apply(vec![zone]).await
+        };
+        let named = named.await;
+        if named.is_err() {
+            let _ = self.keeper.apply(vec![Change::ZoneGone { network: network.id }]).await;
+            if let Some(bridge) = bridge {
+                let engine = self.clone();
+                let _ = blocking(move || engine.network.remove_bridge(&bridge)).await;
+            }
+        }
+        named
     }
 
-    /// All networks, in order of creation.
+    /// All networks, by name.
     pub fn list_networks(&self) -> Vec<Network> {
         let mut networks: Vec<Network> = self.state().networks.values().cloned().collect();
-        networks.sort_by(|a, b| (a.name.as_str() > "").cmp(&(b.name.as_str() > "")).then(a.name.cmp(&b.name)));
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
         networks
     }
 
@@ -166,30 +195,48 @@ impl Engine {
                         members.join(", ")
                     )));
                 }
+                // From here on nobody joins it.
                 state.networks.remove(&network.id);
-                state.leases.close(network.id);
                 network
             };
-            engine.unmake_network(&network).await?;
+            let gone = async {
+                engine.faults.pass("network: remove").await?;
+                engine.store.commit(vec![Write::NetworkGone(network.id)]).await
+            };
+            if let Err(e) = gone.await {
+                engine.state().networks.insert(network.id, network);
+                return Err(e);
+            }
+            engine.unmake_network(&network).await;
             engine.tell_network(&network, "destroy", None);
             Ok(())
         })
         .await
     }
 
-    /// The record goes first; the kernel follows behind the client's back: a bridge takes tens of milliseconds.
-    async fn unmake_network(self: &Arc<Self>, network: &Network) -> Result<()> {
-        self.keeper.apply(vec![Change::ZoneGone { network: network.id }]).await?;
-        self.store.commit(vec![Write::NetworkGone(network.id)]).await?;
-        if let Some(bridge) = bridge_of(network) {
-            let engine = self.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(e) = engine.network.remove_bridge(&bridge) {
-                    tracing::error!(network = %bridge.network, "cannot remove bridge {}: {e}", bridge.device);
-                }
-            });
+    /// What is left of a network whose record is gone. The kernel follows behind the client's back: a bridge takes tens
+    /// of milliseconds.
+    async fn unmake_network(self: &Arc<Self>, network: &Network) {
+        let (done, gone) = tokio::sync::watch::channel(());
+        {
+            let mut state = self.state();
+            state.leases.close(network.id);
+            state.going.push(Going { network: network.clone(), gone });
         }
-        Ok(())
+        if let Err(e) = self.keeper.apply(vec![Change::ZoneGone { network: network.id }]).await {
+            tracing::error!(network = %network.id, "its names are not taken out: {e}");
+        }
+        let (engine, network) = (self.clone(), network.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Some(bridge) = bridge_of(&network)
+                && let Err(e) = engine.network.remove_bridge(&bridge)
+            {
+                let device = &bridge.device;
+                tracing::error!(network = %network.id, "cannot remove bridge {device}: {}", crate::error::chain(&e));
+            }
+            engine.state().going.retain(|g| g.network.id != network.id);
+            drop(done);
+        });
     }
 
     /// Removes all networks that nobody uses and `chosen` picks; returns their names (API-14). A network that a stopped

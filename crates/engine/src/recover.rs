@@ -26,6 +26,8 @@ enum Found {
     Ended(runtime::ExitStatus),
     /// The machine was booted anew, or its shim and all that it knew are gone.
     Lost,
+    /// Its start was under way and had no process yet: it is taken back.
+    HalfStarted,
 }
 
 impl Engine {
@@ -97,32 +99,49 @@ impl Engine {
         }
 
         let mut found = Vec::new();
+        let mut between_runs = BTreeSet::new();
         for mut record in contents.containers {
             if record.state.status == Status::Removing {
                 // Its record was about to go.
                 store.record(vec![Write::ContainerGone(record.id)]);
                 continue;
             }
-            let was_running = record.state.is_running() || record.endpoints.iter().any(|e| e.active.is_some());
-            if was_running {
-                let now = match runtime.reconnect(record.id).await {
-                    _ if !same_boot => Found::Lost,
-                    Ok(Some(runtime::Reconnected::Running(container))) => Found::Running(container),
-                    Ok(Some(runtime::Reconnected::Exited(status))) => Found::Ended(status),
-                    Ok(None) => Found::Lost,
-                    Err(e) => {
-                        tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
-                        Found::Lost
-                    }
-                };
+            // Asked of every container: one may run though its record has not come to say so.
+            let of_shim = match runtime.reconnect(record.id).await {
+                _ if !same_boot => None,
+                Ok(found) => found,
+                Err(e) => {
+                    tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
+                    None
+                }
+            };
+            let said_to_run = record.state.is_running();
+            let is_half_up = record.endpoints.iter().any(|e| e.active.is_some()) || record.state.sandbox.is_some();
+            let now = match of_shim {
+                Some(runtime::Reconnected::Running(container)) => Some(Found::Running(container)),
+                Some(runtime::Reconnected::Exited(status)) if said_to_run || is_half_up => Some(Found::Ended(status)),
+                // Its end is recorded already; only the shim's word on it was left.
+                Some(runtime::Reconnected::Exited(_)) => {
+                    runtime.forget(record.id).await;
+                    None
+                }
+                None if said_to_run => Some(Found::Lost),
+                None if record.endpoints.iter().any(|e| e.active.is_some()) => Some(Found::HalfStarted),
+                None => None,
+            };
+            if record.state.status == Status::Restarting && !matches!(now, Some(Found::Running(_))) {
+                record.state.status = Status::Exited;
+                if now.is_none() {
+                    between_runs.insert(record.id);
+                }
+            }
+            if let Some(now) = now {
                 if let Found::Running(container) = &now {
                     record.state.pid = u32::try_from(container.pid()).unwrap_or_default();
                     record.state.status = if container.is_paused() { Status::Paused } else { Status::Running };
-                    record.state.started.get_or_insert(container.started_at());
+                    record.state.started = Some(container.started_at());
                 }
                 found.push((record.id, now));
-            } else if record.state.status == Status::Restarting {
-                record.state.status = Status::Exited;
             }
             state.names.insert(record.name.clone(), record.id);
             lease_again(&mut state, &record);
@@ -148,14 +167,20 @@ impl Engine {
                 images,
                 runtime,
                 keeper,
+                faults: Default::default(),
+                ports: Default::default(),
+                volumes: Default::default(),
                 _lock: lock,
             }
         });
         let held_ports = held.keys().filter_map(|k| if let Key::Ports(id) = k { Some(*id) } else { None }).collect();
-        if let Some(proxy) = proxy {
-            engine.keeper.tell(vec![Act::Hold(Key::Proxy, vec![proxy.into()])]).await?;
+        engine.settle(found, held_ports, proxy.map(Into::into)).await?;
+        if contents.unreadable {
+            tracing::error!("some records of the store cannot be read: what has no record is left where it is");
+        } else {
+            engine.sweep().await;
         }
-        engine.settle(found, held_ports).await?;
+        engine.restart_by_policy(&between_runs);
         Ok(engine)
     }
 
@@ -164,8 +189,9 @@ impl Engine {
         self: &Arc<Self>,
         found: Vec<(ContainerId, Found)>,
         held_ports: BTreeSet<ContainerId>,
+        proxy: Option<OwnedFd>,
     ) -> Result<()> {
-        let mut ended = Vec::new();
+        let (mut ended, mut half_started) = (Vec::new(), Vec::new());
         let mut live = BTreeSet::new();
         for (id, what) in found {
             match what {
@@ -179,6 +205,7 @@ impl Engine {
                     self.watch_exit(id, container);
                 }
                 Found::Ended(status) => ended.push((id, status)),
+                Found::HalfStarted => half_started.push(id),
                 Found::Lost => ended.push((
                     id,
                     runtime::ExitStatus {
@@ -191,12 +218,17 @@ impl Engine {
                 )),
             }
         }
+        // First of all, so that a keeper of another build can be replaced before it is told what it may not understand.
+        self.keeper.refresh().await?;
         let owner = self.network.owner().map_err(Error::internal)?;
         self.keeper.tell(vec![Act::Hold(Key::TableOwner, vec![owner])]).await?;
+        if let Some(proxy) = proxy {
+            self.keeper.tell(vec![Act::Hold(Key::Proxy, vec![proxy])]).await?;
+        }
         let (desired, sandboxes) = {
             let state = self.state();
             let mut desired = state.desired();
-            let dead: BTreeSet<ContainerId> = ended.iter().map(|(id, _)| *id).collect();
+            let dead: BTreeSet<ContainerId> = ended.iter().map(|(id, _)| *id).chain(half_started.clone()).collect();
             desired.attachments.retain(|_, a| !dead.contains(&a.container));
             let attachments = &desired.attachments;
             desired.publications.retain(|endpoint, _| attachments.contains_key(endpoint));
@@ -215,7 +247,6 @@ impl Engine {
             sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
         };
         self.keeper.keep_only(keys).await?;
-        self.keeper.refresh().await?;
         for id in live {
             self.reopen(id, !held_ports.contains(&id)).await;
             let (pidfd, changes) = {
@@ -236,7 +267,11 @@ impl Engine {
             let _turn = turn.lock().await;
             self.ended(id, status).await;
         }
-        self.restart_by_policy();
+        for id in half_started {
+            let Ok(turn) = self.state().entry(id).map(|e| e.turn.clone()) else { continue };
+            let _turn = turn.lock().await;
+            self.undo_start(id, &Error::new(Kind::Internal, "the daemon ended while it was starting it")).await?;
+        }
         Ok(())
     }
 
@@ -270,8 +305,31 @@ impl Engine {
         }
     }
 
-    /// What shall always run, runs.
-    fn restart_by_policy(self: &Arc<Self>) {
+    /// Takes away what a daemon left that died while it removed or made a container.
+    async fn sweep(self: &Arc<Self>) {
+        let known = |name: &str| name.parse::<ContainerId>().is_ok_and(|id| self.state().containers.contains_key(&id));
+        let stray = |directory: std::path::PathBuf| -> Vec<ContainerId> {
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+            names.filter(|n| !known(n)).filter_map(|n| n.parse().ok()).collect()
+        };
+        for id in stray(self.settings.run.join("containers")) {
+            tracing::info!(container = ?id, "what ran of it is taken away: it has no record");
+            self.runtime.forget(id).await;
+        }
+        let mut files: BTreeSet<ContainerId> = stray(self.settings.root.join("containers")).into_iter().collect();
+        match self.images.containers() {
+            Ok(names) => files.extend(names.iter().filter(|n| !known(n)).filter_map(|n| n.parse::<ContainerId>().ok())),
+            Err(e) => tracing::error!("file systems without a container are not looked for: {}", e.chain()),
+        }
+        for id in files {
+            tracing::info!(container = ?id, "its files are removed: it has no record");
+            self.remove_files(id);
+        }
+    }
+
+    /// What shall always run, runs; and what was between two runs comes to the next.
+    fn restart_by_policy(self: &Arc<Self>, between_runs: &BTreeSet<ContainerId>) {
         let due: Vec<ContainerId> = {
             let state = self.state();
             let due = state.containers.values().filter(|e| {
@@ -280,6 +338,7 @@ impl Engine {
                     && match record.host.restart_policy.name.as_str() {
                         "always" => true,
                         "unless-stopped" => !record.stopped_by_client,
+                        "on-failure" => between_runs.contains(&record.id),
                         _ => false,
                     }
             });

@@ -10,6 +10,7 @@
 
 use crate::describe::{Surroundings, describe};
 use crate::error::{Error, Kind, Result};
+use crate::faults::Faults;
 use crate::keeper::Act;
 use crate::state::{LiveSandbox, State};
 use crate::store::Write;
@@ -80,34 +81,42 @@ impl Engine {
                 Status::Created | Status::Exited | Status::Restarting => {}
             }
         }
-        let planned = {
-            let mut state = self.state();
-            plan(&mut state, id).map_err(|e| e.context("failed to set up container networking"))
-        };
+        let planned = plan(&mut self.state(), &self.faults, id);
         let started = match planned {
             Ok(plan) => self.bring_up(plan).await,
             Err(e) => Err(e),
         };
         if let Err(error) = started {
-            self.take_down(id).await;
-            let record = {
-                let mut state = self.state();
-                let entry = state.entry_mut(id)?;
-                entry.record.state.error.clone_from(&error.message);
-                if entry.record.state.exit_code == 0 {
-                    entry.record.state.exit_code = exit_code_of(&error);
-                }
-                let status = match entry.record.state.started {
-                    Some(_) => Status::Exited,
-                    None => Status::Created,
-                };
-                entry.set_status(status);
-                let failed_attaches = std::mem::take(&mut entry.waiting_attaches);
-                drop(failed_attaches);
-                entry.record.clone()
-            };
-            self.store.record(vec![Write::Container(Box::new(record))]);
+            self.undo_start(id, &error).await?;
             return Err(error);
+        }
+        Ok(())
+    }
+
+    /// After a failed start the container is as it was, with the error in its state; `--rm` removes it, since it never
+    /// comes to an end that would.
+    pub(crate) async fn undo_start(self: &Arc<Self>, id: ContainerId, error: &Error) -> Result<()> {
+        self.take_down(id).await;
+        let record = {
+            let mut state = self.state();
+            let entry = state.entry_mut(id)?;
+            entry.record.state.error.clone_from(&error.message);
+            entry.record.state.exit_code = exit_code_of(error);
+            let status = match entry.record.state.started {
+                Some(_) => Status::Exited,
+                None => Status::Created,
+            };
+            entry.set_status(status);
+            let exit_code = entry.record.state.exit_code;
+            entry.pulse.send_modify(|p| p.exit_code = exit_code);
+            // Clients that attached for this start hear that it does not come.
+            entry.waiting_attaches.clear();
+            entry.record.clone()
+        };
+        let auto_remove = record.host.auto_remove;
+        self.store.record(vec![Write::Container(Box::new(record))]);
+        if auto_remove && let Err(e) = self.remove_in_turn(id, true).await {
+            tracing::error!(container = ?id, "--rm: {e}");
         }
         Ok(())
     }
@@ -119,19 +128,27 @@ impl Engine {
 
         // Recorded before it is done, so that a crash from here on is repaired.
         self.store.record(vec![Write::Container(Box::new(record.clone()))]);
+        self.faults.pass("planned").await?;
         let sandbox = self.plumb(&mut record, &place, &wanted, resolver).await.map_err(networking)?;
+        self.faults.pass("files").await?;
         self.write_files(&record)?;
+        self.faults.pass("order").await?;
         let order = self.order(&record, &place, sandbox.as_ref()).await?;
+        self.faults.pass("prepare").await?;
         let prepared = self.runtime.prepare(order).await.map_err(start_error)?;
         self.join_waiting_attaches(id, &prepared).await;
+        self.faults.pass("launch").await?;
         let container = prepared.launch().await.map_err(start_error)?;
         for warning in container.warnings() {
             tracing::warn!(container = ?id, "{warning}");
         }
-
-        let pidfd = container.pidfd().map_err(|e| Error::new(Kind::Internal, e))?;
-        let on_death = naming::leave_changes(&record, false);
-        self.keeper.tell(vec![Act::Watch(id, pidfd, on_death)]).await?;
+        if let Err(e) = self.have_watched(&record, &container).await {
+            // It runs already, and nobody would follow it.
+            let _ = container.signal(9).await;
+            container.wait().await;
+            self.runtime.forget(id).await;
+            return Err(e);
+        }
         let record = {
             let mut state = self.state();
             let entry = state.entry_mut(id)?;
@@ -158,6 +175,13 @@ impl Engine {
         Ok(())
     }
 
+    /// The keeper takes the container's names out when its process ends, whether or not a daemon is there.
+    async fn have_watched(&self, record: &Container, container: &runtime::Container) -> Result<()> {
+        self.faults.pass("watch").await?;
+        let pidfd = container.pidfd().map_err(|e| Error::new(Kind::Internal, e))?;
+        self.keeper.tell(vec![Act::Watch(record.id, pidfd, naming::leave_changes(record, false))]).await
+    }
+
     /// Makes the sandbox with its attachments, resolver and published ports; fills the record with what was chosen.
     async fn plumb(
         self: &Arc<Self>,
@@ -178,12 +202,20 @@ impl Engine {
             }
             Place::Own { sandbox, kept } => (*sandbox, *kept),
         };
-        let published = self.reserve_ports(record, wanted).await?;
+        self.faults.pass("reserve").await?;
+        let published = {
+            let _ports = self.ports.lock().await;
+            let published = self.reserve_ports(record, wanted).await?;
+            if !published.is_empty() {
+                let mut state = self.state();
+                record.state.ports.clone_from(&published);
+                endpoints::rewire(&state, record);
+                state.entry_mut(id)?.record = record.clone();
+            }
+            published
+        };
         if !published.is_empty() {
-            let mut state = self.state();
-            record.state.ports = published;
-            endpoints::rewire(&state, record);
-            state.entry_mut(id)?.record = record.clone();
+            self.faults.pass("reserved").await?;
         }
         let existing = if kept {
             let state = self.state();
@@ -199,19 +231,24 @@ impl Engine {
         let engine = self.clone();
         let had_resolver = existing.as_ref().is_some_and(|(_, r)| *r);
         let (sandbox, sockets) = blocking(move || -> Result<_> {
+            engine.faults.check("sandbox")?;
             let sandbox = match existing {
                 Some((sandbox, _)) => sandbox,
                 None => Arc::new(engine.network.create_sandbox(&sandbox_id).map_err(Error::internal)?),
             };
+            engine.faults.check("attach")?;
             engine.network.attach(&sandbox, &attachments).map_err(Error::internal)?;
+            engine.faults.check("resolver")?;
             let sockets = if resolver && !had_resolver {
                 Some(engine.network.open_resolver(&sandbox, trusted).map_err(Error::internal)?)
             } else {
                 None
             };
+            engine.faults.check("publish")?;
             if !publications.is_empty() {
                 engine.network.publish(&publications).map_err(Error::internal)?;
             }
+            engine.faults.check("published")?;
             Ok((sandbox, sockets))
         })
         .await?;
@@ -225,6 +262,7 @@ impl Engine {
             });
             live.users.insert(id);
         }
+        self.faults.pass("keeper").await?;
         match sockets {
             Some(sockets) => self.serve_sandbox(sandbox_id, &sandbox, sockets).await?,
             None if !kept => {
@@ -233,6 +271,7 @@ impl Engine {
             }
             None => {}
         }
+        self.faults.pass("names").await?;
         let changes = naming::join_changes(&self.state(), record);
         self.keeper.apply(changes).await?;
         Ok(Some(sandbox))
@@ -336,7 +375,11 @@ impl Engine {
         if !datagrams.is_empty() {
             acts.push(Act::Hold(Key::Datagrams(record.id), datagrams));
         }
-        self.keeper.tell(acts).await?;
+        if let Err(e) = self.keeper.tell(acts).await {
+            let held = [Key::Ports(record.id), Key::Datagrams(record.id)];
+            let _ = self.keeper.tell(held.map(Act::Release).into()).await;
+            return Err(e);
+        }
         Ok(published)
     }
 
@@ -378,6 +421,11 @@ impl Engine {
             spec,
             rootfs,
             netns: match (place, sandbox) {
+                // Another's namespace that is the host's: without it the specification means a new one.
+                (Place::Host, _) if matches!(record.host.network_mode(), NetworkMode::Container(_)) => {
+                    let host = kernel::netns::current();
+                    Some(host.map_err(|e| Error::new(Kind::Internal, format!("cannot open the host's network: {e}")))?)
+                }
                 (Place::Host, _) | (_, None) => None,
                 (_, Some(sandbox)) => Some(duplicate(&sandbox.netns)?),
             },
@@ -514,10 +562,7 @@ impl Engine {
         let mut extra = Vec::new();
         let state = self.state();
         for text in record.host.extra_hosts.iter().flatten() {
-            let (name, address) = text
-                .split_once(['=', ':'])
-                .ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{text}\"")))?;
-            let address = address.trim_start_matches('[').trim_end_matches(']');
+            let (name, address) = split_extra_host(text)?;
             if address == "host-gateway" {
                 let bridge = state.networks.values().find(|n| n.name == "bridge");
                 let gateways = bridge.into_iter().flat_map(|n| n.ipam.pools.iter().filter_map(|p| p.gateway));
@@ -612,19 +657,39 @@ impl Engine {
         }
         entry.record.state.ports.clear();
         entry.record.state.pid = 0;
-        // A sandbox that sharers keep is found again at the next start.
-        if sandbox_gone.is_some() || matches!(before.host.network_mode(), NetworkMode::Container(_)) {
-            entry.record.state.sandbox = None;
-        }
         entry.live = None;
+        // A sandbox that sharers keep is found again at the next start.
+        let kept = before.state.sandbox.filter(|_| !matches!(before.host.network_mode(), NetworkMode::Container(_)));
+        let kept = kept.filter(|s| state.sandboxes.contains_key(s));
+        state.entry_mut(id).ok()?.record.state.sandbox = kept;
         Some((before, sandbox_gone))
     }
 }
 
-/// Decides a start: which sandbox, which addresses, which ports.
-fn plan(state: &mut State, id: ContainerId) -> Result<Plan> {
+/// Decides a start: which sandbox, which addresses, which ports. If it cannot be, nothing is taken.
+fn plan(state: &mut State, faults: &Faults, id: ContainerId) -> Result<Plan> {
     let mut record = state.entry(id)?.record.clone();
-    let place = match record.host.network_mode() {
+    let planned = choose_place(state, &record).and_then(|place| {
+        let wanted = take_endpoints(state, faults, &mut record, &place);
+        Ok((place, wanted.map_err(|e| e.context("failed to set up container networking"))?))
+    });
+    match planned {
+        Ok((place, wanted)) => {
+            let resolver = naming::has_resolver(state, &record);
+            state.entry_mut(id)?.record = record.clone();
+            Ok(Plan { record, place, wanted, resolver })
+        }
+        Err(e) => {
+            for endpoint in &record.endpoints {
+                endpoints::release(state, id, endpoint, false);
+            }
+            Err(e)
+        }
+    }
+}
+
+fn choose_place(state: &State, record: &Container) -> Result<Place> {
+    Ok(match record.host.network_mode() {
         NetworkMode::Host => Place::Host,
         NetworkMode::Container(other) => {
             let owner = state.find(other).map_err(|e| e.context("joining network namespace of container"))?;
@@ -643,12 +708,17 @@ fn plan(state: &mut State, id: ContainerId) -> Result<Plan> {
             Some(sandbox) => Place::Own { sandbox, kept: true },
             None => Place::Own { sandbox: SandboxId::new(crate::random()), kept: false },
         },
-    };
-    record.state.sandbox = match &place {
+    })
+}
+
+/// Makes the endpoints of `record` active, and says which host ports it wants. What it took before it failed is in
+/// `record`.
+fn take_endpoints(state: &mut State, faults: &Faults, record: &mut Container, place: &Place) -> Result<Vec<Wanted>> {
+    record.state.sandbox = match place {
         Place::Own { sandbox, .. } | Place::Shared(sandbox) => Some(*sandbox),
         Place::Host => None,
     };
-    if let Place::Own { sandbox, .. } = place {
+    if let Place::Own { sandbox, .. } = *place {
         for index in 0..record.endpoints.len() {
             let network = find_again(state, &record.endpoints[index])?;
             record.endpoints[index].network = Some(network.id);
@@ -656,32 +726,33 @@ fn plan(state: &mut State, id: ContainerId) -> Result<Plan> {
             if network.driver != Driver::Bridge {
                 continue;
             }
-            let inner = endpoints::next_interface(&record, &network);
-            match endpoints::activate(state, &record, index, sandbox, inner) {
-                Ok(active) => record.endpoints[index].active = Some(active),
-                Err(e) => {
-                    for endpoint in &record.endpoints[..index] {
-                        endpoints::release(state, id, endpoint, false);
-                    }
-                    return Err(e);
-                }
-            }
+            let inner = endpoints::next_interface(record, &network);
+            let active = endpoints::activate(state, record, index, sandbox, inner)?;
+            record.endpoints[index].active = Some(active);
+            faults.check("lease")?;
         }
-        endpoints::rewire(state, &mut record);
+        endpoints::rewire(state, record);
     }
     let exposed = record.config.exposed_ports.keys().filter_map(|p| model::port::parse_range(p).ok()).flatten();
     let is_published = matches!(place, Place::Own { .. })
         && record.endpoints.iter().any(|e| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty()));
-    let wanted = if is_published {
-        let default_host = gateway_network(state, &record).and_then(|n| n.host_binding());
-        let default_host = default_host.filter(|h| *h != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        model::port::plan_requests(&record.host.port_bindings, exposed, record.host.publish_all_ports, default_host)?
-    } else {
-        Vec::new()
-    };
-    let resolver = naming::has_resolver(state, &record);
-    state.entry_mut(id)?.record = record.clone();
-    Ok(Plan { record, place, wanted, resolver })
+    if !is_published {
+        return Ok(Vec::new());
+    }
+    let default_host = gateway_network(state, record).and_then(|n| n.host_binding());
+    let default_host = default_host.filter(|h| *h != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let publish_all = record.host.publish_all_ports;
+    Ok(model::port::plan_requests(&record.host.port_bindings, exposed, publish_all, default_host)?)
+}
+
+/// `name:address` or `name=address`, of `--add-host`.
+///
+/// # Errors
+/// It is neither.
+pub fn split_extra_host(text: &str) -> Result<(&str, &str)> {
+    let parts = text.split_once(['=', ':']).filter(|(name, _)| !name.is_empty());
+    let (name, address) = parts.ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{text}\"")))?;
+    Ok((name, address.trim_start_matches('[').trim_end_matches(']')))
 }
 
 /// The network that an endpoint is on: by id, or by name where it was made anew meanwhile (pain 10).

@@ -23,6 +23,15 @@ pub struct State {
     pub sandboxes: BTreeMap<SandboxId, LiveSandbox>,
     pub execs: BTreeMap<ExecId, Arc<crate::exec::Exec>>,
     pub leases: Leases,
+    /// Removed networks whose devices are still being taken down.
+    pub going: Vec<Going>,
+}
+
+/// A network that is gone for clients, but not yet for the kernel.
+pub struct Going {
+    pub network: Network,
+    /// Closed when it is gone for the kernel, too.
+    pub gone: watch::Receiver<()>,
 }
 
 /// A container with what this daemon has of it.
@@ -40,6 +49,8 @@ pub struct Entry {
     pub waiting_attaches: Vec<crate::attach::Waiting>,
     /// Stops a restart that is waiting for its time.
     pub restart: Option<tokio::task::AbortHandle>,
+    /// How many clients are restarting it: its end is then not the end, whatever `--rm` says.
+    pub restarting_by_client: u32,
 }
 
 /// What waiters wait for.
@@ -81,6 +92,7 @@ impl Entry {
             pulse: watch::Sender::new(pulse),
             waiting_attaches: Vec::new(),
             restart: None,
+            restarting_by_client: 0,
         }
     }
 
@@ -228,7 +240,9 @@ impl State {
         for network in self.networks.values().filter(|n| n.is_user_defined()) {
             changes.push(model::names::Change::Zone { network: network.id, name: network.name.clone() });
         }
-        for entry in self.containers.values() {
+        // One that is said to run and has no shim is dead: its end is about to be recorded.
+        let alive = self.containers.values().filter(|e| e.live.is_some() || !e.record.state.is_running());
+        for entry in alive {
             changes.extend(crate::naming::join_changes(self, &entry.record));
         }
         changes

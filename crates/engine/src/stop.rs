@@ -94,24 +94,33 @@ impl Engine {
                 tell_connected(self, &network, &record, "disconnect");
             }
         }
-        self.runtime.forget(id).await;
         let again = restart_delay(&record, exit_code, ran);
-        {
+        let record = {
             let mut state = self.state();
             let Ok(entry) = state.entry_mut(id) else { return };
             if again.is_some() {
                 entry.record.state.status = Status::Restarting;
                 entry.record.restarts += 1;
             }
+            entry.record.clone()
+        };
+        // The shim's word on the end is let go of only when ours is on the disk.
+        if let Err(e) = self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await {
+            tracing::error!(container = ?id, "its end is not recorded: {e}");
+        }
+        self.runtime.forget(id).await;
+        let removes = {
+            let mut state = self.state();
+            let Ok(entry) = state.entry_mut(id) else { return };
             let status = entry.record.state.status;
             entry.pulse.send_modify(|p| {
                 *p = Pulse { status, ends: p.ends + 1, exit_code, error: String::new(), removed: false };
             });
-            self.store.record(vec![Write::Container(Box::new(entry.record.clone()))]);
-        }
+            record.host.auto_remove && entry.restarting_by_client == 0
+        };
         match again {
             Some(delay) => self.restart_later(id, delay),
-            None if record.host.auto_remove => {
+            None if removes => {
                 if let Err(e) = self.remove_in_turn(id, true).await {
                     tracing::error!(container = ?id, "--rm: {e}");
                 }
@@ -147,39 +156,34 @@ impl Engine {
         let engine = self.clone();
         let id = self.state().resolve(reference)?;
         let signal = signal.map(str::to_owned);
-        self.detached(async move { engine.stop_id(id, timeout, signal.as_deref(), true).await }).await
+        self.detached(async move { engine.stop_id(id, timeout, signal.as_deref()).await }).await
     }
 
-    async fn stop_id(
-        self: &Arc<Self>,
-        id: ContainerId,
-        timeout: Option<i64>,
-        signal: Option<&str>,
-        by_client: bool,
-    ) -> Result<()> {
-        let (record, live, mut pulse) = {
+    async fn stop_id(self: &Arc<Self>, id: ContainerId, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
+        // A start that is under way comes first, or it would not be stopped.
+        let turn = self.state().entry(id)?.turn.clone();
+        let guard = turn.lock().await;
+        let (record, live, number, mut pulse) = {
             let mut state = self.state();
             let entry = state.entry_mut(id)?;
-            if entry.record.state.status == Status::Restarting {
-                if let Some(restart) = entry.restart.take() {
-                    restart.abort();
-                }
-                entry.record.stopped_by_client = by_client;
-                entry.set_status(Status::Exited);
-                self.store.record(vec![Write::Container(Box::new(entry.record.clone()))]);
-                return Ok(());
-            }
-            let Some(live) = entry.live.clone() else {
+            let name = signal.or(entry.record.config.stop_signal.as_deref()).unwrap_or("SIGTERM");
+            let number = signal_number(name)?;
+            let live = entry.live.clone();
+            if live.is_none() && entry.record.state.status != Status::Restarting {
                 return Err(Error::new(Kind::NotModified, "container is already stopped"));
-            };
-            entry.record.stopped_by_client = by_client;
-            (entry.record.clone(), live, entry.pulse.subscribe())
+            }
+            entry.record.stopped_by_client = true;
+            if live.is_none() {
+                cancel_restart(entry);
+            }
+            (entry.record.clone(), live, number, entry.pulse.subscribe())
         };
-        self.store.record(vec![Write::Container(Box::new(record.clone()))]);
-        let name = signal.or(record.config.stop_signal.as_deref()).unwrap_or("SIGTERM");
-        let number = signal_number(name)?;
+        // Committed: `unless-stopped` heeds it after a power cut, too.
+        self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
+        drop(guard);
+        let Some(live) = live else { return Ok(()) };
         let ends = pulse.borrow().ends;
-        self.send_signal(&record, &live, number).await?;
+        self.send_signal(&record, &live, number, true).await?;
         let grace = timeout.or(record.config.stop_timeout).unwrap_or(GRACE);
         let over = pulse.wait_for(|p| p.ends > ends || p.removed);
         let ended = match u64::try_from(grace) {
@@ -187,24 +191,29 @@ impl Engine {
             Err(_) => over.await.is_ok(),
         };
         if !ended {
-            self.send_signal(&record, &live, 9).await?;
+            self.send_signal(&record, &live, 9, true).await?;
             let _ = pulse.wait_for(|p| p.ends > ends || p.removed).await;
         }
         self.tell_container(&record, "stop", &[]);
         Ok(())
     }
 
-    /// One that has just ended is no failure.
-    async fn send_signal(&self, record: &Container, live: &runtime::Container, signal: i32) -> Result<()> {
+    /// Signals the process; `ends` it where it is paused, too: a frozen process heeds no signal. One that has just ended
+    /// is no failure.
+    async fn send_signal(&self, record: &Container, live: &runtime::Container, signal: i32, ends: bool) -> Result<()> {
         if live.exit_status().is_some() {
             return Ok(());
         }
         match live.signal(signal).await {
             Ok(()) => {
                 self.tell_container(record, "kill", &[("signal", signal.to_string())]);
-                // A frozen process cannot die.
-                if record.state.status == Status::Paused && signal == 9 {
-                    let _ = live.unpause().await;
+                if ends && live.is_paused() && live.unpause().await.is_ok() {
+                    if let Ok(entry) = self.state().entry_mut(record.id)
+                        && entry.record.state.status == Status::Paused
+                    {
+                        entry.set_status(Status::Running);
+                    }
+                    self.tell_container(record, "unpause", &[]);
                 }
                 Ok(())
             }
@@ -213,32 +222,47 @@ impl Engine {
         }
     }
 
-    /// Sends a signal, by name or number.
+    /// Sends a signal, by name or number. One that kills or stops it also ends its restarts.
     ///
     /// # Errors
     /// It does not run, or there is no such signal.
     pub async fn kill(self: &Arc<Self>, reference: &str, signal: &str) -> Result<()> {
         let number = signal_number(signal)?;
-        let (record, live, mut pulse) = {
+        let id = self.state().resolve(reference)?;
+        let (engine, reference) = (self.clone(), reference.to_owned());
+        self.detached(async move { engine.kill_id(id, &reference, number).await }).await
+    }
+
+    async fn kill_id(self: &Arc<Self>, id: ContainerId, reference: &str, number: i32) -> Result<()> {
+        let turn = self.state().entry(id)?.turn.clone();
+        let guard = turn.lock().await;
+        let (record, live, ends, mut pulse) = {
             let mut state = self.state();
-            let id = state.resolve(reference)?;
             let entry = state.entry_mut(id)?;
-            let Some(live) = entry.live.clone() else {
+            let live = entry.live.clone();
+            if live.is_none() && entry.record.state.status != Status::Restarting {
                 return Err(Error::conflict(format!(
-                    "cannot kill container: {reference}: container {} is not running",
-                    entry.record.id
+                    "cannot kill container: {reference}: container {id} is not running"
                 )));
-            };
-            if number == 9 {
-                entry.record.stopped_by_client = true;
             }
-            (entry.record.clone(), live, entry.pulse.subscribe())
+            let stop = entry.record.config.stop_signal.as_deref().and_then(|s| signal_number(s).ok()).unwrap_or(15);
+            let ends = number == 9 || number == stop;
+            entry.record.stopped_by_client |= ends;
+            if live.is_none() {
+                // Between two runs there is nobody to signal; it does not come to the next.
+                entry.record.stopped_by_client = true;
+                cancel_restart(entry);
+            }
+            (entry.record.clone(), live, ends, entry.pulse.subscribe())
         };
-        let ends = pulse.borrow().ends;
-        self.send_signal(&record, &live, number).await?;
+        self.store.record(vec![Write::Container(Box::new(record.clone()))]);
+        drop(guard);
+        let Some(live) = live else { return Ok(()) };
+        let before = pulse.borrow().ends;
+        self.send_signal(&record, &live, number, ends).await?;
         if number == 9 {
             // Docker's answer comes when it is dead; a process in the kernel may take its time.
-            let dead = pulse.wait_for(|p| p.ends > ends || p.removed);
+            let dead = pulse.wait_for(|p| p.ends > before || p.removed);
             let _ = tokio::time::timeout(Duration::from_secs(10), dead).await;
         }
         Ok(())
@@ -254,28 +278,43 @@ impl Engine {
         let signal = signal.map(str::to_owned);
         self.detached(async move {
             // `--rm` removes on exit, not on restart.
-            let removed_on_exit = {
+            engine.state().entry_mut(id)?.restarting_by_client += 1;
+            let restarted = engine.restart_id(id, timeout, signal.as_deref()).await;
+            let unwanted = {
                 let mut state = engine.state();
-                let entry = state.entry_mut(id)?;
-                std::mem::take(&mut entry.record.host.auto_remove)
+                let Ok(entry) = state.entry_mut(id) else { return restarted };
+                entry.restarting_by_client -= 1;
+                let state = &entry.record.state;
+                entry.record.host.auto_remove && entry.restarting_by_client == 0 && state.status == Status::Exited
             };
-            let stopped = match engine.stop_id(id, timeout, signal.as_deref(), true).await {
-                Err(e) if e.kind == Kind::NotModified => Ok(()),
-                other => other,
-            };
-            let turn = engine.state().entry(id)?.turn.clone();
-            let _turn = turn.lock().await;
-            engine.state().entry_mut(id)?.record.host.auto_remove = removed_on_exit;
-            stopped?;
-            match engine.start_in_turn(id).await {
-                Err(e) if e.kind == Kind::NotModified => {}
-                other => other?,
+            if unwanted {
+                // It has ended again before this client was done.
+                let turn = engine.state().entry(id)?.turn.clone();
+                let _turn = turn.lock().await;
+                let still = engine.state().entry(id).is_ok_and(|e| e.record.state.status == Status::Exited);
+                if still {
+                    engine.remove_in_turn(id, true).await?;
+                }
             }
-            let record = engine.state().entry(id)?.record.clone();
-            engine.tell_container(&record, "restart", &[]);
-            Ok(())
+            restarted
         })
         .await
+    }
+
+    async fn restart_id(self: &Arc<Self>, id: ContainerId, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
+        match self.stop_id(id, timeout, signal).await {
+            Err(e) if e.kind == Kind::NotModified => {}
+            other => other?,
+        }
+        let turn = self.state().entry(id)?.turn.clone();
+        let _turn = turn.lock().await;
+        match self.start_in_turn(id).await {
+            Err(e) if e.kind == Kind::NotModified => {}
+            other => other?,
+        }
+        let record = self.state().entry(id)?.record.clone();
+        self.tell_container(&record, "restart", &[]);
+        Ok(())
     }
 
     /// # Errors
@@ -330,71 +369,68 @@ impl Engine {
         let engine = self.clone();
         let id = self.state().resolve(reference)?;
         self.detached(async move {
-            let status = engine.state().entry(id)?.record.state.status;
-            let name = engine.state().name_of(id);
-            match status {
-                Status::Removing => {
+            let turn = {
+                let state = engine.state();
+                let entry = state.entry(id)?;
+                if entry.record.state.status == Status::Removing {
+                    let name = &entry.record.name;
                     return Err(Error::conflict(format!("removal of container {name} is already in progress")));
                 }
-                Status::Running | Status::Paused | Status::Restarting if !force => {
-                    let hint = match status {
-                        Status::Paused => {
-                            "container is paused: unpause and then stop the container before removing or force remove"
-                        }
-                        Status::Restarting => {
-                            "container is restarting: stop the container before removing or force remove"
-                        }
-                        _ => "container is running: stop the container before removing or force remove",
-                    };
-                    return Err(Error::conflict(format!("cannot remove container \"{name}\": {hint}")));
+                entry.turn.clone()
+            };
+            loop {
+                // A start, or another's removal, that is under way comes first.
+                let guard = turn.lock().await;
+                let (live, status, name) = {
+                    let state = engine.state();
+                    // `--rm` was quicker, or another client.
+                    let Ok(entry) = state.entry(id) else { return Ok(()) };
+                    (entry.live.clone(), entry.record.state.status, entry.record.name.clone())
+                };
+                if !force {
+                    check_removable(status, &name)?;
                 }
-                Status::Running | Status::Paused => engine.kill_for_removal(id).await?,
-                Status::Restarting => engine.stop_id(id, Some(0), None, true).await?,
-                _ => {}
-            }
-            let Ok(turn) = engine.state().entry(id).map(|e| e.turn.clone()) else { return Ok(()) };
-            let _turn = turn.lock().await;
-            match engine.remove_in_turn(id, volumes).await {
-                // `--rm` was quicker.
-                Err(e) if e.kind == Kind::NotFound => Ok(()),
-                other => other,
+                let Some(live) = live else { return engine.remove_in_turn(id, volumes).await };
+                drop(guard);
+                match engine.kill_id(id, &name, 9).await {
+                    Err(e) if matches!(e.kind, Kind::Conflict | Kind::NotFound) => {}
+                    other => other?,
+                }
+                let survives = live.exit_status().is_none();
+                if survives {
+                    return Err(Error::new(
+                        Kind::Internal,
+                        format!("cannot remove container \"/{name}\": could not kill: it does not end"),
+                    ));
+                }
             }
         })
         .await
     }
 
-    async fn kill_for_removal(self: &Arc<Self>, id: ContainerId) -> Result<()> {
-        match self.kill(&id.to_string(), "KILL").await {
-            Err(e) if e.kind == Kind::Conflict => Ok(()),
-            other => other,
-        }
-    }
-
-    async fn remove_in_turn(self: &Arc<Self>, id: ContainerId, volumes: bool) -> Result<()> {
-        let record = {
+    /// Removes what does not run. Called in the container's turn.
+    pub(crate) async fn remove_in_turn(self: &Arc<Self>, id: ContainerId, volumes: bool) -> Result<()> {
+        let (record, status) = {
             let mut state = self.state();
             let entry = state.entry_mut(id)?;
+            let status = entry.record.state.status;
             if entry.live.is_some() {
-                let name = &entry.record.name;
-                return Err(Error::conflict(format!(
-                    "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"
-                )));
+                return check_removable(Status::Running, &entry.record.name);
             }
             if let Some(restart) = entry.restart.take() {
                 restart.abort();
             }
             entry.set_status(Status::Removing);
-            let mut record = entry.record.clone();
-            // Nobody may find a sandbox that its sharers keep under a container that is gone.
-            if let Some(sandbox) = record.state.sandbox.take()
-                && let Some(live) = state.sandboxes.get(&sandbox)
-                && live.users.is_empty()
-            {
-                state.sandboxes.remove(&sandbox);
-            }
-            record
+            (entry.record.clone(), status)
         };
-        self.store.commit(vec![Write::ContainerGone(id)]).await?;
+        let gone = async {
+            self.faults.pass("remove").await?;
+            self.store.commit(vec![Write::ContainerGone(id)]).await
+        };
+        if let Err(e) = gone.await {
+            self.state().entry_mut(id)?.set_status(status);
+            return Err(e);
+        }
         self.runtime.forget(id).await;
         self.forget(id);
         if volumes {
@@ -435,8 +471,25 @@ impl Engine {
                 let record = entry.record.clone();
                 (old, record.clone(), naming::join_changes(&state, &record))
             };
-            engine.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
-            engine.keeper.apply(changes).await?;
+            let renamed = async {
+                engine.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
+                engine.faults.pass("rename").await?;
+                engine.keeper.apply(changes).await
+            };
+            if let Err(e) = renamed.await {
+                let (record, changes) = {
+                    let mut state = engine.state();
+                    state.names.remove(&name);
+                    state.names.insert(old.clone(), id);
+                    let entry = state.entry_mut(id)?;
+                    entry.record.name.clone_from(&old);
+                    let record = entry.record.clone();
+                    (record.clone(), naming::join_changes(&state, &record))
+                };
+                engine.store.record(vec![Write::Container(Box::new(record))]);
+                let _ = engine.keeper.apply(changes).await;
+                return Err(e);
+            }
             engine.tell_container(&record, "rename", &[("oldName", format!("/{old}"))]);
             Ok(())
         })
@@ -452,7 +505,6 @@ impl Engine {
         let entry = state.find(reference)?;
         let mut pulse = entry.pulse.subscribe();
         let first = pulse.borrow().clone();
-        let code = entry.record.state.exit_code;
         Ok(async move {
             let result = match until {
                 Until::NotRunning => {
@@ -467,8 +519,8 @@ impl Engine {
                 Until::Removed => pulse.wait_for(|p| p.removed).await,
             };
             match result {
-                Ok(p) if p.ends > 0 => Ended { exit_code: p.exit_code, error: p.error.clone() },
-                _ => Ended { exit_code: code, error: String::new() },
+                Ok(p) => Ended { exit_code: p.exit_code, error: p.error.clone() },
+                Err(_) => Ended { exit_code: first.exit_code, error: first.error },
             }
         })
     }
@@ -500,6 +552,25 @@ impl Engine {
         .await
         .unwrap_or_default()
     }
+}
+
+/// A container between two runs does not come to the next.
+fn cancel_restart(entry: &mut crate::state::Entry) {
+    if let Some(restart) = entry.restart.take() {
+        restart.abort();
+    }
+    entry.set_status(Status::Exited);
+}
+
+/// Whether a container may be removed without force.
+fn check_removable(status: Status, name: &str) -> Result<()> {
+    let hint = match status {
+        Status::Paused => "container is paused: unpause and then stop the container before removing or force remove",
+        Status::Restarting => "container is restarting: stop the container before removing or force remove",
+        Status::Running => "container is running: stop the container before removing or force remove",
+        _ => return Ok(()),
+    };
+    Err(Error::conflict(format!("cannot remove container \"/{name}\": {hint}")))
 }
 
 /// When a container that has ended is to be started again, by its restart policy.

@@ -40,6 +40,8 @@ pub struct Contents {
     pub volumes: Vec<Volume>,
     /// Single facts: the root id, the boot id, the engine's id.
     pub facts: BTreeMap<String, String>,
+    /// There are records that are left out, because they cannot be read.
+    pub unreadable: bool,
 }
 
 /// One change of the store.
@@ -141,13 +143,17 @@ fn read(database: &Database) -> std::result::Result<Contents, redb::Error> {
     fn all<T: serde::de::DeserializeOwned>(
         transaction: &redb::ReadTransaction,
         table: TableDefinition<'_, &str, &[u8]>,
+        unreadable: &mut bool,
     ) -> std::result::Result<Vec<T>, redb::Error> {
         let mut records = Vec::new();
         for row in transaction.open_table(table)?.iter()? {
             let (key, value) = row?;
             match serde_json::from_slice(value.value()) {
                 Ok(record) => records.push(record),
-                Err(e) => tracing::error!("record {} of the store cannot be read, and is left out: {e}", key.value()),
+                Err(e) => {
+                    tracing::error!("record {} of the store cannot be read, and is left out: {e}", key.value());
+                    *unreadable = true;
+                }
             }
         }
         Ok(records)
@@ -157,11 +163,13 @@ fn read(database: &Database) -> std::result::Result<Contents, redb::Error> {
         let (key, value) = row?;
         facts.insert(key.value().to_owned(), String::from_utf8_lossy(value.value()).into_owned());
     }
+    let mut unreadable = false;
     Ok(Contents {
-        networks: all(&transaction, NETWORKS)?,
-        containers: all(&transaction, CONTAINERS)?,
-        volumes: all(&transaction, VOLUMES)?,
+        networks: all(&transaction, NETWORKS, &mut unreadable)?,
+        containers: all(&transaction, CONTAINERS, &mut unreadable)?,
+        volumes: all(&transaction, VOLUMES, &mut unreadable)?,
         facts,
+        unreadable,
     })
 }
 

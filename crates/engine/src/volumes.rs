@@ -31,6 +31,21 @@ impl Engine {
                 "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
             )));
         }
+        let engine = self.clone();
+        self.detached(async move {
+            let _volumes = engine.volumes.lock().await;
+            engine.ensure_volume(name, labels, options).await
+        })
+        .await
+    }
+
+    /// The same, by whoever has the volumes' turn.
+    pub(crate) async fn ensure_volume(
+        self: &Arc<Self>,
+        name: Option<String>,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<Volume> {
         let anonymous = name.is_none();
         let name = name.unwrap_or_else(|| ContainerId::new(crate::random()).to_string());
         if !model::container::is_valid_name(&name) {
@@ -47,8 +62,12 @@ impl Engine {
             .await
             .map_err(|e| Error::new(Kind::Internal, format!("create {name}: cannot make its directory: {e}")))?;
         let volume = Volume { name: name.clone(), created: crate::now(), labels, options, anonymous };
-        let volume = self.state().volumes.entry(name.clone()).or_insert(volume).clone();
-        self.store.commit(vec![Write::Volume(volume.clone())]).await?;
+        if let Err(e) = self.store.commit(vec![Write::Volume(volume.clone())]).await {
+            let directory = self.settings.root.join("volumes").join(&name);
+            let _ = blocking(move || std::fs::remove_dir_all(directory)).await;
+            return Err(e);
+        }
+        self.state().volumes.insert(name.clone(), volume.clone());
         self.tell_volume(&name, "create", BTreeMap::new());
         Ok(volume)
     }
@@ -72,7 +91,13 @@ impl Engine {
     /// # Errors
     /// A container uses it, or there is none (unless `force`).
     pub async fn remove_volume(self: &Arc<Self>, name: &str, force: bool) -> Result<()> {
-        {
+        let (engine, name) = (self.clone(), name.to_owned());
+        self.detached(async move { engine.remove_volume_whole(&name, force).await }).await
+    }
+
+    async fn remove_volume_whole(self: &Arc<Self>, name: &str, force: bool) -> Result<()> {
+        let _volumes = self.volumes.lock().await;
+        let volume = {
             let mut state = self.state();
             if !state.volumes.contains_key(name) {
                 return if force { Ok(()) } else { Err(Error::not_found(format!("get {name}: no such volume"))) };
@@ -82,9 +107,12 @@ impl Engine {
                 let users: Vec<String> = users.iter().map(ToString::to_string).collect();
                 return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
             }
-            state.volumes.remove(name);
+            state.volumes.remove(name)
+        };
+        if let Err(e) = self.store.commit(vec![Write::VolumeGone(name.to_owned())]).await {
+            self.state().volumes.extend(volume.map(|v| (name.to_owned(), v)));
+            return Err(e);
         }
-        self.store.commit(vec![Write::VolumeGone(name.to_owned())]).await?;
         let directory = self.settings.root.join("volumes").join(name);
         blocking(move || std::fs::remove_dir_all(directory))
             .await
@@ -293,7 +321,8 @@ impl MountRequest {
     /// As `inspect` shows it. `volume` is the volume's name and directory.
     pub fn point(&self, volume: Option<(&Volume, String)>) -> MountPoint {
         let (name, source, driver, anonymous) = match volume {
-            Some((v, path)) => (v.name.clone(), path, "local".to_owned(), v.anonymous),
+            // Only what was made for this container goes with it.
+            Some((v, path)) => (v.name.clone(), path, "local".to_owned(), v.anonymous && self.source.is_empty()),
             None => (String::new(), self.source.clone(), String::new(), false),
         };
         MountPoint {

@@ -34,6 +34,7 @@ pub fn overlay(root: &Root) -> Result<Option<OwnedFd>, Failure> {
     let (upper, work) = (open(&root.upper)?, open(&root.work)?);
     if root.volatile {
         // The mark of an unsynced mount before: the data is ours to trust, since nothing but us uses it.
+        let _ = rustix::fs::unlinkat(&work, "work/incompat/volatile/dirty", AtFlags::empty());
         for mark in ["work/incompat/volatile", "work/incompat"] {
             let _ = rustix::fs::unlinkat(&work, mark, AtFlags::REMOVEDIR);
         }

@@ -97,6 +97,12 @@ impl Control {
             let held: Vec<BorrowedFd<'_>> = held.iter().take(seqpacket::MAX_DESCRIPTORS).map(AsFd::as_fd).collect();
             return send(connection, &reply, &held).await.map_err(|_| End::Gone);
         }
+        if let Request::Release { key } = &request {
+            for task in self.holdings.release(key) {
+                let _ = task.await;
+            }
+            return send(connection, &Reply::Done, &[]).await.map_err(|_| End::Gone);
+        }
         let reply = self.perform(request, packet.descriptors).unwrap_or_else(|why| Reply::Failed { why });
         send(connection, &reply, &[]).await.map_err(|_| End::Gone)
     }
@@ -122,7 +128,6 @@ impl Control {
                 let what = format!("{key:?}");
                 self.holdings.hold(key, descriptors, more).map_err(|e| format!("cannot hold {what}: {e}"))?;
             }
-            Request::Release { key } => self.holdings.release(&key),
             Request::Watch { container, changes } => {
                 let pidfd = descriptors.pop().ok_or("a watch needs a pidfd")?;
                 self.watch(container, pidfd, changes).map_err(|e| format!("cannot watch {container:?}: {e}"))?;
@@ -132,7 +137,7 @@ impl Control {
                     watch.task.abort();
                 }
             }
-            Request::Recall { .. } | Request::Retire => return Err("out of order".into()),
+            Request::Recall { .. } | Request::Release { .. } | Request::Retire => return Err("out of order".into()),
         }
         Ok(Reply::Done)
     }

@@ -56,7 +56,7 @@ impl Holdings {
     /// The descriptors are not what the key says.
     pub fn hold(&mut self, key: Key, descriptors: Vec<OwnedFd>, more: bool) -> io::Result<()> {
         if !more {
-            self.release(&key);
+            drop(self.release(&key));
         }
         for descriptor in &descriptors {
             let task = match key {
@@ -96,15 +96,17 @@ impl Holdings {
         Ok(())
     }
 
-    /// Closes what is held under `key`.
-    pub fn release(&mut self, key: &Key) {
-        for task in self.served.remove(key).into_iter().flatten() {
-            task.abort();
-        }
+    /// Closes what is held under `key`. The tasks that served from it are ending: nothing is open any more when they
+    /// have ended.
+    #[must_use]
+    pub fn release(&mut self, key: &Key) -> Vec<JoinHandle<()>> {
+        let ending = self.served.remove(key).unwrap_or_default();
+        ending.iter().for_each(JoinHandle::abort);
         if let Key::Sandbox(sandbox) = key {
             self.namespaces.borrow_mut().remove(sandbox);
         }
         self.held.remove(key);
+        ending
     }
 
     /// Begins a snapshot: what is applied until [`Holdings::begin`] is not yet seen.

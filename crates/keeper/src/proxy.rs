@@ -109,11 +109,13 @@ pub fn serve_udp(socket: OwnedFd, routes: SharedRoutes) -> io::Result<JoinHandle
                     let Ok(flow) = open_flow(target).await else { continue };
                     let flow = Rc::new(flow);
                     flows.borrow_mut().insert(client, flow.clone());
-                    let (back, all, socket) = (flow.clone(), flows.clone(), socket.clone());
+                    // Weak: when the port is given back, nothing of it is left open.
+                    let (back, all, socket) = (flow.clone(), flows.clone(), Rc::downgrade(&socket));
                     tokio::task::spawn_local(async move {
                         let mut buffer = vec![0; 65_535];
                         while let Ok(Ok(length)) = tokio::time::timeout(IDLE, back.recv(&mut buffer)).await {
-                            let _ = socket.send_to(&buffer[..length], client).await;
+                            let Some(socket) = socket.upgrade() else { break };
+                            let _ = socket.try_send_to(&buffer[..length], client);
                         }
                         all.borrow_mut().remove(&client);
                     });

@@ -198,6 +198,18 @@ impl Network {
         self.0.attach(sandbox, attachments)
     }
 
+    /// Makes an endpoint real if its interfaces are gone: after a [`Network::detach`] that is regretted, all or part of
+    /// it.
+    ///
+    /// # Errors
+    /// As [`Network::attach`].
+    pub fn attach_again(&self, sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
+        match self.0.find(attachment.outer.as_str())? {
+            Some(_) => Ok(()),
+            None => self.0.attach(sandbox, std::slice::from_ref(attachment)),
+        }
+    }
+
     /// Takes an endpoint out of a sandbox that lives on. Takes 16 to 20 ms: the kernel waits for its readers.
     pub fn detach(&self, sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
         self.0.detach(sandbox, attachment)

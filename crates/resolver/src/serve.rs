@@ -130,10 +130,12 @@ async fn serve_udp(ours: &Forwarder, socket: Rc<UdpSocket>) {
                     }
                 }
                 Outcome::Forward { limit } => {
-                    let (ours, socket, query) = (ours.clone(), socket.clone(), buffer[..length].to_vec());
+                    // Weak: a question under way upstream does not keep a sandbox alive.
+                    let (ours, socket, query) = (ours.clone(), Rc::downgrade(&socket), buffer[..length].to_vec());
                     tokio::task::spawn_local(async move {
-                        if let Some(reply) = ours.forward(&query, Kind::Udp, limit).await {
-                            let _ = socket.send_to(&reply, client).await;
+                        let reply = ours.forward(&query, Kind::Udp, limit).await;
+                        if let (Some(reply), Some(socket)) = (reply, socket.upgrade()) {
+                            let _ = socket.try_send_to(&reply, client);
                         }
                     });
                 }

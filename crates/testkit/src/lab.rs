@@ -56,6 +56,7 @@ pub struct Lab {
     host: OwnedFd,
     outside: OwnedFd,
     program: PathBuf,
+    shim: PathBuf,
     daemon: Option<Child>,
     stopped: Arc<AtomicBool>,
 }
@@ -87,7 +88,15 @@ impl Lab {
         let (outside, _) = kernel::netns::create(|| ())?;
         let directory = tempfile::Builder::new().prefix("isle-").tempdir()?;
         std::fs::write(directory.path().join("resolv.conf"), format!("nameserver {UPSTREAM}\n"))?;
-        let lab = Lab { directory, host, outside, program: program.to_owned(), daemon: None, stopped: Arc::default() };
+        let lab = Lab {
+            directory,
+            host,
+            outside,
+            program: program.to_owned(),
+            shim: shim_of(program),
+            daemon: None,
+            stopped: Arc::default(),
+        };
         lab.wire()?;
         let socket = kernel::netns::inside(lab.host.as_fd(), || UdpSocket::bind((UPSTREAM, 53)))??;
         let stopped = lab.stopped.clone();
@@ -165,7 +174,7 @@ impl Lab {
             .args([OsStr::new("--root"), self.root_directory().as_os_str()])
             .args([OsStr::new("--run"), self.run_directory().as_os_str()])
             .args([OsStr::new("--resolv-conf"), self.resolv_conf().as_os_str()])
-            .args([OsStr::new("--shim"), shim_of(&self.program).as_os_str()])
+            .args([OsStr::new("--shim"), self.shim.as_os_str()])
             .args(["--debug", "--host", &self.docker_host()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -209,6 +218,16 @@ impl Lab {
     pub fn keeper_pid(&self) -> Option<u32> {
         let marker = format!("--resolv-conf\0{}", self.resolv_conf().display());
         processes().find(|(_, line)| line.contains("keeper\0--root-id") && line.contains(&marker)).map(|(pid, _)| pid)
+    }
+
+    /// The next daemon is of another build: another copy of the program.
+    ///
+    /// # Panics
+    /// It cannot be copied.
+    pub fn upgrade(&mut self) {
+        let copy = self.directory.path().join("isle");
+        std::fs::copy(&self.program, &copy).expect("a copy of the program");
+        self.program = copy;
     }
 
     /// What the daemon has said.
@@ -330,6 +349,16 @@ impl Lab {
     /// The namespace is gone.
     pub fn in_host<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         kernel::netns::inside(self.host.as_fd(), f).expect("the lab's namespace")
+    }
+
+    /// Does something in a running container's network namespace.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn in_container<R: Send>(&self, container: &str, f: impl FnOnce() -> R + Send) -> R {
+        let namespace = format!("/proc/{}/ns/net", self.inspect(container)["State"]["Pid"]);
+        let namespace = std::fs::File::open(&namespace).unwrap_or_else(|e| panic!("{namespace}: {e}"));
+        kernel::netns::inside(namespace.as_fd(), f).expect("the container's namespace")
     }
 
     /// Does something outside.

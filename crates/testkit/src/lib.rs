@@ -2,14 +2,17 @@
 //!
 //! - [`Lab`]: a network namespace without a way out, with a daemon in it
 //! - [`images`]: images from what is on the machine, without a registry
-//! - [`http`]: the API, byte for byte
+//! - [`http`]: the API, byte for byte; [`client`]: what tests say again and again
+//! - `world`: everything that could leak, to be compared
 //! - [`upstream`]: a DNS server for the lab's host
 //! - [`within`]: waiting for a condition, with a deadline
 
+pub mod client;
 pub mod http;
 pub mod images;
 mod lab;
 pub mod upstream;
+mod world;
 
 pub use lab::{HOST, Lab, OUTSIDE, Output, Run, processes, program};
 

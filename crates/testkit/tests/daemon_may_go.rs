@@ -128,3 +128,125 @@ fn a_second_daemon_on_the_same_root_is_refused() {
     let refused = lab.on_host(second.args(["--host", "unix:///nonexistent/isle.sock"])).refused();
     assert!(refused.contains("another daemon works on"), "{refused}");
 }
+
+/// Asks for `web` a thousand times a second from inside the client's namespace, while `harm` is done; how many questions
+/// were not answered, at first and after one retry.
+fn unanswered(pid: &str, harm: impl FnOnce()) -> (usize, usize) {
+    use std::collections::BTreeSet;
+    use std::net::UdpSocket;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    let socket = kernel::netns::inside(std::os::fd::AsFd::as_fd(&namespace), || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect("127.0.0.11:53").unwrap();
+        socket
+    })
+    .unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let (harmed, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    let answered = Mutex::new(BTreeSet::new());
+    let ask = |id: u16| {
+        let mut query = id.to_be_bytes().to_vec();
+        query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, b'w', b'e', b'b', 0, 0, 1, 0, 1]);
+        socket.send(&query).expect("the socket is never refused");
+    };
+    // The client's own buffer is small: answers are taken as they come.
+    let listen = || {
+        let mut answer = [0; 512];
+        loop {
+            match socket.recv(&mut answer) {
+                Ok(length) => {
+                    assert!(
+                        length > 12 && answer[3] & 15 == 0 && answer[7] == 1,
+                        "a wrong answer: {:?}",
+                        &answer[..length]
+                    );
+                    answered.lock().unwrap().insert(u16::from_be_bytes([answer[0], answer[1]]));
+                }
+                Err(_) if done.load(Ordering::Relaxed) => return,
+                Err(_) => {}
+            }
+        }
+    };
+    let (asked, first, retried) = std::thread::scope(|scope| {
+        scope.spawn(listen);
+        let asking = scope.spawn(|| {
+            let mut asked = BTreeSet::new();
+            while !harmed.load(Ordering::Relaxed) {
+                let id = u16::try_from(asked.len()).expect("a minute at most");
+                ask(id);
+                asked.insert(id);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            asked
+        });
+        // Whatever happens, the others end.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(harm));
+        harmed.store(true, Ordering::Relaxed);
+        if let Err(panic) = outcome {
+            done.store(true, Ordering::Relaxed);
+            std::panic::resume_unwind(panic);
+        }
+        let asked = asking.join().unwrap();
+        let open = || -> Vec<u16> { asked.difference(&answered.lock().unwrap()).copied().collect() };
+        let end = Instant::now() + Duration::from_secs(1);
+        while !open().is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let first = open();
+        first.iter().for_each(|id| ask(*id));
+        let end = Instant::now() + Duration::from_secs(1);
+        while !open().is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        done.store(true, Ordering::Relaxed);
+        (asked.len(), first.len(), open().len())
+    });
+    assert!(asked > 100, "only {asked} questions were asked");
+    (first, retried)
+}
+
+#[test]
+fn a_thousand_queries_a_second_are_all_answered_while_keepers_and_daemons_are_killed() {
+    let mut lab = lab();
+    let client = pid(&lab, "client");
+    let (first, _) = unanswered(&client, || std::thread::sleep(Duration::from_secs(1)));
+    assert_eq!(first, 0, "nothing is lost when nothing happens");
+    let (first, retried) = unanswered(&client, || {
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(300));
+            let keeper = lab.keeper_pid().expect("a keeper");
+            assert!(Command::new("kill").args(["-9", &keeper.to_string()]).status().unwrap().success());
+            within(Duration::from_secs(2), "another keeper", || lab.keeper_pid().is_some_and(|pid| pid != keeper));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    });
+    // What a keeper had read and not yet answered when it was killed: at most one question each.
+    assert!(first <= 3, "{first} questions were lost");
+    assert_eq!(retried, 0, "a retry is answered");
+    lab.kill_daemon();
+    let (first, _) = unanswered(&client, || std::thread::sleep(Duration::from_secs(1)));
+    assert_eq!(first, 0, "nothing is lost without a daemon");
+    assert!(!lab.log().contains("panicked"), "{}", lab.log());
+    lab.start_daemon().unwrap();
+}
+
+#[test]
+fn an_upgrade_replaces_the_keeper_too_and_nobody_notices() {
+    let mut lab = lab();
+    let client = pid(&lab, "client");
+    let keeper = lab.keeper_pid().expect("a keeper");
+    let (first, _) = unanswered(&client, || {
+        lab.stop_daemon();
+        lab.upgrade();
+        lab.start_daemon().unwrap();
+        within(Duration::from_secs(2), "another keeper", || lab.keeper_pid().is_some_and(|pid| pid != keeper));
+        std::thread::sleep(Duration::from_millis(200));
+    });
+    assert_eq!(first, 0, "no question is lost");
+    assert!(published(&lab));
+    lab.run("late", json!({ "Cmd": ["sleep", "60"], "HostConfig": { "NetworkMode": "front" } }));
+    assert!(resolves(&lab, &client, "late"));
+}

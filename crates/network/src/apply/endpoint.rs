@@ -212,8 +212,13 @@ impl Inner {
 
     pub(super) fn release(&self, attachments: &[Attachment]) -> Result<(), Error> {
         let mut failures = Vec::new();
-        let elements: Elements =
+        let mut elements: Elements =
             attachments.iter().flat_map(|a| ruleset::attachment_elements(a, self.features.variant())).collect();
+        let mut sandboxes: HashMap<SandboxId, Vec<&[IpNet]>> = HashMap::new();
+        for attachment in attachments {
+            sandboxes.entry(attachment.sandbox).or_default().push(&attachment.addresses);
+        }
+        elements.extend(sandboxes.into_values().flat_map(ruleset::shared_elements));
         failures.extend(self.remove_elements(&elements, "released endpoints").err());
         for attachment in attachments {
             match self.find(attachment.bridge.as_str()) {
