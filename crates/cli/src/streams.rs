@@ -96,6 +96,7 @@ pub async fn run(stream: Stream, input: bool, tty: bool, keys: DetachKeys) -> an
     let raw = if tty && input && terminal::stdin_is_terminal() { Some(Raw::new()?) } else { None };
     let (mut reader, mut writer) = tokio::io::split(stream.io);
     let (detach, mut detached) = tokio::sync::oneshot::channel();
+    let mut detach = Some(detach);
     let feeder = tokio::spawn(async move {
         if !input {
             // Half of the connection stays open: closing it would tell the daemon that we are gone.
@@ -111,14 +112,17 @@ pub async fn run(stream: Stream, input: bool, tty: bool, keys: DetachKeys) -> an
                 break;
             }
             let bytes = &buffer[..length];
+            let leaves = keys.as_mut().is_some_and(|keys| keys.complete(bytes));
+            if leaves && let Some(detach) = detach.take() {
+                // Said before it is sent: the daemon hangs up at once.
+                let _ = detach.send(());
+            }
             if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
                 break;
             }
-            if keys.as_mut().is_some_and(|keys| keys.complete(bytes)) {
+            if leaves {
                 // The daemon hangs up by itself. Were we to, it would take that for the end of input.
-                let _ = detach.send(());
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                return;
+                break;
             }
         }
         // Nothing more to send; the output goes on.
@@ -143,7 +147,8 @@ pub async fn run(stream: Stream, input: bool, tty: bool, keys: DetachKeys) -> an
             () = gone => 0,
         };
         if length == 0 {
-            break if leaving.is_some() { End::Detached } else { End::Closed };
+            let left = leaving.is_some() || detached.try_recv().is_ok();
+            break if left { End::Detached } else { End::Closed };
         }
         output.write(&buffer[..length]).await?;
     };
