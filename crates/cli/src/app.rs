@@ -26,9 +26,15 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(e) => match e.downcast_ref::<Exit>() {
             Some(exit) => told(exit.code, &exit.message),
+            // A reader that has had enough is no error to tell of.
+            None if is_broken_pipe(&e) => ExitCode::from(141),
             None => told(1, &format!("{e:#}")),
         },
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn told(code: u8, message: &str) -> ExitCode {

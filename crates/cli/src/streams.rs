@@ -96,6 +96,7 @@ pub async fn run(stream: Stream, input: bool, tty: bool, keys: DetachKeys) -> an
     let raw = if tty && input && terminal::stdin_is_terminal() { Some(Raw::new()?) } else { None };
     let (mut reader, mut writer) = tokio::io::split(stream.io);
     let (detach, mut detached) = tokio::sync::oneshot::channel();
+    let mut detach = Some(detach);
     let feeder = tokio::spawn(async move {
         if !input {
             // Half of the connection stays open: closing it would tell the daemon that we are gone.
@@ -110,16 +111,18 @@ pub async fn run(stream: Stream, input: bool, tty: bool, keys: DetachKeys) -> an
                 let _ = writer.shutdown().await;
                 break;
             }
-            let (bytes, done) = match &mut keys {
-                Some(keys) => keys.filter(&buffer[..length]),
-                None => (buffer[..length].to_vec(), false),
-            };
-            if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+            let bytes = &buffer[..length];
+            let leaves = keys.as_mut().is_some_and(|keys| keys.complete(bytes));
+            if leaves && let Some(detach) = detach.take() {
+                // Said before it is sent: the daemon hangs up at once.
+                let _ = detach.send(());
+            }
+            if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
                 break;
             }
-            if done {
-                let _ = detach.send(());
-                return;
+            if leaves {
+                // The daemon hangs up by itself. Were we to, it would take that for the end of input.
+                break;
             }
         }
         // Nothing more to send; the output goes on.
@@ -127,13 +130,25 @@ pub async fn run(stream: Stream, input: bool, tty: bool, keys: DetachKeys) -> an
     });
     let mut output = Output::new(stream.framed);
     let mut buffer = vec![0; 64 * 1024];
+    let mut leaving = None;
     let end = loop {
+        let gone = async {
+            match leaving {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         let length = tokio::select! {
             length = reader.read(&mut buffer) => length.unwrap_or(0),
-            Ok(()) = &mut detached => break End::Detached,
+            Ok(()) = &mut detached, if leaving.is_none() => {
+                leaving = Some(tokio::time::Instant::now() + std::time::Duration::from_millis(500));
+                continue;
+            }
+            () = gone => 0,
         };
         if length == 0 {
-            break End::Closed;
+            let left = leaving.is_some() || detached.try_recv().is_ok();
+            break if left { End::Detached } else { End::Closed };
         }
         output.write(&buffer[..length]).await?;
     };

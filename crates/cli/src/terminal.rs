@@ -69,24 +69,21 @@ impl DetachKeys {
         Ok(Self { keys: keys.collect::<Result<_, _>>()?, typed: 0 })
     }
 
-    /// What of `bytes` is passed on, and whether the keys are complete.
-    pub fn filter(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
-        let mut passed = Vec::with_capacity(bytes.len());
+    /// Whether the keys are complete with these bytes. All bytes go to the daemon all the same: it knows the keys too, and
+    /// is the one that keeps them from the container.
+    pub fn complete(&mut self, bytes: &[u8]) -> bool {
         for byte in bytes {
             if self.keys.get(self.typed) != Some(byte) {
-                passed.extend_from_slice(&self.keys[..self.typed]);
                 self.typed = 0;
             }
-            if self.keys.get(self.typed) != Some(byte) {
-                passed.push(*byte);
-                continue;
-            }
-            self.typed += 1;
-            if self.typed == self.keys.len() {
-                return (passed, true);
+            if self.keys.get(self.typed) == Some(byte) {
+                self.typed += 1;
+                if self.typed == self.keys.len() {
+                    return true;
+                }
             }
         }
-        (passed, false)
+        false
     }
 }
 
@@ -97,11 +94,11 @@ mod tests {
     #[test]
     fn keys_detach_only_when_complete() {
         let mut keys = DetachKeys::parse("").unwrap();
-        assert_eq!(keys.filter(b"a\x10b"), (b"a\x10b".to_vec(), false));
-        assert_eq!(keys.filter(b"x\x10"), (b"x".to_vec(), false));
-        assert_eq!(keys.filter(b"\x11rest"), (vec![], true));
+        assert!(!keys.complete(b"a\x10b"));
+        assert!(!keys.complete(b"x\x10"));
+        assert!(keys.complete(b"\x11rest"));
         let mut own = DetachKeys::parse("ctrl-a,x").unwrap();
-        assert_eq!(own.filter(b"\x01\x01x"), (b"\x01".to_vec(), true));
+        assert!(own.complete(b"\x01\x01x"));
         assert!(DetachKeys::parse("ctrl-!").is_err());
         assert_eq!(DetachKeys::parse("ctrl-],ctrl-@").unwrap().keys, [29, 0]);
     }

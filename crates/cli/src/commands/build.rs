@@ -129,7 +129,7 @@ fn from_directory(directory: &Path, file: &str) -> anyhow::Result<(Body, String)
     let missing = || {
         format!("unable to prepare context: path {} not found", crate::text::quote(&directory.display().to_string()))
     };
-    let root = directory.canonicalize().with_context(missing)?;
+    let root = directory.canonicalize().map_err(|_| anyhow!(missing()))?;
     if !root.is_dir() {
         bail!("unable to prepare context: context must be a directory: {}", root.display());
     }

@@ -92,6 +92,7 @@ pub async fn run(app: App, p: Parsed) -> anyhow::Result<u8> {
         streams,
         tty,
         proxy: p.on_or("sig-proxy", true) && !tty,
+        detach: p.text("detach-keys").to_owned(),
         keys,
     };
     let remove = p.on("rm");
@@ -133,6 +134,8 @@ struct Session {
     streams: flags::Streams,
     tty: bool,
     proxy: bool,
+    /// As they were given, for the daemon.
+    detach: String,
     keys: DetachKeys,
 }
 
@@ -144,7 +147,8 @@ impl Session {
             .with("stream", "1")
             .flag("stdin", self.streams.stdin)
             .flag("stdout", self.streams.stdout)
-            .flag("stderr", self.streams.stderr);
+            .flag("stderr", self.streams.stderr)
+            .some("detachKeys", &self.detach);
         let stream = self.client.hijack(&format!("/containers/{id}/attach{query}"), None).await?;
         let wait = Query::new().with("condition", condition);
         let ended = self.client.stream(hyper::Method::POST, &format!("/containers/{id}/wait{wait}")).await?;
@@ -210,7 +214,8 @@ pub async fn start(app: App, p: Parsed) -> anyhow::Result<u8> {
     let keys = DetachKeys::parse(p.text("detach-keys")).map_err(anyhow::Error::msg)?;
     let streams = flags::Streams { stdin: p.on("interactive") && opened, stdout: true, stderr: true };
     let removed = shown["HostConfig"]["AutoRemove"].as_bool() == Some(true);
-    let session = Session { client: app.client.clone(), id, streams, tty, proxy: !tty, keys };
+    let detach = p.text("detach-keys").to_owned();
+    let session = Session { client: app.client.clone(), id, streams, tty, proxy: !tty, detach, keys };
     session.start(if removed { "removed" } else { "next-exit" }).await
 }
 
@@ -241,11 +246,21 @@ pub async fn attach(app: App, p: Parsed) -> anyhow::Result<u8> {
     let keys = DetachKeys::parse(p.text("detach-keys")).map_err(anyhow::Error::msg)?;
     let wait = Query::new().with("condition", "not-running");
     let ended = app.client.stream(hyper::Method::POST, &format!("/containers/{id}/wait{wait}")).await?;
-    let query = Query::new().with("stream", "1").flag("stdin", stdin).with("stdout", "1").with("stderr", "1");
+    let query = Query::new()
+        .with("stream", "1")
+        .flag("stdin", stdin)
+        .with("stdout", "1")
+        .with("stderr", "1")
+        .some("detachKeys", p.text("detach-keys"));
     let stream = app.client.hijack(&format!("/containers/{id}/attach{query}"), None).await?;
     let proxy = (p.on_or("sig-proxy", true) && !tty)
         .then(|| streams::proxy_signals(app.client.clone(), id.clone()))
         .transpose()?;
+    if let Some((rows, columns)) = terminal::size().filter(|_| tty && terminal::stdout_is_terminal()) {
+        // Another size for a moment makes whatever runs there draw itself again.
+        let query = Query::new().with("h", (rows + 1).to_string()).with("w", (columns + 1).to_string());
+        let _ = app.client.post(&format!("/containers/{id}/resize{query}")).await;
+    }
     let sizes = (tty && terminal::stdout_is_terminal())
         .then(|| streams::follow_size(app.client.clone(), Resized::Container, id.clone()));
     let end = streams::run(stream, stdin, tty, keys).await?;
@@ -253,8 +268,7 @@ pub async fn attach(app: App, p: Parsed) -> anyhow::Result<u8> {
         task.abort();
     }
     if end == End::Detached {
-        warn("read escape sequence");
-        return Ok(0);
+        return Err(Exit::new(1, "read escape sequence").into());
     }
     exit_code(crate::client::Values::new(ended)).await
 }

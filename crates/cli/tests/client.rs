@@ -1,0 +1,281 @@
+//! The client as people and scripts meet it: statuses, streams, terminals, and the daemon that it starts.
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use testkit::{Lab, within};
+
+const ISLE: &str = env!("CARGO_BIN_EXE_isle");
+
+fn lab() -> Lab {
+    Lab::start(Path::new(ISLE)).expect("a lab: root and 'cargo build -p isle-shim' are needed")
+}
+
+#[test]
+fn statuses_are_docker_s() {
+    let lab = lab();
+    let status = |arguments: &[&str]| lab.isle(arguments).code;
+    assert_eq!(status(&["run", "--rm", "busybox", "sh", "-c", "exit 7"]), 7);
+    assert_eq!(status(&["run", "--rm", "busybox", "nosuchcommand"]), 127);
+    assert_eq!(status(&["run", "--rm", "busybox", "/etc/passwd"]), 126);
+    assert_eq!(status(&["run", "--rm", "--network", "nosuch", "busybox", "true"]), 125);
+    assert_eq!(status(&["run", "--nosuch", "busybox"]), 125);
+    assert_eq!(status(&["run"]), 1);
+    assert_eq!(status(&["network", "rm", "nosuch"]), 1);
+    assert_eq!(status(&["network", "rm", "-f", "nosuch"]), 0);
+    assert_eq!(status(&["network", "nosuch"]), 1);
+    lab.isle(&["run", "-d", "--name", "cc", "busybox", "sleep", "60"]).ok();
+    assert_eq!(status(&["exec", "cc", "sh", "-c", "exit 9"]), 9);
+    assert_eq!(status(&["exec", "cc", "nosuchcommand"]), 127);
+}
+
+#[test]
+fn errors_say_where_to_read_on() {
+    let lab = lab();
+    assert_eq!(
+        lab.isle(&["run", "--rm", "--network", "nosuch", "busybox", "true"]).refused(),
+        "isle: Error response from daemon: failed to set up container networking: network nosuch not found\n\n\
+         Run 'isle run --help' for more information"
+    );
+    assert_eq!(
+        lab.isle(&["network", "create"]).refused(),
+        "isle: 'isle network create' requires 1 argument\n\nUsage:  isle network create [OPTIONS] NETWORK\n\n\
+         Run 'isle network create --help' for more information"
+    );
+    assert_eq!(
+        lab.isle(&["-H", "unix:///nosuch.sock", "ps"]).refused(),
+        "Cannot connect to the Isle daemon at unix:///nosuch.sock. Is the isle daemon running?"
+    );
+}
+
+#[test]
+fn linked_as_docker_it_answers_as_docker() {
+    let lab = lab();
+    let link = lab.directory().join("docker");
+    std::os::unix::fs::symlink(ISLE, &link).unwrap();
+    let mut command = Command::new(link);
+    let output = lab.on_host(command.args(["run", "--nosuch", "x"]).env("DOCKER_HOST", lab.docker_host()));
+    assert_eq!(output.code, 125);
+    assert!(output.stderr.contains("Run 'docker run --help' for more information"), "{}", output.stderr);
+    let mut command = Command::new(lab.directory().join("docker"));
+    let output = lab.on_host(command.arg("ps").env_remove("ISLE_HOST").env("DOCKER_HOST", "unix:///nosuch.sock"));
+    assert_eq!(
+        output.stderr.trim_end(),
+        "Cannot connect to the Docker daemon at unix:///nosuch.sock. Is the docker daemon running?"
+    );
+}
+
+#[test]
+fn streams_are_kept_apart_and_input_ends() {
+    let lab = lab();
+    let output = lab.isle(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\n", "err\n"));
+    let mut child = spawn(&lab, &["run", "-i", "--rm", "busybox", "sh", "-c", "cat; echo end"], Stdio::piped());
+    let bytes: Vec<u8> = (0..1_000_000u32).map(|n| u8::try_from(n % 26).unwrap_or_default() + b'a').collect();
+    let mut input = child.stdin.take().unwrap();
+    let sent = bytes.clone();
+    let feeding = std::thread::spawn(move || input.write_all(&sent));
+    let mut back = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut back).unwrap();
+    feeding.join().unwrap().unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(back.len(), bytes.len() + 4);
+    assert!(back.starts_with(&bytes) && back.ends_with(b"end\n"));
+}
+
+#[test]
+fn a_signal_reaches_the_container() {
+    let lab = lab();
+    let script = "trap 'echo got; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = spawn(&lab, &["run", "--rm", "busybox", "sh", "-c", script], Stdio::null());
+    let mut out = child.stdout.take().unwrap();
+    let mut ready = [0; 6];
+    out.read_exact(&mut ready).unwrap();
+    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "got\n");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+fn spawn(lab: &Lab, arguments: &[&str], stdin: Stdio) -> Child {
+    let mut command = Command::new(ISLE);
+    command.args(arguments).env("ISLE_HOST", lab.docker_host()).stdin(stdin).stdout(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// A person's terminal with a client on it.
+struct Terminal {
+    master: File,
+    line: OwnedFd,
+    shown: Arc<Mutex<String>>,
+    child: Child,
+}
+
+impl Terminal {
+    fn open(lab: &Lab, arguments: &[&str]) -> Terminal {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let line = File::options().read(true).write(true).open(path).unwrap();
+        tcsetwinsize(&line, Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let end = || Stdio::from(line.try_clone().unwrap());
+        let mut command = Command::new(ISLE);
+        command.args(arguments).env("ISLE_HOST", lab.docker_host()).stdin(end()).stdout(end()).stderr(end());
+        let child = command.spawn().unwrap();
+        let master = File::from(master);
+        let shown = Arc::new(Mutex::new(String::new()));
+        let (mut reader, seen) = (master.try_clone().unwrap(), shown.clone());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = reader.read(&mut buffer) {
+                seen.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        });
+        Terminal { master, line: line.into(), shown, child }
+    }
+
+    fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn shows(&self, text: &str) {
+        let seen = || self.shown.lock().unwrap().clone();
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while !seen().contains(text) {
+            assert!(std::time::Instant::now() < end, "{text:?} is not in {:?}", seen());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn is_cooked(&self) -> bool {
+        tcgetattr(&self.line).unwrap().local_modes.contains(rustix::termios::LocalModes::ICANON)
+    }
+
+    fn ends(mut self) -> i32 {
+        let mut status = None;
+        within(Duration::from_secs(10), "the client ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(self.is_cooked(), "the terminal was left raw");
+        status.and_then(|s| s.code()).unwrap_or(-1)
+    }
+}
+
+#[test]
+fn a_terminal_is_raw_sized_and_given_back() {
+    let lab = lab();
+    let mut terminal = Terminal::open(&lab, &["run", "--rm", "-it", "busybox", "sh"]);
+    terminal.types("stty size\n");
+    terminal.shows("33 101");
+    assert!(!terminal.is_cooked());
+    tcsetwinsize(&terminal.line, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    Command::new("kill").args(["-WINCH", &terminal.child.id().to_string()]).status().unwrap();
+    // The daemon hears of it a moment later.
+    terminal.types("while [ \"$(stty size)\" != '40 120' ]; do :; done; echo re-sized | tr -d -\n");
+    terminal.shows("resized");
+    terminal.types("exit 5\n");
+    assert_eq!(terminal.ends(), 5);
+}
+
+#[test]
+fn a_terminal_detaches_and_attaches_again() {
+    let lab = lab();
+    lab.isle(&["run", "-dit", "--name", "cc", "busybox", "sh"]).ok();
+    let mut terminal = Terminal::open(&lab, &["attach", "cc"]);
+    terminal.types("echo fi''rst\n");
+    terminal.shows("first");
+    terminal.types("\x10\x11");
+    terminal.shows("read escape sequence");
+    assert_eq!(terminal.ends(), 1);
+    let mut terminal = Terminal::open(&lab, &["attach", "--detach-keys", "ctrl-x,y", "cc"]);
+    terminal.types("echo sec''ond\n");
+    terminal.shows("second");
+    terminal.types("exit 4\n");
+    assert_eq!(terminal.ends(), 4);
+    let mut terminal = Terminal::open(&lab, &["start", "-ai", "cc"]);
+    terminal.types("exit 6\n");
+    assert_eq!(terminal.ends(), 6);
+}
+
+#[test]
+fn a_directory_is_built_without_what_it_ignores() {
+    let lab = lab();
+    let context = lab.directory().join("context");
+    std::fs::create_dir_all(context.join("sub")).unwrap();
+    for (name, text) in [
+        (
+            "Dockerfile",
+            "FROM busybox\nARG WHO\nCOPY . /ctx\nRUN echo \"for $WHO\" > /who\nCMD find /ctx -type f | sort\n",
+        ),
+        (".dockerignore", "**/*.tmp\n!sub/keep.tmp\nDockerfile\n"),
+        ("a.tmp", ""),
+        ("sub/b.tmp", ""),
+        ("sub/keep.tmp", ""),
+        ("sub/c.txt", ""),
+    ] {
+        std::fs::write(context.join(name), text).unwrap();
+    }
+    let path = context.display().to_string();
+    let said = lab.isle(&["build", "-t", "built", "--build-arg", "WHO=me", "--label", "a=b", &path]).ok();
+    assert!(said.contains("Successfully tagged built:latest"), "{said}");
+    assert_eq!(lab.isle(&["run", "--rm", "built"]).ok(), "/ctx/.dockerignore\n/ctx/sub/c.txt\n/ctx/sub/keep.tmp");
+    assert_eq!(lab.isle(&["run", "--rm", "built", "cat", "/who"]).ok(), "for me");
+    assert_eq!(lab.isle(&["inspect", "-f", "{{.Config.Labels.a}}", "built"]).ok(), "b");
+    let id = lab.isle(&["build", "-q", "-f", &context.join("Dockerfile").display().to_string(), &path]).ok();
+    assert!(id.starts_with("sha256:"), "{id}");
+    let failed = lab.isle(&["build", "-f", "nosuch", &path]);
+    assert!(failed.refused().starts_with("unable to prepare context: "));
+}
+
+#[test]
+fn images_are_saved_and_loaded() {
+    let lab = lab();
+    let file = lab.directory().join("image.tar").display().to_string();
+    lab.isle(&["tag", "busybox", "mine/box:1"]).ok();
+    lab.isle(&["save", "-o", &file, "mine/box:1"]).ok();
+    lab.isle(&["rmi", "mine/box:1"]).ok();
+    let said = lab.isle(&["load", "-i", &file]).ok();
+    assert!(said.contains("mine/box:1"), "{said}");
+    let names = lab.isle(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok();
+    assert!(names.lines().any(|n| n == "mine/box:1"), "{names}");
+}
+
+/// A namespace of mounts makes the default socket ours.
+#[test]
+fn a_daemon_is_started_where_none_listens() {
+    let script = r#"
+        mount -t tmpfs none /run && ip link set lo up
+        "$ISLE" --no-autostart ps 2>&1; echo "status $?"
+        "$ISLE" --root /run/root network ls --format '{{.Name}}' 2>/run/said; echo "status $?"
+        "$ISLE" network ls -q 2>&1 | wc -l
+        cat /run/said
+        for pid in $(cat /proc/[0-9]*/stat 2>/dev/null | awk '$2 == "(isle)" {print $1}'); do
+            if tr '\0' ' ' </proc/$pid/cmdline | grep -q -- '--root /run/root'; then kill $pid; fi
+        done
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "bash", "-c", script]).env("ISLE", ISLE);
+    command.env_remove("ISLE_HOST").env_remove("DOCKER_HOST").stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = "\
+Cannot connect to the Isle daemon at unix:///run/isle/isle.sock. Is the isle daemon running?
+status 1
+bridge
+host
+none
+status 0
+3
+isle: no daemon was running, so one has been started (its log: /run/root/daemon.log)
+";
+    assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
