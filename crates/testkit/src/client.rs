@@ -1,15 +1,15 @@
 //! What tests say to a daemon again and again, in fewer words; and connections that turn into streams.
 
-use crate::Lab;
 use crate::http::{self, Response};
+use crate::{Lab, within};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// A shell that ends on SIGTERM with status 3.
-pub const POLITE: [&str; 3] = ["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done"];
+/// A shell that ends on SIGTERM with status 3, once it is up: see [`Lab::up`].
+pub const POLITE: [&str; 3] = ["sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"];
 
 impl Lab {
     /// Creates a container without starting it; its id.
@@ -78,6 +78,14 @@ impl Lab {
         ended.json()["StatusCode"].as_i64().expect("a status code")
     }
 
+    /// Waits until a container has said that it is up: before, process 1 does not hear a signal.
+    ///
+    /// # Panics
+    /// It does not say so.
+    pub fn up(&self, container: &str) {
+        within(Duration::from_secs(20), &format!("{container} is up"), || self.logs(container, "").0.contains("up\n"));
+    }
+
     /// What a container has written: stdout and stderr.
     ///
     /// # Panics
@@ -109,12 +117,25 @@ impl Lab {
         addresses
     }
 
+    /// Begins to wait for a container, and returns once the daemon has answered that it does: with the head.
+    ///
+    /// # Panics
+    /// It does not answer.
+    pub fn begin_wait(&self, container: &str, condition: &str) -> Hijacked {
+        Hijacked::open(
+            self,
+            &format!("/containers/{container}/wait?condition={condition}"),
+            "",
+            "Connection: close\r\n",
+        )
+    }
+
     /// Opens a stream as docker does: `attach`, or the start of a command.
     ///
     /// # Panics
     /// Nobody answers, or the connection is not handed over.
     pub fn open(&self, path: &str, body: &str) -> Hijacked {
-        Hijacked::open(self, path, body, true)
+        Hijacked::open(self, path, body, "Connection: Upgrade\r\nUpgrade: tcp\r\n")
     }
 
     /// The same without asking for an upgrade.
@@ -122,7 +143,7 @@ impl Lab {
     /// # Panics
     /// Nobody answers, or the connection is not handed over.
     pub fn open_plainly(&self, path: &str, body: &str) -> Hijacked {
-        Hijacked::open(self, path, body, false)
+        Hijacked::open(self, path, body, "")
     }
 }
 
@@ -136,11 +157,10 @@ pub struct Hijacked {
 }
 
 impl Hijacked {
-    fn open(lab: &Lab, path: &str, body: &str, upgrade: bool) -> Self {
-        let upgrade = if upgrade { "Connection: Upgrade\r\nUpgrade: tcp\r\n" } else { "" };
+    fn open(lab: &Lab, path: &str, body: &str, headers: &str) -> Self {
         let length = body.len();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: isle\r\n{upgrade}Content-Type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nHost: isle\r\n{headers}Content-Type: application/json\r\n\
              Content-Length: {length}\r\n\r\n{body}"
         );
         let stream = http::raw(&lab.socket(), request.as_bytes()).expect("a connection");
@@ -198,6 +218,16 @@ impl Hijacked {
             let so_far = String::from_utf8_lossy(&self.pending).into_owned();
             assert!(Instant::now() < end && self.fill(), "the stream ended before {text:?}: {so_far:?}");
         }
+    }
+
+    /// The exit code that a wait ends with.
+    ///
+    /// # Panics
+    /// It does not end, or says something else.
+    pub fn exit_code(self) -> i64 {
+        let said = String::from_utf8_lossy(&self.rest()).into_owned();
+        let digits = said.split_once("{\"StatusCode\":").and_then(|(_, rest)| rest.split(['}', ',']).next());
+        digits.and_then(|d| d.parse().ok()).unwrap_or_else(|| panic!("no status code: {said}"))
     }
 
     /// Everything until the end of the stream.

@@ -36,6 +36,7 @@ fn a_container_is_created_started_stopped_and_removed() {
     let running = lab.inspect("%2Fweb");
     assert_eq!(running["State"]["Status"], "running");
     assert!(running["State"]["Pid"].as_i64().unwrap() > 1);
+    lab.up("web");
     let refused = lab.delete("/containers/web").unwrap();
     assert_eq!(refused.status, 409);
     assert_eq!(
@@ -77,8 +78,9 @@ fn signals_reach_the_process_and_stop_waits_its_time() {
     // A stop signal of its own.
     lab.run(
         "own",
-        json!({ "Cmd": ["sh", "-c", "trap 'exit 9' USR2; while :; do sleep 0.05; done"], "StopSignal": "USR2" }),
+        json!({ "Cmd": ["sh", "-c", "trap 'exit 9' USR2; echo up; while :; do sleep 0.05; done"], "StopSignal": "USR2" }),
     );
+    lab.up("own");
     lab.ask("/containers/own/stop?t=20", 204);
     assert_eq!(lab.inspect("own")["State"]["ExitCode"], 9);
 }
@@ -90,24 +92,13 @@ fn waiters_hear_of_what_they_wait_for() {
     lab.create("never", json!({ "Cmd": ["true"] }));
     assert_eq!(lab.wait("never"), 0);
     lab.run("ww", json!({ "Cmd": ["sh", "-c", "read x; exit 5"], "OpenStdin": true, "StdinOnce": true }));
-    std::thread::scope(|scope| {
-        let waiters: Vec<_> = ["", "?condition=not-running", "?condition=next-exit", "?condition=removed"]
-            .map(|condition| {
-                let lab = &lab;
-                scope.spawn(move || lab.ask(&format!("/containers/ww/wait{condition}"), 200).json())
-            })
-            .into_iter()
-            .collect();
-        // All of them wait: the daemon has answered their heads.
-        within(Duration::from_secs(5), "four waiters", || waiters.iter().all(|w| !w.is_finished()));
-        lab.open("/containers/ww/attach?stream=1&stdin=1", "").finish_input();
-        within(Duration::from_secs(5), "the end", || waiters[..3].iter().all(|w| w.is_finished()));
-        assert!(!waiters[3].is_finished(), "it is not removed yet");
-        lab.remove("ww");
-        for waiter in waiters {
-            assert_eq!(waiter.join().unwrap(), json!({ "StatusCode": 5 }));
-        }
-    });
+    let waiters = ["not-running", "next-exit", "removed"].map(|condition| lab.begin_wait("ww", condition));
+    lab.open("/containers/ww/attach?stream=1&stdin=1", "").finish_input();
+    let [not_running, next_exit, removed] = waiters;
+    assert_eq!((not_running.exit_code(), next_exit.exit_code()), (5, 5));
+    assert_eq!(lab.status("ww"), "exited");
+    lab.remove("ww");
+    assert_eq!(removed.exit_code(), 5);
     assert_eq!(lab.ask("/containers/never/wait?condition=nonsense", 400).message(), "invalid condition: \"nonsense\"");
 }
 
@@ -218,6 +209,7 @@ fn lc_03_restart_policies_are_kept_with_growing_patience() {
         let state = lab.inspect("always")["State"].clone();
         state["Status"] == "running" && state["Pid"] != pid
     });
+    within(Duration::from_secs(20), "it is up again", || lab.logs("always", "").0 == "up\nup\n");
     lab.ask("/containers/always/stop", 204);
     assert_eq!(lab.status("always"), "exited");
     // Between two runs: `kill` and `stop` end the waiting.
@@ -260,13 +252,10 @@ fn containers_that_are_removed_on_exit_take_their_volumes_along() {
     within(Duration::from_secs(5), "its volume is gone", || volumes() == 0);
     // One that cannot be started never exits: it goes at once, and who waits for that hears it.
     lab.create("bb", rm(json!({ "Cmd": ["/nosuch"] })));
-    std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| lab.ask("/containers/bb/wait?condition=removed", 200).json());
-        within(Duration::from_secs(5), "somebody waits", || !waiter.is_finished());
-        let failed = lab.ask("/containers/bb/start", 400);
-        assert!(failed.message().contains("/nosuch"), "{}", failed.message());
-        assert_eq!(waiter.join().unwrap()["StatusCode"], 127);
-    });
+    let waiter = lab.begin_wait("bb", "removed");
+    let failed = lab.ask("/containers/bb/start", 400);
+    assert!(failed.message().contains("/nosuch"), "{}", failed.message());
+    assert_eq!(waiter.exit_code(), 127);
     assert_eq!(lab.status("bb"), "gone");
     assert_eq!(volumes(), 0);
 }
@@ -340,6 +329,7 @@ fn an_init_is_process_1_and_passes_signals_and_exit_codes_on() {
     let init = lab.run("init", json!({ "Cmd": POLITE, "HostConfig": { "Init": true } }));
     let first = lab.exec("init", &["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"]).ok();
     assert!(!first.starts_with("sh "), "{first}");
+    lab.up("init");
     lab.ask("/containers/init/stop", 204);
     assert_eq!(lab.inspect(&init)["State"]["ExitCode"], 3);
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use testkit::{HOST, Lab, program};
 
 /// The steps of a container's start, in order.
-const START: [&str; 17] = [
+const START: [&str; 16] = [
     "lease",
     "planned",
     "reserve",
@@ -27,7 +27,6 @@ const START: [&str; 17] = [
     "prepare",
     "launch",
     "watch",
-    "lease",
 ];
 
 fn lab() -> Lab {

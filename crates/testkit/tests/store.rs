@@ -55,6 +55,7 @@ fn lc_06_a_start_that_a_killed_daemon_left_half_way_is_repaired() {
         }
         assert_eq!(lab.lookup("neighbour", "victim"), [lab.address("victim", "front")], "{step}");
         assert_eq!(lab.inspect("victim")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"], "8080", "{step}");
+        lab.up("victim");
         lab.ask("/containers/victim/stop?t=5", 204);
         assert_eq!(lab.inspect("victim")["State"]["ExitCode"], 3, "{step}");
         lab.remove("victim");
@@ -68,6 +69,7 @@ fn a_container_without_a_network_that_was_just_launched_is_found_running() {
         lab.create("victim", json!({ "Cmd": POLITE, "HostConfig": { "NetworkMode": mode } }));
         die_at(&mut lab, "watch", "POST", "/containers/victim/start");
         assert_eq!(lab.status("victim"), "running", "{mode}");
+        lab.up("victim");
         lab.ask("/containers/victim/stop?t=5", 204);
         assert_eq!(lab.inspect("victim")["State"]["ExitCode"], 3);
         lab.remove("victim");
@@ -119,6 +121,7 @@ fn what_was_answered_survives_a_kill() {
         lab.kill_daemon();
         lab.start_daemon().unwrap();
         assert_eq!(lab.inspect(&format!("r{round}"))["Id"], id.as_str());
+        lab.up(&id);
         lab.ask(&format!("/containers/{id}/stop?t=5"), 204);
         lab.kill_daemon();
         lab.start_daemon().unwrap();
