@@ -1,5 +1,5 @@
-//! What the daemon tells while it pulls, loads and builds: bars on a terminal, plain lines elsewhere, as Docker's client
-//! shows them.
+//! What the daemon tells while it pulls, loads and builds: bars on a terminal, plain lines elsewhere, as Docker's
+//! client shows them.
 
 use crate::client::Values;
 use crate::output::Exit;

@@ -69,8 +69,8 @@ impl DetachKeys {
         Ok(Self { keys: keys.collect::<Result<_, _>>()?, typed: 0 })
     }
 
-    /// Whether the keys are complete with these bytes. All bytes go to the daemon all the same: it knows the keys too, and
-    /// is the one that keeps them from the container.
+    /// Whether the keys are complete with these bytes. All bytes go to the daemon all the same: it knows the keys too,
+    /// and is the one that keeps them from the container.
     pub fn complete(&mut self, bytes: &[u8]) -> bool {
         for byte in bytes {
             if self.keys.get(self.typed) != Some(byte) {

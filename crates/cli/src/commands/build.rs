@@ -157,7 +157,8 @@ fn from_directory(directory: &Path, file: &str) -> anyhow::Result<(Body, String)
     };
     if file.is_empty() && !root.join("Dockerfile").exists() && !root.join("dockerfile").exists() {
         bail!(
-            "unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or directory",
+            "unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or \
+             directory",
             root.join("Dockerfile").display()
         );
     }

@@ -74,8 +74,8 @@ pub async fn dispatch(program: &str, arguments: &[String]) -> anyhow::Result<u8>
         }
         Found::Group(name, Some(word)) => {
             let said = format!(
-                "{program}: unknown command: {program} {name} {word}\n\nUsage:  {program} {name}\n\nRun '{program} {name} \
-                 --help' for more information"
+                "{program}: unknown command: {program} {name} {word}\n\nUsage:  {program} {name}\n\nRun '{program} \
+                 {name} --help' for more information"
             );
             return Err(Exit::new(1, said).into());
         }

@@ -142,7 +142,7 @@ fn pools(p: &Parsed) -> anyhow::Result<Vec<Value>> {
     Ok(pools.into_iter().map(|(_, pool)| pool.into()).collect())
 }
 
-/// Whether an address, or a subnet's first address, lies in a subnet. What is malformed lies nowhere: the daemon says so.
+/// Whether an address, or a subnet's first one, lies in a subnet. What is malformed lies nowhere: the daemon says so.
 fn contains(subnet: &str, other: &str) -> bool {
     let Some((network, prefix)) = subnet.split_once('/') else { return false };
     let (Ok(network), Ok(prefix)) = (network.parse::<IpAddr>(), prefix.parse::<u32>()) else { return false };

@@ -49,8 +49,8 @@ pub async fn version(app: App, p: Parsed) -> anyhow::Result<u8> {
     }
     let version = env!("CARGO_PKG_VERSION");
     print(format_args!(
-        "Client:\n Version:           {version}\n API version:       {API}\n OS/Arch:           linux/{}\n Context:           \
-         default\n",
+        "Client:\n Version:           {version}\n API version:       {API}\n OS/Arch:           linux/{}\n \
+         Context:           default\n",
         arch()
     ))?;
     let server = server?;

@@ -1,11 +1,11 @@
-//! What a command line may look like: the grammar of Go's pflag, which is what Docker's users type and whose errors they
-//! know. `-itd`, `-p80:80`, `--rm=false`, `--name x`; after an image's name nothing is a flag any more.
+//! What a command line may look like: the grammar of Go's pflag, which is what Docker's users type and whose errors
+//! they know. `-itd`, `-p80:80`, `--rm=false`, `--name x`; after an image's name nothing is a flag any more.
 //!
 //! - [`words`]: every command's words, flags and help, as data
 //! - [`help`]: how they are shown
 //!
-//! clap gets the same data for shell completion ([`crate::commands::completion`]). It does not parse: its grammar and its
-//! errors differ from pflag's in ways that scripts can see.
+//! clap gets the same data for shell completion ([`crate::commands::completion`]). It does not parse: its grammar and
+//! its errors differ from pflag's in ways that scripts can see.
 
 pub mod help;
 pub mod words;

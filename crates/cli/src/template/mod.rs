@@ -1,7 +1,7 @@
 //! Go's template language, as `--format` uses it.
 //!
-//! Own code, because gtmpl 0.7 keeps objects in a hash map (so `range` has no order and `json` loses the fields'), has no
-//! `break`, knows neither methods with arguments nor `missingkey=error`, and words its errors differently.
+//! Own code, because gtmpl 0.7 keeps objects in a hash map (so `range` has no order and `json` loses the fields'), has
+//! no `break`, knows neither methods with arguments nor `missingkey=error`, and words its errors differently.
 //!
 //! - [`parse`]: from text to a tree
 //! - [`value`]: what a template is evaluated over

@@ -1,5 +1,5 @@
-//! What templates are evaluated over: JSON that knows which objects are Go's structs and which are maps, since a missing
-//! field of a struct is an error and a missing key of a map is not.
+//! What templates are evaluated over: JSON that knows which objects are Go's structs and which are maps, since a
+//! missing field of a struct is an error and a missing key of a map is not.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -182,8 +182,8 @@ impl Value {
         }
     }
 
-    /// Gives the struct at a path fields that JSON has left out: those that are not there yet, before the field `before`
-    /// or at the end. A list on the way stands for each of its items.
+    /// Gives the struct at a path fields that JSON has left out: those that are not there yet, before the field
+    /// `before` or at the end. A list on the way stands for each of its items.
     pub fn complete(&mut self, path: &[&str], before: &str, missing: &[(&str, Value)]) {
         match (self, path) {
             (Value::List(items), path) => {

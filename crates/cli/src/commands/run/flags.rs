@@ -1,5 +1,5 @@
-//! From the flags of `run` and `create` to the body of `POST /containers/create`: a pure function, but for the files that
-//! flags name.
+//! From the flags of `run` and `create` to the body of `POST /containers/create`: a pure function, but for the files
+//! that flags name.
 
 use super::{mounts, network, ports};
 use crate::grammar::{Flag, Parsed};

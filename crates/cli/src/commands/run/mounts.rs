@@ -116,7 +116,8 @@ pub fn mount(text: &str) -> Result<Value, String> {
                 "readonly" => drop(bind.insert("ReadOnlyForceRecursive".into(), true.into())),
                 other => {
                     return Err(format!(
-                        "invalid value for bind-recursive: {other}: must be \"enabled\", \"disabled\", \"writable\", or \"readonly\""
+                        "invalid value for bind-recursive: {other}: must be \"enabled\", \"disabled\", \
+                         \"writable\", or \"readonly\""
                     ));
                 }
             },
@@ -225,7 +226,10 @@ mod tests {
     fn mounts_are_read() {
         assert_eq!(
             mount("type=bind,src=/a,dst=/b,ro,bind-propagation=rslave").unwrap(),
-            json!({"Source": "/a", "Target": "/b", "ReadOnly": true, "BindOptions": {"Propagation": "rslave"}, "Type": "bind"})
+            json!({
+                "Source": "/a", "Target": "/b", "ReadOnly": true,
+                "BindOptions": {"Propagation": "rslave"}, "Type": "bind",
+            })
         );
         assert_eq!(
             mount("source=v,target=/v,volume-opt=type=nfs,\"volume-opt=o=a,b\"").unwrap(),

@@ -192,7 +192,8 @@ mod tests {
             ),
             (
                 "99999",
-                "invalid range format for --expose: 99999, error: strconv.ParseUint: parsing \"99999\": value out of range",
+                "invalid range format for --expose: 99999, error: strconv.ParseUint: parsing \"99999\": value \
+                 out of range",
             ),
             ("90-80", "invalid range format for --expose: 90-80, error: invalid range specified for port: 90-80"),
         ] {
