@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use engine::Engine;
 use futures_util::StreamExt;
-use image::{Image, Loaded, Removed};
+use image::{Image, Removed};
 use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
@@ -238,20 +238,13 @@ pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: 
     Ok(json_lines(receiver).into_response())
 }
 
-pub async fn load(State(engine): Ctx, query: Query, body: Body) -> Answer {
-    let quiet = query.flag("quiet");
+pub async fn load(State(engine): Ctx, body: Body) -> Answer {
     let (loader, reader) = (engine.clone(), reader_of(body));
     let loaded = blocking(move || loader.images.load(reader, None)).await?;
     let mut lines = String::new();
     for one in &loaded {
         engine.tell_image("load", &one.to_string());
-        let text = match one {
-            Loaded::Named(_) => format!("Loaded image: {one}\n"),
-            Loaded::Unnamed(_) => format!("Loaded image ID: {one}\n"),
-        };
-        if !quiet || matches!(one, Loaded::Named(_) | Loaded::Unnamed(_)) {
-            lines.push_str(&format!("{}\r\n", json!({ "stream": text })));
-        }
+        lines.push_str(&format!("{}\r\n", json!({ "stream": format!("{one}\n") })));
     }
     Ok(([("Content-Type", "application/json")], lines).into_response())
 }

@@ -121,7 +121,10 @@ async fn feed(reader: &mut (impl AsyncRead + Unpin), stdin: &mut Stdin, tty: boo
     loop {
         match reader.read(&mut buffer).await {
             Ok(0) => {
-                let _ = stdin.close().await;
+                // A terminal outlives its client: the next one types on.
+                if !tty {
+                    let _ = stdin.close().await;
+                }
                 return Fed::HalfClosed;
             }
             Ok(length) => {

@@ -165,7 +165,7 @@ pub async fn df(State(engine): Ctx) -> Answer {
         "LayersSize": engine.images.layers_size(),
         "Images": images,
         "Containers": containers,
-        "Volumes": engine.list_volumes().iter().map(|v| crate::volumes::show(&engine, v)).collect::<Vec<_>>(),
+        "Volumes": engine.list_volumes().iter().map(|v| crate::volumes::show_used(&engine, v)).collect::<Vec<_>>(),
         "BuildCache": [],
     }))
     .into_response())

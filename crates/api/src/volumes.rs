@@ -42,6 +42,14 @@ pub fn show(engine: &engine::Engine, volume: &Volume) -> Value {
     })
 }
 
+/// The same with what it holds and how many containers use it, for `system df`.
+pub fn show_used(engine: &engine::Engine, volume: &Volume) -> Value {
+    let mut shown = show(engine, volume);
+    let (size, users) = (engine.volume_size(&volume.name), engine.volume_users(&volume.name).len());
+    shown["UsageData"] = json!({ "Size": size, "RefCount": users });
+    shown
+}
+
 pub async fn create(State(engine): Ctx, bytes: Bytes) -> Answer {
     let asked: CreateBody = body(&bytes)?;
     let name = Some(asked.name).filter(|n| !n.is_empty());

@@ -83,6 +83,11 @@ impl Engine {
         state.volumes.get(name).cloned().ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
     }
 
+    /// The bytes in a volume.
+    pub fn volume_size(&self, name: &str) -> u64 {
+        directory_size(&self.volume_path(name))
+    }
+
     /// The containers that use a volume.
     pub fn volume_users(&self, name: &str) -> Vec<ContainerId> {
         volume_users(&self.state(), name)
