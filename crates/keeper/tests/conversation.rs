@@ -31,13 +31,17 @@ impl Daemon {
 }
 
 fn start() -> (std::path::PathBuf, std::thread::JoinHandle<()>) {
-    let n = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-    let path = std::env::temp_dir().join(format!("isle-keeper-{}-{n}", std::process::id()));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keeper.sock");
     let listener = seqpacket::listen(&path).unwrap();
     let root = RootId::new([1; 4]);
     let settings =
         keeper::Settings { root, build: "test".into(), listener, resolv_conf: "/nonexistent/resolv.conf".into() };
-    (path, std::thread::spawn(move || keeper::run(settings).unwrap()))
+    let running = std::thread::spawn(move || {
+        keeper::run(settings).unwrap();
+        drop(directory);
+    });
+    (path, running)
 }
 
 fn member(n: u8, name: &str) -> Change {
