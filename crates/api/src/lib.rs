@@ -36,7 +36,7 @@ pub(crate) type Ctx = axum::extract::State<Arc<engine::Engine>>;
 pub fn router(engine: Arc<engine::Engine>) -> Router {
     let router = Router::new();
     #[cfg(debug_assertions)]
-    let router = router.route("/debug/faults", post(system::arm));
+    let router = router.route("/debug/faults", get(system::armed).post(system::arm));
     router
         .route("/_ping", get(system::ping).head(system::ping))
         .route("/version", get(system::version))

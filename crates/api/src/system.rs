@@ -190,3 +190,9 @@ pub async fn arm(State(engine): Ctx, query: crate::query::Query) -> Answer<Statu
     engine.faults.arm(step, if query.flag("hang") { Fault::Hang } else { Fault::Fail });
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// The steps that have not been reached since they were armed.
+#[cfg(debug_assertions)]
+pub async fn armed(State(engine): Ctx) -> Json<Value> {
+    Json(json!(engine.faults.armed()))
+}

@@ -169,7 +169,8 @@ impl Engine {
                     _ => 126,
                 };
                 never(code);
-                if live.exit_status().is_some() {
+                let is_over = matches!(&e, runtime::StartError::Call(e) if e.is_over());
+                if is_over || live.exit_status().is_some() {
                     return Err(Error::conflict(format!("container {} is not running", exec.container)));
                 }
                 let message = format!(

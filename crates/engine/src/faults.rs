@@ -31,6 +31,12 @@ impl Faults {
         self.armed.lock().expect("no holder panics").insert(step.to_owned(), fault);
     }
 
+    /// The steps that are still to go wrong.
+    #[cfg(debug_assertions)]
+    pub fn armed(&self) -> Vec<String> {
+        self.armed.lock().expect("no holder panics").keys().cloned().collect()
+    }
+
     #[cfg(debug_assertions)]
     fn take(&self, step: &str) -> Option<Fault> {
         self.armed.lock().expect("no holder panics").remove(step)

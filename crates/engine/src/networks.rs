@@ -92,10 +92,9 @@ impl Engine {
             let (network, in_the_way) = {
                 let mut state = engine.state();
                 let id = NetworkId::new(crate::random());
-                let existing = state.networks.values();
+                let existing = state.networks.values().chain(state.making.values());
                 let network = plan_create(request, id, crate::now(), existing, &routes, &engine.settings.pools)?;
-                state.networks.insert(network.id, network.clone());
-                state.leases.open(&network);
+                state.making.insert(network.id, network.clone());
                 let in_the_way = state.going.iter().filter(|g| stands_in_the_way(&g.network, &network));
                 let in_the_way: Vec<_> = in_the_way.map(|g| g.gone.clone()).collect();
                 (network, in_the_way)
@@ -104,12 +103,16 @@ impl Engine {
             for mut going in in_the_way {
                 let _ = going.changed().await;
             }
-            if let Err(e) = engine.realise_network(&network).await {
-                {
-                    let mut state = engine.state();
-                    state.networks.remove(&network.id);
-                    state.leases.close(network.id);
+            let made = engine.realise_network(&network).await;
+            {
+                let mut state = engine.state();
+                state.making.remove(&network.id);
+                if made.is_ok() {
+                    state.leases.open(&network);
+                    state.networks.insert(network.id, network.clone());
                 }
+            }
+            if let Err(e) = made {
                 engine.store.record(vec![Write::NetworkGone(network.id)]);
                 return Err(e.context(format!("cannot create network {}", network.name)));
             }

@@ -130,6 +130,11 @@ impl Engine {
         self.store.record(vec![Write::Container(Box::new(record.clone()))]);
         self.faults.pass("planned").await?;
         let sandbox = self.plumb(&mut record, &place, &wanted, resolver).await.map_err(networking)?;
+        // What it has is on the disk before it runs: a daemon that finds it running knows its ports.
+        let known = tokio::spawn({
+            let (store, record) = (self.store.clone(), record.clone());
+            async move { store.commit(vec![Write::Container(Box::new(record))]).await }
+        });
         self.faults.pass("files").await?;
         self.write_files(&record)?;
         self.faults.pass("order").await?;
@@ -137,6 +142,7 @@ impl Engine {
         self.faults.pass("prepare").await?;
         let prepared = self.runtime.prepare(order).await.map_err(start_error)?;
         self.join_waiting_attaches(id, &prepared).await;
+        known.await.map_err(Error::internal)??;
         self.faults.pass("launch").await?;
         let container = prepared.launch().await.map_err(start_error)?;
         for warning in container.warnings() {
@@ -582,7 +588,8 @@ impl Engine {
     pub(crate) async fn take_down(self: &Arc<Self>, id: ContainerId) {
         let Some((before, sandbox_gone)) = self.take_down_records(id) else { return };
         let mut acts = vec![Act::Unwatch(id), Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some()))];
-        if !before.state.ports.is_empty() {
+        // Asked of what it wants, too: what it has may not have come to its record.
+        if !before.state.ports.is_empty() || !before.host.port_bindings.is_empty() || before.host.publish_all_ports {
             acts.extend([Act::Release(Key::Ports(id)), Act::Release(Key::Datagrams(id))]);
         }
         if let Some((sandbox, _)) = &sandbox_gone {

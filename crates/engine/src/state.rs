@@ -23,6 +23,8 @@ pub struct State {
     pub sandboxes: BTreeMap<SandboxId, LiveSandbox>,
     pub execs: BTreeMap<ExecId, Arc<crate::exec::Exec>>,
     pub leases: Leases,
+    /// Networks that have their names and addresses, and no device yet: nobody can join them.
+    pub making: BTreeMap<NetworkId, Network>,
     /// Removed networks whose devices are still being taken down.
     pub going: Vec<Going>,
 }
@@ -237,7 +239,7 @@ impl State {
     /// What the keeper shall know, whole.
     pub fn names_snapshot(&self) -> Vec<model::names::Change> {
         let mut changes = Vec::new();
-        for network in self.networks.values().filter(|n| n.is_user_defined()) {
+        for network in self.networks.values().chain(self.making.values()).filter(|n| n.is_user_defined()) {
             changes.push(model::names::Change::Zone { network: network.id, name: network.name.clone() });
         }
         // One that is said to run and has no shim is dead: its end is about to be recorded.

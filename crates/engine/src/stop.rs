@@ -217,7 +217,7 @@ impl Engine {
                 }
                 Ok(())
             }
-            Err(_) if live.exit_status().is_some() => Ok(()),
+            Err(e) if e.is_over() || live.exit_status().is_some() => Ok(()),
             Err(e) => Err(Error::internal(e).context(format!("cannot signal container {}", record.name))),
         }
     }
@@ -352,7 +352,10 @@ impl Engine {
                 _ => {}
             }
             let done = if frozen { live.pause().await } else { live.unpause().await };
-            done.map_err(|e| Error::internal(e).context(format!("cannot pause container {}", record.name)))?;
+            done.map_err(|e| match live.exit_status() {
+                Some(_) => Error::conflict(format!("Container {id} is not running")),
+                None => Error::internal(e).context(format!("cannot pause container {}", record.name)),
+            })?;
             let status = if frozen { Status::Paused } else { Status::Running };
             engine.state().entry_mut(id)?.set_status(status);
             engine.tell_container(&record, if frozen { "pause" } else { "unpause" }, &[]);

@@ -28,6 +28,13 @@ pub enum CallError {
     Refused(RefusalText),
 }
 
+impl CallError {
+    /// The process has ended: its shim says so, though its end may not have been heard of here.
+    pub fn is_over(&self) -> bool {
+        matches!(self, CallError::Refused(RefusalText(Refusal::NotRunning)))
+    }
+}
+
 /// A shim's refusal, in words.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RefusalText(pub Refusal);

@@ -81,14 +81,10 @@ impl Lab {
     }
 
     fn cgroups(&self) -> String {
-        // Everything of ours carries the root's id, which the device that carries nothing tells.
-        let links = self.on_host(Command::new("ip").args(["-o", "link"])).ok();
-        let words = links.split_whitespace().map(|w| w.trim_end_matches(':'));
-        let Some(mark) = words.into_iter().find(|w| w.starts_with("isle-")).map(str::to_owned) else {
-            return String::new();
-        };
         let mut found = Vec::new();
-        find_directories(Path::new("/sys/fs/cgroup"), &mark, 2, &mut found);
+        if let Some(mark) = self.mark() {
+            find_directories(Path::new("/sys/fs/cgroup"), &mark, 2, &mut found);
+        }
         let mut all = Vec::new();
         for top in found {
             let children = std::fs::read_dir(&top).into_iter().flatten().flatten();
@@ -99,18 +95,40 @@ impl Lab {
         all.join("\n")
     }
 
-    /// Processes that belong to this lab: by their command line, or by where they are.
+    /// `isle-ROOT`: everything of ours carries it, and the device that carries nothing is called so.
+    fn mark(&self) -> Option<String> {
+        let links = self.on_host(Command::new("ip").args(["-o", "link"])).ok();
+        let mut words = links.split_whitespace().map(|w| w.trim_end_matches(':'));
+        words.find(|w| w.starts_with("isle-")).map(str::to_owned)
+    }
+
+    /// Processes that belong to this lab, by their command line, their cgroup, or what they have open: a shim has its
+    /// container's directory.
     fn own_processes(&self) -> String {
         let marker = self.directory().display().to_string();
+        let mark = self.mark().map(|m| format!("/{m}/"));
+        let has_open = |pid: u32| {
+            let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            entries.into_iter().any(|e| std::fs::read_link(e.path()).is_ok_and(|to| to.starts_with(self.directory())))
+        };
+        let is_in_cgroup = |pid: u32| {
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            mark.as_ref().is_some_and(|m| groups.contains(m.as_str()))
+        };
         let mut names = Vec::new();
-        for (pid, line) in processes() {
-            let at = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-            if pid != std::process::id() && (line.contains(&marker) || at.starts_with(self.directory())) {
-                names.push(format!("{pid} {}", line.split('\0').next().unwrap_or_default()));
+        for (pid, line) in processes().filter(|(pid, _)| *pid != std::process::id()) {
+            let is_shim = line.starts_with("isle-shim") && has_open(pid);
+            if line.contains(&marker) || is_shim || is_in_cgroup(pid) {
+                names.push(line.split('\0').next().unwrap_or_default().to_owned());
             }
         }
         names.sort();
         names.join("\n")
+    }
+
+    /// How many shims this lab's containers have.
+    pub fn shims(&self) -> usize {
+        self.own_processes().lines().filter(|name| *name == "isle-shim").count()
     }
 }
 
@@ -186,6 +204,10 @@ fn descriptors(pid: u32) -> String {
 fn list(root: &Path, at: &Path, files: &mut Vec<String>) {
     for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
         let path = entry.path();
+        // Made with an image's first container, and kept for the next.
+        if path.strip_prefix(root).is_ok_and(|p| p == Path::new("images/points")) {
+            continue;
+        }
         files.push(path.strip_prefix(root).unwrap_or(&path).display().to_string());
         if path.is_dir() && !path.is_symlink() {
             list(root, &path, files);

@@ -92,7 +92,11 @@ pub async fn dispatch(program: &str, arguments: &[String]) -> anyhow::Result<u8>
     };
     if let Some(why) = grammar::miscounted(command.count, parsed.args.len()) {
         let line = format!("'{program} {used}' {why}");
-        return Err(Exit::new(1, format!("{program}: {}", usage(program, &used, command.usage, &line))).into());
+        let mut said = usage(program, &used, command.usage, &line);
+        if matches!(command.count, grammar::Count::AtLeast(_)) {
+            said = said.replace("\nRun '", "\nSee '");
+        }
+        return Err(Exit::new(1, format_args!("{program}: {said}")).into());
     }
     let wants =
         host::Wanted { host: globals.last("host"), autostart: !globals.on("no-autostart"), root: globals.last("root") };

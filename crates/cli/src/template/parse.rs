@@ -231,6 +231,9 @@ impl Lexer<'_> {
             '+' | '-' | '.' | '0'..='9' => {
                 let body = rest[1..].find(|c: char| !c.is_ascii_alphanumeric() && !"._".contains(c));
                 let length = body.map_or(rest.len(), |n| n + 1);
+                if number(&rest[..length]).is_none() {
+                    return self.error(&format!("illegal number syntax: {}", crate::text::quote(&rest[..length])));
+                }
                 self.push(Token::Number(rest[..length].to_owned()), length);
             }
             c if c.is_alphabetic() || c == '_' => {

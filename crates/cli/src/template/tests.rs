@@ -128,7 +128,7 @@ fn templates_give_what_go_gives() {
 #[test]
 fn errors_are_go_s() {
     let cases: &[(&str, &str)] = &[
-        ("{{ .", "template: :1: unclosed action"),
+        ("{{ .", "template: :1: illegal number syntax: \".\""),
         ("{{.Name", "template: :1: unclosed action"),
         ("{{nosuch}}", "template: :1: function \"nosuch\" not defined"),
         ("{{$x}}", "template: :1: undefined variable \"$x\""),

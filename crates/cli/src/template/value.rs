@@ -194,9 +194,13 @@ impl Value {
             (Value::Struct(fields), []) => {
                 let mut all = fields.to_vec();
                 let place = all.iter().position(|f| f.name == before).unwrap_or(all.len());
-                let absent = missing.iter().filter(|(n, _)| !fields.iter().any(|f| f.name == *n));
-                let new = absent.map(|(n, value)| Field { name: (*n).to_owned(), value: value.clone(), omitted: true });
-                all.splice(place..place, new.collect::<Vec<_>>());
+                let missing = missing.iter().filter(|(name, _)| !fields.iter().any(|f| f.name == *name));
+                let field = |(name, value): &(&str, Value)| Field {
+                    name: (*name).to_owned(),
+                    value: value.clone(),
+                    omitted: true,
+                };
+                all.splice(place..place, missing.map(field));
                 *fields = all.into();
             }
             (Value::Struct(fields), [first, rest @ ..]) => {

@@ -6,6 +6,7 @@ use crate::grammar::{Flag, Parsed};
 use crate::text::{parse_bytes, parse_duration, parse_nano, quote};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// What a value of one of these flags must be, beyond its kind; in Docker's words.
@@ -14,20 +15,21 @@ use std::net::IpAddr;
 /// It is not.
 pub fn check(flag: &Flag, value: &str) -> Result<(), String> {
     match (flag.long, flag.value) {
-        ("env", _) if value.is_empty() || value.starts_with('=') => {
+        ("env", "list") if value.is_empty() || value.starts_with('=') => {
             Err(format!("invalid environment variable: {value}"))
         }
         ("label", "list") if value.is_empty() => Err("invalid label '': empty name".into()),
-        ("attach", _) if stream(value).is_none() => Err("valid streams are STDIN, STDOUT and STDERR".into()),
+        ("attach", "list") if stream(value).is_none() => Err("valid streams are STDIN, STDOUT and STDERR".into()),
         ("add-host", "list") => add_host(value).map(drop),
         ("dns", "list") if value.trim().parse::<IpAddr>().is_err() => {
             Err(format!("IP address is not correctly formatted: {value}"))
         }
         ("link", "list") if value.is_empty() => Err("empty string specified for links".into()),
         ("link", "list") if value.split(':').count() > 2 => Err(format!("bad format for links: {value}")),
-        ("sysctl", _) if !value.contains('=') => Err(format!("sysctl '{value}' is not allowed")),
-        ("ulimit", _) => ulimit(value).map(drop),
-        ("mount", _) => mounts::mount(value).map(drop),
+        ("device-cgroup-rule", _) if !is_device_rule(value) => Err(format!("invalid device cgroup format '{value}'")),
+        ("sysctl", "map") if !value.contains('=') => Err(format!("sysctl '{value}' is not allowed")),
+        ("ulimit", "ulimit") => ulimit(value).map(drop),
+        ("mount", "mount") => mounts::mount(value).map(drop),
         ("network", "network") => network::parse(value).map(drop),
         _ => Ok(()),
     }
@@ -35,6 +37,17 @@ pub fn check(flag: &Flag, value: &str) -> Result<(), String> {
 
 fn stream(text: &str) -> Option<&'static str> {
     ["stdin", "stdout", "stderr"].into_iter().find(|s| text.eq_ignore_ascii_case(s))
+}
+
+/// `c 1:3 rwm`.
+fn is_device_rule(text: &str) -> bool {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [kind, numbers, mode] = words.as_slice() else { return false };
+    let number = |n: &str| n == "*" || (!n.is_empty() && n.chars().all(|c| c.is_ascii_digit()));
+    ["a", "b", "c"].contains(kind)
+        && numbers.split_once(':').is_some_and(|(major, minor)| number(major) && number(minor))
+        && (1..=3).contains(&mode.len())
+        && mode.chars().all(|c| "rwm".contains(c))
 }
 
 /// `host:ip`, or `host=ip`.
@@ -323,7 +336,7 @@ fn host(p: &Parsed, mode: &str, config: &mut Map<String, Value>) -> anyhow::Resu
         bail!("conflicting options: cannot specify both --restart and --rm");
     }
     let nano = if p.given("cpus") { parse_nano(p.text("cpus")).map_err(anyhow::Error::msg)? } else { 0 };
-    let links = if network::is_user_defined(mode) { Value::Null } else { list("link") };
+    let (add, drop) = capabilities(p.list("cap-add"), p.list("cap-drop"));
     if let Some(seconds) = p.int("stop-timeout") {
         config.insert("StopTimeout".into(), seconds.into());
     }
@@ -340,8 +353,8 @@ fn host(p: &Parsed, mode: &str, config: &mut Map<String, Value>) -> anyhow::Resu
         "VolumesFrom": list("volumes-from"),
         "ConsoleSize": console,
         "Annotations": map("annotation"),
-        "CapAdd": list("cap-add"),
-        "CapDrop": list("cap-drop"),
+        "CapAdd": add,
+        "CapDrop": drop,
         "CgroupnsMode": cgroupns,
         "Dns": p.list("dns"),
         "DnsOptions": p.list("dns-option"),
@@ -349,7 +362,7 @@ fn host(p: &Parsed, mode: &str, config: &mut Map<String, Value>) -> anyhow::Resu
         "ExtraHosts": if hosts.is_empty() { Value::Null } else { json!(hosts) },
         "GroupAdd": list("group-add"),
         "IpcMode": p.text("ipc"),
-        "Links": links,
+        "Links": list("link"),
         "OomScoreAdj": number("oom-score-adj"),
         "PidMode": pid,
         "Privileged": p.on("privileged"),
@@ -376,6 +389,14 @@ fn host(p: &Parsed, mode: &str, config: &mut Map<String, Value>) -> anyhow::Resu
     if p.given("init") {
         host.insert("Init".into(), p.on("init").into());
     }
+    if p.given("gpus") {
+        let count = match p.text("gpus") {
+            "all" => -1,
+            number => number.parse().with_context(|| format!("--gpus: {number} is neither a number nor 'all'"))?,
+        };
+        let wanted: [Value; 1] = [json!({ "Driver": "", "Count": count, "Capabilities": [["gpu"]] })];
+        host.insert("DeviceRequests".into(), json!(wanted));
+    }
     if !mount_list.is_empty() {
         host.insert("Mounts".into(), mount_list.into());
     }
@@ -388,6 +409,12 @@ fn limits(p: &Parsed, devices: Vec<Value>, ulimits: Vec<Value>, nano: i64) -> an
     let number = |flag: &str| p.int(flag).unwrap_or_default();
     let rules = p.list("device-cgroup-rule");
     let value = json!({
+        "BlkioWeight": number("blkio-weight"),
+        "BlkioWeightDevice": throttled(p.list("blkio-weight-device"), "Weight")?,
+        "BlkioDeviceReadBps": throttled(p.list("device-read-bps"), "Rate")?,
+        "BlkioDeviceWriteBps": throttled(p.list("device-write-bps"), "Rate")?,
+        "BlkioDeviceReadIOps": throttled(p.list("device-read-iops"), "Rate")?,
+        "BlkioDeviceWriteIOps": throttled(p.list("device-write-iops"), "Rate")?,
         "CpuShares": number("cpu-shares"),
         "Memory": bytes("memory")?,
         "NanoCpus": nano,
@@ -409,6 +436,35 @@ fn limits(p: &Parsed, devices: Vec<Value>, ulimits: Vec<Value>, nano: i64) -> an
         Value::Object(limits) => Ok(limits),
         _ => bail!("limits are an object"),
     }
+}
+
+/// Capabilities by their full names; one that is added is not dropped.
+fn capabilities(add: &[String], drop: &[String]) -> (Value, Value) {
+    let names = |list: &[String]| -> BTreeSet<String> {
+        let full = |name: &String| match name.trim().to_ascii_uppercase() {
+            all if all == "ALL" || all.starts_with("CAP_") => all,
+            short => format!("CAP_{short}"),
+        };
+        let names: BTreeSet<String> = list.iter().map(full).collect();
+        if names.contains("ALL") { BTreeSet::from(["ALL".to_owned()]) } else { names }
+    };
+    let (add, mut drop) = (names(add), names(drop));
+    drop.retain(|name| !add.contains(name));
+    let list = |names: BTreeSet<String>| if names.is_empty() { Value::Null } else { json!(names) };
+    (list(add), list(drop))
+}
+
+/// `/dev/sda:1mb` as a device and a number.
+fn throttled(list: &[String], what: &str) -> anyhow::Result<Vec<Value>> {
+    let one = |text: &String| {
+        let (path, number) = text.rsplit_once(':').with_context(|| format!("bad format: {text}"))?;
+        if !path.starts_with("/dev/") {
+            bail!("bad format for device path: {text}");
+        }
+        let number = parse_bytes(number).map_err(|e| anyhow::anyhow!("invalid rate for device: {text}: {e}"))?;
+        Ok(json!({ "Path": path, what: number }))
+    };
+    list.iter().map(one).collect()
 }
 
 /// `on-failure:5` into the policy and how often.

@@ -64,12 +64,8 @@ fn lacks_image(error: &anyhow::Error) -> bool {
 /// # Errors
 /// No container could be created.
 pub async fn create(app: App, p: Parsed) -> anyhow::Result<u8> {
-    let created = async {
-        let request = flags::request(&p)?;
-        create_container(&app, &p, &request).await
-    };
-    let id = created.await.map_err(|e| app.with_help(125, &e))?;
-    say(id)?;
+    let request = flags::request(&p).map_err(|e| app.with_help(125, &e))?;
+    say(create_container(&app, &p, &request).await?)?;
     Ok(0)
 }
 
@@ -87,7 +83,7 @@ pub async fn run(app: App, p: Parsed) -> anyhow::Result<u8> {
     let streams = flags::streams(&p);
     let tty = p.on("tty");
     if streams.stdin && tty && !terminal::stdin_is_terminal() {
-        return Err(app.with_help(1, &anyhow::anyhow!("the input device is not a TTY")));
+        return Err(Exit::new(1, "the input device is not a TTY").into());
     }
     let id = create_container(&app, &p, &request).await.map_err(|e| app.with_help(125, &e))?;
     let session = Session {
@@ -189,15 +185,20 @@ async fn exit_code(mut answer: crate::client::Values) -> anyhow::Result<u8> {
 pub async fn start(app: App, p: Parsed) -> anyhow::Result<u8> {
     let attach = p.on("attach") || p.on("interactive");
     if !attach {
-        return crate::output::each(&p.args, |name| {
-            let client = app.client.clone();
-            async move { client.post(&format!("/containers/{}/start", segment(&name))).await.map(drop) }
-        })
-        .await
-        .map_err(|e| {
-            let names: Vec<&str> = p.args.iter().map(String::as_str).collect();
-            Exit::new(1, format!("{e:#}\nError: failed to start containers: {}", names.join(", "))).into()
-        });
+        let mut failed: Vec<&str> = Vec::new();
+        for name in &p.args {
+            match app.client.post(&format!("/containers/{}/start", segment(name))).await {
+                Ok(_) => say(name)?,
+                Err(e) => {
+                    warn(format_args!("{e:#}"));
+                    failed.push(name);
+                }
+            }
+        }
+        if failed.is_empty() {
+            return Ok(0);
+        }
+        return Err(Exit::new(1, format_args!("Error: failed to start containers: {}", failed.join(", "))).into());
     }
     let [name] = p.args.as_slice() else {
         return Err(Exit::new(1, "you cannot start and attach multiple containers at once").into());

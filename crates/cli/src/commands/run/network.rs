@@ -80,6 +80,9 @@ pub fn endpoints(parsed: &Parsed) -> anyhow::Result<(String, Map<String, Value>)
             apply(attachment, parsed)?;
         }
         let settings = settings(attachment)?;
+        if attachment.target.starts_with("container:") {
+            continue;
+        }
         if endpoints.insert(attachment.target.clone(), settings).is_some() {
             bail!("network {} is specified multiple times", crate::text::quote(&attachment.target));
         }

@@ -29,7 +29,9 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Mapping>> {
     let mut address = parts.join(":");
     if address.starts_with('[') {
         let inner = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
-        address = inner.ok_or_else(|| anyhow!("invalid IP address {address}: missing ']' in address"))?.to_owned();
+        address = inner
+            .ok_or_else(|| anyhow!("invalid IP address {address}: address {address}:: missing ']' in address"))?
+            .to_owned();
     }
     if !address.is_empty() && address.parse::<IpAddr>().is_err() {
         bail!("invalid IP address: {address}");
@@ -88,7 +90,6 @@ pub fn expose(text: &str) -> anyhow::Result<Vec<String>> {
     let (ports, protocol) = split_protocol(text);
     let wrong = |e: String| anyhow!("invalid range format for --expose: {text}, error: {e}");
     let (first, last) = range(ports).map_err(wrong)?;
-    let protocol = check_protocol(protocol)?;
     Ok((first..=last).map(|number| format!("{number}/{protocol}")).collect())
 }
 
@@ -172,6 +173,7 @@ mod tests {
             ("-1:80", "invalid hostPort: -1"),
             ("80-70:80", "invalid hostPort: 80-70"),
             ("80/foo", "invalid proto: foo"),
+            ("[::1]80", "invalid IP address [: address [:: missing ']' in address"),
             ("1-2:1-3", "invalid ranges specified for container and host Ports: 1-3 and 1-2"),
             ("80:80-90", "invalid ranges specified for container and host Ports: 80-90 and 80"),
         ] {

@@ -1,0 +1,242 @@
+//! What survives a daemon that is killed at any time, and what the next one makes of a store that it finds.
+
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Duration;
+use testkit::client::POLITE;
+use testkit::http::raw;
+use testkit::{Lab, program, within};
+
+fn lab() -> Lab {
+    Lab::start(&program()).unwrap()
+}
+
+/// Begins a request that hangs at a step, kills the daemon there, and starts the next one.
+fn die_at(lab: &mut Lab, step: &str, method: &str, path: &str) {
+    lab.ask(&format!("/debug/faults?at={step}&hang=1"), 204);
+    let pending =
+        raw(&lab.socket(), format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").as_bytes());
+    let _pending = pending.unwrap();
+    within(Duration::from_secs(5), &format!("{step} is reached"), || {
+        lab.get("/debug/faults").unwrap().json() == json!([])
+    });
+    lab.kill_daemon();
+    lab.start_daemon().unwrap();
+}
+
+fn victim() -> Value {
+    json!({
+        "Cmd": POLITE,
+        "HostConfig": { "NetworkMode": "front", "PortBindings": { "80/tcp": [{ "HostPort": "8080" }] } },
+    })
+}
+
+/// The steps at which a start can be interrupted.
+const STEPS: [&str; 10] =
+    ["planned", "reserve", "reserved", "keeper", "names", "files", "order", "prepare", "launch", "watch"];
+
+#[test]
+fn lc_06_a_start_that_a_killed_daemon_left_half_way_is_repaired() {
+    let mut lab = lab();
+    lab.network(json!({ "Name": "front" }));
+    lab.run("neighbour", json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "front" } }));
+    for step in STEPS {
+        lab.create("victim", victim());
+        die_at(&mut lab, step, "POST", "/containers/victim/start");
+        // Once launched it runs, and is found running; before, it is as it was.
+        let found = lab.status("victim");
+        assert_eq!(found, if step == "watch" { "running" } else { "created" }, "{step}");
+        if found == "created" {
+            let members = lab.get("/networks/front").unwrap().json()["Containers"].as_object().unwrap().len();
+            assert_eq!(members, 1, "{step}");
+            assert_eq!(lab.lookup("neighbour", "victim"), [""; 0], "{step}");
+            assert_eq!(lab.inspect("victim")["State"]["Pid"], 0);
+            lab.ask("/containers/victim/start", 204);
+        }
+        assert_eq!(lab.lookup("neighbour", "victim"), [lab.address("victim", "front")], "{step}");
+        assert_eq!(lab.inspect("victim")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"], "8080", "{step}");
+        lab.ask("/containers/victim/stop?t=5", 204);
+        assert_eq!(lab.inspect("victim")["State"]["ExitCode"], 3, "{step}");
+        lab.remove("victim");
+    }
+}
+
+#[test]
+fn a_container_without_a_network_that_was_just_launched_is_found_running() {
+    let mut lab = lab();
+    for mode in ["none", "host"] {
+        lab.create("victim", json!({ "Cmd": POLITE, "HostConfig": { "NetworkMode": mode } }));
+        die_at(&mut lab, "watch", "POST", "/containers/victim/start");
+        assert_eq!(lab.status("victim"), "running", "{mode}");
+        lab.ask("/containers/victim/stop?t=5", 204);
+        assert_eq!(lab.inspect("victim")["State"]["ExitCode"], 3);
+        lab.remove("victim");
+    }
+}
+
+#[test]
+fn nothing_is_left_of_starts_and_removals_that_a_killed_daemon_left() {
+    let mut lab = lab();
+    lab.network(json!({ "Name": "front" }));
+    // The next daemon's world is the one to compare with: it holds what it has found, not what it has made.
+    lab.kill_daemon();
+    lab.start_daemon().unwrap();
+    for step in STEPS {
+        let before = lab.still_world();
+        let mut body = victim();
+        body["HostConfig"]["AutoRemove"] = true.into();
+        lab.create("victim", body);
+        die_at(&mut lab, step, "POST", "/containers/victim/start");
+        if step == "watch" {
+            lab.ask("/containers/victim/kill", 204);
+        }
+        if step == "planned" && lab.status("victim") == "created" {
+            // That it was to start had not come to the disk: it is as it was.
+            lab.remove("victim");
+        }
+        within(Duration::from_secs(5), &format!("{step}: it is gone"), || lab.status("victim") == "gone");
+        lab.world_is(&before, step);
+    }
+}
+
+#[test]
+fn what_was_answered_survives_a_kill() {
+    let mut lab = lab();
+    for round in 0..5 {
+        let network = lab.network(json!({ "Name": format!("n{round}") }));
+        lab.kill_daemon();
+        lab.start_daemon().unwrap();
+        assert_eq!(lab.get(&format!("/networks/{network}")).unwrap().status, 200);
+        let id = lab.create(&format!("c{round}"), json!({ "Cmd": POLITE, "HostConfig": { "NetworkMode": network } }));
+        lab.kill_daemon();
+        lab.start_daemon().unwrap();
+        assert_eq!(lab.status(&id), "created");
+        lab.ask(&format!("/containers/{id}/start"), 204);
+        lab.kill_daemon();
+        lab.start_daemon().unwrap();
+        assert_eq!(lab.status(&id), "running");
+        lab.ask(&format!("/containers/{id}/rename?name=r{round}"), 204);
+        lab.kill_daemon();
+        lab.start_daemon().unwrap();
+        assert_eq!(lab.inspect(&format!("r{round}"))["Id"], id.as_str());
+        lab.ask(&format!("/containers/{id}/stop?t=5"), 204);
+        lab.kill_daemon();
+        lab.start_daemon().unwrap();
+        let state = lab.inspect(&id)["State"].clone();
+        assert_eq!((state["Status"].as_str(), state["ExitCode"].as_i64()), (Some("exited"), Some(3)), "{state}");
+        lab.remove(&id);
+        lab.kill_daemon();
+        lab.start_daemon().unwrap();
+        assert_eq!(lab.status(&id), "gone");
+        assert_eq!(lab.delete(&format!("/networks/{network}")).unwrap().status, 204);
+        lab.kill_daemon();
+        lab.start_daemon().unwrap();
+        assert_eq!(lab.get(&format!("/networks/{network}")).unwrap().status, 404);
+    }
+}
+
+#[test]
+fn restart_policies_hold_across_daemons() {
+    let mut lab = lab();
+    let policy = |name: &str| json!({ "Cmd": POLITE, "HostConfig": { "RestartPolicy": { "Name": name } } });
+    for name in ["always", "unless-stopped", "no"] {
+        lab.run(&format!("runs-{name}"), policy(name));
+        lab.run(&format!("stopped-{name}"), policy(name));
+        lab.ask(&format!("/containers/stopped-{name}/stop?t=5"), 204);
+    }
+    // One that fails again and again, between two of its runs.
+    lab.run("fails", json!({ "Cmd": ["false"], "HostConfig": { "RestartPolicy": { "Name": "on-failure" } } }));
+    within(Duration::from_secs(10), "it waits", || {
+        lab.inspect("fails")["RestartCount"].as_i64() > Some(2) && lab.status("fails") == "restarting"
+    });
+    let pids: Vec<String> = ["always", "unless-stopped", "no"]
+        .map(|n| lab.inspect(&format!("runs-{n}"))["State"]["Pid"].to_string())
+        .into();
+    let count = lab.inspect("fails")["RestartCount"].as_i64();
+    lab.kill_daemon();
+    for pid in pids {
+        lab.on_host(Command::new("kill").args(["-9", &pid])).ok();
+    }
+    lab.start_daemon().unwrap();
+    for (name, status) in [
+        ("runs-always", "running"),
+        ("stopped-always", "running"),
+        ("runs-unless-stopped", "running"),
+        ("stopped-unless-stopped", "exited"),
+        ("runs-no", "exited"),
+        ("stopped-no", "exited"),
+    ] {
+        within(Duration::from_secs(10), &format!("{name} is {status}"), || lab.status(name) == status);
+    }
+    assert_eq!(lab.inspect("runs-no")["State"]["ExitCode"], 137);
+    within(Duration::from_secs(10), "it is tried again", || lab.inspect("fails")["RestartCount"].as_i64() > count);
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_refused_and_left_alone() {
+    let mut lab = lab();
+    lab.create("kept", json!({ "Cmd": ["true"] }));
+    lab.stop_daemon();
+    let (schema, store) = (lab.root_directory().join("schema"), lab.root_directory().join("state.redb"));
+    let good = std::fs::read(&store).unwrap();
+    for (file, bytes, words) in [
+        (&schema, b"999\n".to_vec(), "says version 999, this isle knows 1"),
+        (&schema, b"soon\n".to_vec(), "is not a schema version"),
+        (&store, b"nonsense".repeat(1000), "cannot open the store"),
+    ] {
+        let was = std::fs::read(file).unwrap();
+        std::fs::write(file, &bytes).unwrap();
+        let refused = format!("{:#}", lab.start_daemon().unwrap_err());
+        assert!(refused.contains(words), "{refused}");
+        assert_eq!(std::fs::read(file).unwrap(), bytes, "it is left alone");
+        std::fs::write(file, was).unwrap();
+    }
+    assert_eq!(std::fs::read(&store).unwrap(), good);
+    lab.start_daemon().unwrap();
+    assert_eq!(lab.status("kept"), "created");
+}
+
+#[test]
+fn a_daemon_that_is_killed_again_and_again_loses_nothing() {
+    let mut lab = lab();
+    lab.network(json!({ "Name": "front" }));
+    lab.run("web", json!({ "Cmd": POLITE, "HostConfig": { "NetworkMode": "front" } }));
+    let pid = lab.inspect("web")["State"]["Pid"].clone();
+    for round in 0..6 {
+        // Killed in the middle of whatever these are.
+        let name = format!("x{round}");
+        let body = json!({ "Image": "busybox", "Cmd": POLITE, "HostConfig": { "NetworkMode": "front" } }).to_string();
+        let socket = lab.socket();
+        let worker = std::thread::spawn(move || {
+            let ask =
+                |method: &str, path: &str, body: &str| testkit::http::request(&socket, method, path, body.as_bytes());
+            for n in 0.. {
+                let name = format!("{name}-{n}");
+                let acts = [
+                    ask("POST", &format!("/containers/create?name={name}"), &body),
+                    ask("POST", &format!("/containers/{name}/start"), ""),
+                    ask("DELETE", &format!("/containers/{name}?force=1"), ""),
+                ];
+                if acts.iter().any(Result::is_err) {
+                    return;
+                }
+            }
+        });
+        // At whatever moment that is: any must do.
+        std::thread::sleep(Duration::from_millis(40 + 37 * round));
+        lab.kill_daemon();
+        worker.join().unwrap();
+        lab.start_daemon().unwrap();
+        assert_eq!(lab.inspect("web")["State"]["Pid"], pid);
+        for listed in lab.get("/containers/json?all=1").unwrap().json().as_array().unwrap() {
+            let name = listed["Names"][0].as_str().unwrap().trim_start_matches('/').to_owned();
+            assert!(["created", "running", "exited"].contains(&listed["State"].as_str().unwrap()), "{listed}");
+            if name != "web" {
+                lab.remove(&name);
+            }
+        }
+        let members = lab.get("/networks/front").unwrap().json()["Containers"].as_object().unwrap().len();
+        assert_eq!(members, 1);
+        within(Duration::from_secs(5), "one shim is left", || lab.shims() == 1);
+    }
+}
