@@ -119,10 +119,9 @@ mod tests {
         assert_eq!(env[0], "MY_DB_PORT=tcp://172.17.0.2:80");
         assert_eq!(env[1], "MY_DB_PORT_80_TCP=tcp://172.17.0.2:80");
         assert_eq!(env[5], "MY_DB_PORT_80_UDP=udp://172.17.0.2:80");
-        assert_eq!(
-            env[9..13].join(" "),
-            "MY_DB_PORT_9000_UDP=udp://172.17.0.2:9000 MY_DB_PORT_9000_UDP_ADDR=172.17.0.2 MY_DB_PORT_9000_UDP_PORT=9000 MY_DB_PORT_9000_UDP_PROTO=udp"
-        );
+        assert_eq!(env[9], "MY_DB_PORT_9000_UDP=udp://172.17.0.2:9000");
+        assert_eq!(env[10..12], ["MY_DB_PORT_9000_UDP_ADDR=172.17.0.2", "MY_DB_PORT_9000_UDP_PORT=9000"]);
+        assert_eq!(env[12], "MY_DB_PORT_9000_UDP_PROTO=udp");
         assert_eq!(env[13..], ["MY_DB_NAME=/app/my-db", "MY_DB_ENV_MODE=fast=1"]);
         assert_eq!(link.hosts_line(), ("172.17.0.2".into(), "my-db 4220ed8b5f8c l1".into()));
     }

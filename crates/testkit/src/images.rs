@@ -39,8 +39,8 @@ pub fn busybox() -> anyhow::Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
-/// The `webapp` of the recorded answers as a tar: busybox under this machine's own curl, ip, dig, getent, ping, hostname
-/// and sh, with an HTTP server as its command: `httpd -f -p 8000 -h /srv/www`.
+/// The `webapp` of the recorded answers as a tar: busybox under this machine's own curl, ip, dig, getent, ping,
+/// hostname and sh, with an HTTP server as its command: `httpd -f -p 8000 -h /srv/www`.
 ///
 /// # Errors
 /// A tool is missing on this machine.

@@ -2,8 +2,8 @@
 //!
 //! The recording's commands are run in its order by bash on a lab's host, with the unmodified docker CLI, and with our
 //! own client linked as `docker`. What they print is compared after what must differ is taken out ([`normal`]). Where
-//! Isle decides otherwise, [`differences`] says what it prints instead, word for word, and why. A difference that is not
-//! listed fails, and so does one that is none any more.
+//! Isle decides otherwise, [`differences`] says what it prints instead, word for word, and why. A difference that is
+//! not listed fails, and so does one that is none any more.
 
 mod differences;
 mod normal;
