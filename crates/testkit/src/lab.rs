@@ -149,6 +149,10 @@ impl Lab {
     pub fn resolv_conf(&self) -> PathBuf {
         self.directory.path().join("resolv.conf")
     }
+    /// The shim that the daemon starts: static, or containers could not have it as their init.
+    pub fn shim(&self) -> &Path {
+        &self.shim
+    }
     /// `unix://…`
     pub fn docker_host(&self) -> String {
         format!("unix://{}", self.socket().display())

@@ -125,6 +125,7 @@ fn a_second_daemon_on_the_same_root_is_refused() {
     let lab = Lab::start(&program()).unwrap();
     let mut second = Command::new(program());
     second.arg("daemon").arg("--root").arg(lab.root_directory()).arg("--run").arg(lab.directory().join("run2"));
+    second.arg("--shim").arg(lab.shim());
     let refused = lab.on_host(second.args(["--host", "unix:///nonexistent/isle.sock"])).refused();
     assert!(refused.contains("another daemon works on"), "{refused}");
 }

@@ -111,7 +111,7 @@ fn logs_are_read_in_part_and_followed() {
     let lab = lab();
     lab.run(
         "cc",
-        json!({ "Cmd": ["sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2; printf partial"] }),
+        json!({ "Cmd": ["sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2; sleep 0.3; printf partial"] }),
     );
     lab.wait("cc");
     assert_eq!(lab.logs("cc", ""), ("line 1\nline 2\nline 3\nline 4\nline 5\npartial".into(), "bad\n".into()));
