@@ -196,6 +196,8 @@ impl Link {
     /// Starts a keeper: it inherits its listening socket as standard input, in a process group of its own.
     async fn start(&mut self) -> io::Result<()> {
         let listener = seqpacket::listen(&self.settings.socket)?;
+        // Whoever talks to the keeper gets every descriptor it holds.
+        std::fs::set_permissions(&self.settings.socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.log)?;
         let mut child = tokio::process::Command::new(&self.settings.program)
             .args(["keeper", "--root-id", self.settings.root.as_str(), "--build", &self.build(), "--resolv-conf"])
