@@ -1,7 +1,7 @@
 //! What a container's endpoints mean for the resolver: pure.
 
 use crate::state::State;
-use model::container::{Container, Endpoint};
+use model::container::{Container, Endpoint, NetworkMode};
 use model::gateway::{Candidate, elect};
 use model::id::NetworkId;
 use model::names::{Change, Member, Route, Upstreams, View};
@@ -58,10 +58,15 @@ pub fn member_change(container: &Container, endpoint: &Endpoint, network: &model
 
 /// What the container's sandbox sees.
 pub fn view_change(state: &State, container: &Container) -> Option<Change> {
+    // Whoever shares a sandbox sees what its owner sees.
+    if matches!(container.host.network_mode(), NetworkMode::Container(_)) {
+        return None;
+    }
     let sandbox = container.state.sandbox?;
     let up = active(state, container);
     if !up.iter().any(|(_, n)| n.is_user_defined()) {
-        return None;
+        // Taken off its last network with names: it sees none any more.
+        return Some(Change::ViewGone { sandbox });
     }
     let candidates: Vec<Candidate<'_>> = up
         .iter()

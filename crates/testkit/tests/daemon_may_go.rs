@@ -251,3 +251,28 @@ fn an_upgrade_replaces_the_keeper_too_and_nobody_notices() {
     lab.run("late", json!({ "Cmd": ["sleep", "60"], "HostConfig": { "NetworkMode": "front" } }));
     assert!(resolves(&lab, &client, "late"));
 }
+
+#[test]
+fn dr_03_a_sharer_keeps_its_owners_names_over_a_new_keeper_and_its_own_rename() {
+    let lab = lab();
+    lab.run("sharer", json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "container:client" } }));
+    let client = pid(&lab, "client");
+    let renamed = lab.post("/containers/sharer/rename?name=guest", serde_json::Value::Null).unwrap();
+    assert_eq!(renamed.status, 204, "{}", renamed.text());
+    assert!(resolves(&lab, &client, "web"));
+    let keeper = lab.keeper_pid().expect("a keeper");
+    assert!(Command::new("kill").args(["-9", &keeper.to_string()]).status().unwrap().success());
+    within(Duration::from_secs(2), "another keeper", || lab.keeper_pid().is_some_and(|pid| pid != keeper));
+    assert!(resolves(&lab, &client, "web"));
+}
+
+#[test]
+fn a_container_that_leaves_its_last_network_sees_no_names_any_more() {
+    let lab = lab();
+    let client = pid(&lab, "client");
+    assert!(resolves(&lab, &client, "web"));
+    let left = lab.post("/networks/front/disconnect", json!({ "Container": "client" })).unwrap();
+    assert_eq!(left.status, 200, "{}", left.text());
+    let asked = inside(&lab, &client, &["nslookup", "-type=a", "web", "127.0.0.11"]);
+    assert!(!asked.stdout.contains("Name:"), "{}", asked.stdout);
+}
