@@ -180,9 +180,10 @@ impl Engine {
         };
         // Committed: `unless-stopped` heeds it after a power cut, too.
         self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
+        // Counted in our turn: an end that is recorded right after it is the one that we wait for.
+        let ends = pulse.borrow().ends;
         drop(guard);
         let Some(live) = live else { return Ok(()) };
-        let ends = pulse.borrow().ends;
         self.send_signal(&record, &live, number, true).await?;
         let grace = timeout.or(record.config.stop_timeout).unwrap_or(GRACE);
         let over = pulse.wait_for(|p| p.ends > ends || p.removed);
@@ -256,9 +257,9 @@ impl Engine {
             (entry.record.clone(), live, ends, entry.pulse.subscribe())
         };
         self.store.record(vec![Write::Container(Box::new(record.clone()))]);
+        let before = pulse.borrow().ends;
         drop(guard);
         let Some(live) = live else { return Ok(()) };
-        let before = pulse.borrow().ends;
         self.send_signal(&record, &live, number, ends).await?;
         if number == 9 {
             // Docker's answer comes when it is dead; a process in the kernel may take its time.
