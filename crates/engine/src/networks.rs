@@ -93,7 +93,8 @@ impl Engine {
                 let mut state = engine.state();
                 let id = NetworkId::new(crate::random());
                 let existing = state.networks.values().chain(state.making.values());
-                let network = plan_create(request, id, crate::now(), existing, &routes, &engine.settings.pools)?;
+                let network =
+                    plan_create(request, id, crate::now(), existing, &routes, &engine.settings.networking.pools)?;
                 state.making.insert(network.id, network.clone());
                 let in_the_way = state.going.iter().filter(|g| stands_in_the_way(&g.network, &network));
                 let in_the_way: Vec<_> = in_the_way.map(|g| g.gone.clone()).collect();

@@ -36,6 +36,7 @@ impl Engine {
     /// # Errors
     /// Another daemon works on it; a directory or the kernel cannot be used.
     pub async fn open(settings: Settings) -> Result<Arc<Engine>> {
+        settings.networking.check().map_err(Error::invalid)?;
         for directory in [&settings.root, &settings.run] {
             make_private(directory)?;
         }
@@ -420,7 +421,8 @@ fn predefined(state: &mut State, settings: &Settings, routes: &[ipnet::IpNet]) -
             predefined: true,
         };
         if driver == Driver::Bridge {
-            let subnet = model::ipam::default_bridge_subnet(routes, &settings.pools).map_err(Error::invalid)?;
+            let subnet =
+                model::ipam::default_bridge_subnet(routes, &settings.networking.pools).map_err(Error::invalid)?;
             network.ipam.pools.push(Pool {
                 subnet: subnet.into(),
                 range: None,
@@ -434,7 +436,7 @@ fn predefined(state: &mut State, settings: &Settings, routes: &[ipnet::IpNet]) -
                 (option::ICC.into(), "true".into()),
                 (option::MASQUERADE.into(), "true".into()),
                 (option::HOST_BINDING.into(), "0.0.0.0".into()),
-                (option::BRIDGE_NAME.into(), settings.default_bridge.to_string()),
+                (option::BRIDGE_NAME.into(), settings.networking.default_bridge.device.to_string()),
                 (option::MTU.into(), "1500".into()),
             ]);
         }

@@ -6,10 +6,12 @@
 //! - [`container`], [`image`], [`rootfs`], [`spec`]: what a container shall be
 //! - [`reference`]: how people name images
 //! - [`net`], [`network`], [`ipam`], [`port`]: networks, their addresses and their published ports
+//! - [`daemon`]: what a daemon is told about networks
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`names`]: what each sandbox may resolve
 
 pub mod container;
+pub mod daemon;
 pub mod desired;
 pub mod files;
 pub mod gateway;
