@@ -18,12 +18,26 @@ pub struct Pools {
 
 impl Default for Pools {
     /// 172.18.0.0 to 172.31.255.255 and 192.168.0.0/16 by /22: 960 networks of 1022 addresses, what one bridge can
-    /// hold. IPv6: /64s of one unique local /48 (RFC 4193).
+    /// hold.
     fn default() -> Self {
         let v4 = ["172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16"];
-        let bases = v4.iter().map(|b| (b.parse().expect("a subnet"), 22));
-        let v6 = ("fd69:736c:6500::/48".parse().expect("a subnet"), 64);
-        Self { bases: bases.chain([v6]).collect() }
+        Self { bases: v4.iter().map(|b| (b.parse().expect("a subnet"), 22)).collect() }
+    }
+}
+
+impl Pools {
+    /// Where no pool has IPv6: /64s of the unique local /48 (RFC 4193) that goes with this daemon, so that those of two
+    /// machines can be routed to each other (IP-02).
+    pub fn add_own(&mut self, daemon: &str) {
+        if self.bases.iter().any(|(base, _)| base.addr().is_ipv6()) {
+            return;
+        }
+        // FNV-1a: 40 bits that are random enough, since the name is.
+        let hash = daemon
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let base = Ipv6Addr::from(u128::from(0xfd00_0000_0000 | hash & 0xff_ffff_ffff) << 80);
+        self.bases.push((IpNet::V6(Ipv6Net::new_assert(base, 48)), 64));
     }
 }
 
@@ -408,10 +422,16 @@ mod tests {
         }
     }
 
+    fn pools() -> Pools {
+        let mut pools = Pools::default();
+        pools.add_own("a daemon");
+        pools
+    }
+
     fn create(request: Request, existing: &[Network], routes: &[&str]) -> Result<Network, Refusal> {
         let routes: Vec<IpNet> = routes.iter().map(|r| r.parse().unwrap()).collect();
         let id = NetworkId::new([existing.len() as u8; 32]);
-        plan_create(request, id, Timestamp::UNIX_EPOCH, existing.iter(), &routes, &Pools::default())
+        plan_create(request, id, Timestamp::UNIX_EPOCH, existing.iter(), &routes, &pools())
     }
 
     #[test]
@@ -476,9 +496,11 @@ mod tests {
         r.ipv6 = true;
         let a = create(r.clone(), &[], &["172.18.0.0/24"]).unwrap();
         let subnets = |n: &Network| n.ipam.pools.iter().map(|p| p.subnet.to_string()).collect::<Vec<_>>();
-        assert_eq!(subnets(&a), ["172.18.1.0/24", "fd69:736c:6500::/96"]);
+        let IpNet::V6(ours) = pools().bases.pop().unwrap().0 else { panic!("an IPv6 pool") };
+        assert_eq!(subnets(&a), ["172.18.1.0/24".to_owned(), format!("{}/96", ours.addr())]);
         r.name = "b".into();
-        assert_eq!(subnets(&create(r, &[a], &[]).unwrap()), ["172.18.0.0/24", "fd69:736c:6500::1:0:0/96"]);
+        let next = Ipv6Addr::from(u128::from(ours.addr()) + (1 << 32));
+        assert_eq!(subnets(&create(r, &[a], &[]).unwrap()), ["172.18.0.0/24".to_owned(), format!("{next}/96")]);
         let huge = create(request("c", &["0.0.0.0/8"]), &[], &[]).unwrap_err();
         assert!(huge.to_string().contains("fully subnetted"), "{huge}");
     }
