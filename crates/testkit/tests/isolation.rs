@@ -382,11 +382,15 @@ fn sec_12_forged_messages_change_nobodys_mind() {
         let liars = liar.map(|b| format!("{b:02x}")).join(":");
         assert!(!believed.contains(&liars), "{believed}");
 
-        // Redirects: to the friend by the intruder, in the gateway's name.
-        let inner4 =
-            [&[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0][..], &v4(victims[0]), &v4(friends[0]), &[0; 8]].concat();
-        let redirect4 = [&[5, 1, 0, 0][..], &v4(lab.addresses("intruder", "front")[0]), &inner4].concat();
-        let too_big4 = [&[3, 4, 0, 0, 0, 0, 2, 88][..], &inner4].concat();
+        // Redirects, in the gateway's name: the way out is the intruder; and that the way to the friend is narrow. Each
+        // is about an answer to a ping, which the kernel sends by itself and so takes the message for true.
+        let about = |to: IpAddr| {
+            let header = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0];
+            [&header[..], &v4(victims[0]), &v4(to), &[0; 8]].concat()
+        };
+        let liars_address = v4(lab.addresses("intruder", "front")[0]);
+        let redirect4 = [&[5, 1, 0, 0][..], &liars_address, &about(OUTSIDE.into())].concat();
+        let too_big4 = [&[3, 4, 0, 0, 0, 0, 2, 88][..], &about(friends[0])].concat();
         let link_local = own_link_local(&lab, INTRUDER);
         let gateway_link_local = eui64(bridge);
         let redirect6 =
@@ -410,8 +414,10 @@ fn sec_12_forged_messages_change_nobodys_mind() {
         reaches_all("forged redirects and advertisements");
         let routes = lab.command(victim, &["ip", "-6", "route", "show", "default"]);
         assert_eq!(routes.lines().count(), 1, "{routes}");
-        let way = lab.command(victim, &["ip", "route", "get", &friends[0].to_string()]);
-        assert!(!way.contains(" via ") && !way.contains("mtu"), "{way}");
+        let way = |to: &str| lab.command(victim, &["ip", "route", "get", to]);
+        let (near, far) = (way(&friends[0].to_string()), way(&OUTSIDE.to_string()));
+        assert!(!near.contains(" via ") && !near.contains("mtu"), "{near}");
+        assert!(far.contains(&format!("via {}", gateways[0])), "{far}");
         assert_eq!(host_routes(), before, "the host's own routes");
     }
 }
