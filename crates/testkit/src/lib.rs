@@ -14,7 +14,7 @@ mod lab;
 pub mod upstream;
 mod world;
 
-pub use lab::{HOST, Lab, OUTSIDE, Output, Run, processes, program};
+pub use lab::{HOST, Lab, OUTSIDE, Output, Run, processes, program, shim_of};
 
 use std::time::{Duration, Instant};
 
