@@ -447,7 +447,7 @@ fn tail(text: &str, lines: usize) -> String {
 }
 
 /// The static shim that belongs to a program in `target/PROFILE`; where there is none, the one beside it.
-fn shim_of(program: &Path) -> PathBuf {
+pub fn shim_of(program: &Path) -> PathBuf {
     let target = program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
     let built = target.join(format!("shim/{}-unknown-linux-gnu/debug/isle-shim", std::env::consts::ARCH));
     if built.exists() { built } else { program.with_file_name("isle-shim") }

@@ -16,7 +16,7 @@ pub mod traffic;
 pub mod upstream;
 mod world;
 
-pub use lab::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, Output, Run, processes, program};
+pub use lab::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, Output, Run, processes, program, shim_of};
 
 use std::time::{Duration, Instant};
 
