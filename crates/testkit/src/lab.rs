@@ -22,8 +22,8 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The outside world.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// The same by IPv6.
-pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 51, 0, 0, 0, 0, 2);
-pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 51, 0, 0, 0, 0, 1);
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 2);
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1);
 /// Where the lab's upstream DNS server listens.
 const UPSTREAM: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 53);
 
