@@ -99,17 +99,21 @@ pub fn reserve_static(
 ) -> Result<()> {
     let Some(network) = state.networks.get(&network).cloned() else { return Ok(()) };
     let addresses = static_addresses(settings).unwrap_or_default();
-    for (taken, address) in addresses.iter().enumerate() {
+    let mut taken: Vec<IpAddr> = Vec::new();
+    for address in addresses {
         let names: BTreeMap<ContainerId, String> =
             state.containers.iter().map(|(id, e)| (*id, e.record.name.clone())).collect();
         let name_of = |id: ContainerId| names.get(&id).cloned().unwrap_or_else(|| id.short());
-        let had = state.leases.holder(network.id, *address) == Some(&Holder::Container(container));
-        if let Err(e) = state.leases.lease(&network, *address, container, name_of) {
-            // All of them, or none.
-            for own in addresses[..taken].iter().filter(|_| !had) {
-                state.leases.release(network.id, *own, container);
+        let had = state.leases.holder(network.id, address) == Some(&Holder::Container(container));
+        if let Err(e) = state.leases.lease(&network, address, container, name_of) {
+            // All of them, or none: but what it had before stays its own.
+            for own in taken {
+                state.leases.release(network.id, own, container);
             }
             return Err(e.into());
+        }
+        if !had {
+            taken.push(address);
         }
     }
     Ok(())
@@ -618,5 +622,63 @@ fn check_connect(network: &Network, record: &Container) -> Result<()> {
         )),
         _ if network.driver == Driver::Null => refuse(&record.host.network_mode),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::network::{Ipam, Pool};
+
+    fn network() -> Network {
+        let pool = |subnet: &str| Pool {
+            subnet: subnet.parse().expect("a subnet"),
+            range: None,
+            gateway: None,
+            auxiliary: BTreeMap::new(),
+            configured: true,
+            gateway_configured: false,
+        };
+        Network {
+            id: NetworkId::new([1; 32]),
+            name: "n".into(),
+            created: crate::now(),
+            driver: Driver::Bridge,
+            ipv4: true,
+            ipv6: true,
+            internal: false,
+            attachable: false,
+            ipam: Ipam { pools: vec![pool("10.1.0.0/24"), pool("fd00:1::/64")], ..Ipam::default() },
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            mtu: 1500,
+            predefined: false,
+        }
+    }
+
+    fn settings(ipv4: &str, ipv6: &str) -> EndpointSettings {
+        let addresses = serde_json::json!({"IPAMConfig": {"IPv4Address": ipv4, "IPv6Address": ipv6}});
+        serde_json::from_value(addresses).expect("settings")
+    }
+
+    #[test]
+    fn a_refused_address_costs_no_other_that_was_held_before() {
+        let (mut state, network) = (State::default(), network());
+        let (own, other) = (ContainerId::new([2; 32]), ContainerId::new([3; 32]));
+        state.leases.open(&network);
+        state.networks.insert(network.id, network.clone());
+        reserve_static(&mut state, other, network.id, &settings("", "fd00:1::9")).unwrap();
+        reserve_static(&mut state, own, network.id, &settings("10.1.0.9", "")).unwrap();
+        let both = settings("10.1.0.9", "fd00:1::9");
+        reserve_static(&mut state, own, network.id, &both).unwrap_err();
+        let holder = |state: &State, address: &str| {
+            state.leases.holder(network.id, address.parse().expect("an address")).cloned()
+        };
+        assert_eq!(holder(&state, "10.1.0.9"), Some(Holder::Container(own)));
+        // One that was taken on the way is given back.
+        let fresh = settings("10.1.0.10", "fd00:1::9");
+        reserve_static(&mut state, own, network.id, &fresh).unwrap_err();
+        assert_eq!(holder(&state, "10.1.0.10"), None);
+        assert_eq!(holder(&state, "fd00:1::9"), Some(Holder::Container(other)));
     }
 }

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A container that the store says was running, and what has become of it.
 enum Found {
@@ -259,6 +260,10 @@ impl Engine {
                 self.keeper.tell(vec![Act::Watch(id, pidfd, changes)]).await?;
             }
         }
+        // Owners before those who share their namespaces: whoever is restarted finds them restarting.
+        ended.sort_by_key(|(id, _)| {
+            self.state().entry(*id).is_ok_and(|e| crate::stop::owners(&e.record.host).next().is_some())
+        });
         for (id, status) in ended {
             let turn = match self.state().entry(id) {
                 Ok(entry) => entry.turn.clone(),
@@ -331,8 +336,8 @@ impl Engine {
     /// What shall always run, runs; and what was between two runs comes to the next.
     fn restart_by_policy(self: &Arc<Self>, between_runs: &BTreeSet<ContainerId>) {
         let due: Vec<ContainerId> = {
-            let state = self.state();
-            let due = state.containers.values().filter(|e| {
+            let mut state = self.state();
+            let due = state.containers.values_mut().filter(|e| {
                 let record = &e.record;
                 matches!(record.state.status, Status::Exited)
                     && match record.host.restart_policy.name.as_str() {
@@ -342,17 +347,14 @@ impl Engine {
                         _ => false,
                     }
             });
-            due.map(|e| e.record.id).collect()
+            due.map(|entry| {
+                entry.set_status(Status::Restarting);
+                entry.record.id
+            })
+            .collect()
         };
         for id in due {
-            let engine = self.clone();
-            tokio::spawn(async move {
-                if let Err(e) = engine.start(&id.to_string()).await
-                    && e.kind != Kind::NotModified
-                {
-                    tracing::warn!(container = ?id, "cannot be restarted: {e}");
-                }
-            });
+            self.restart_later(id, Duration::ZERO);
         }
     }
 

@@ -22,6 +22,7 @@ use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, resolv_conf};
 use model::id::{ContainerId, SandboxId};
 use model::network::{Driver, Network};
 use model::port::{HostPort, Published, Wanted};
+use runtime::FailureKind;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
@@ -60,9 +61,20 @@ impl Engine {
         };
         self.detached(async move {
             let _turn = turn.lock().await;
-            engine.start_in_turn(id).await
+            engine.start_by_client(id).await
         })
         .await
+    }
+
+    /// The same, in the container's turn. Its restarts are counted from here.
+    pub(crate) async fn start_by_client(self: &Arc<Self>, id: ContainerId) -> Result<()> {
+        if let Ok(entry) = self.state().entry_mut(id)
+            && !entry.record.state.is_running()
+        {
+            entry.record.restarts = 0;
+            entry.backoff = None;
+        }
+        self.start_in_turn(id).await
     }
 
     /// The same, by whoever has the container's turn.
@@ -131,10 +143,7 @@ impl Engine {
         self.faults.pass("planned").await?;
         let sandbox = self.plumb(&mut record, &place, &wanted, resolver).await.map_err(networking)?;
         // What it has is on the disk before it runs: a daemon that finds it running knows its ports.
-        let known = tokio::spawn({
-            let (store, record) = (self.store.clone(), record.clone());
-            async move { store.commit(vec![Write::Container(Box::new(record))]).await }
-        });
+        let known = self.store.commit(vec![Write::Container(Box::new(record.clone()))]);
         self.faults.pass("files").await?;
         self.write_files(&record)?;
         self.faults.pass("order").await?;
@@ -142,7 +151,7 @@ impl Engine {
         self.faults.pass("prepare").await?;
         let prepared = self.runtime.prepare(order).await.map_err(start_error)?;
         self.join_waiting_attaches(id, &prepared).await;
-        known.await.map_err(Error::internal)??;
+        known.await?;
         self.faults.pass("launch").await?;
         let container = prepared.launch().await.map_err(start_error)?;
         for warning in container.warnings() {
@@ -813,24 +822,21 @@ fn port_error(error: &network::PortError, container: Option<IpAddr>, wanted: &[W
     Error::new(Kind::Internal, message)
 }
 
-/// A launcher's failure as Docker's clients know it: 127 and 126 are read from the message.
+/// A launcher's failure, in Docker's words.
 fn start_error(error: runtime::StartError) -> Error {
     let kind = match error.kind() {
         runtime::FailureKind::Other => Kind::Internal,
         _ => Kind::Invalid,
     };
     let prefix = "failed to create task for container: failed to create shim task: OCI runtime create failed";
-    Error::new(kind, format!("{prefix}: {}", crate::error::chain(&error)))
+    Error { launch: Some(error.kind()), ..Error::new(kind, format!("{prefix}: {}", crate::error::chain(&error))) }
 }
 
 /// The exit code of a container that could not be started.
 fn exit_code_of(error: &Error) -> i64 {
-    let message = &error.message;
-    if message.contains("executable file not found") || message.contains("no such file or directory") {
-        127
-    } else if message.contains("permission denied") || message.contains("is a directory") {
-        126
-    } else {
-        128
+    match error.launch {
+        Some(FailureKind::NotFound) => 127,
+        Some(FailureKind::NotExecutable) => 126,
+        Some(FailureKind::Other) | None => 128,
     }
 }

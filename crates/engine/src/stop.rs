@@ -5,7 +5,7 @@ use crate::start::tell_connected;
 use crate::state::Pulse;
 use crate::store::Write;
 use crate::{Engine, blocking, naming};
-use model::container::{Container, Status};
+use model::container::{Container, HostConfig, Status};
 use model::id::ContainerId;
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Docker's: how long a container has to end by itself.
 const GRACE: i64 = 10;
-/// A restart waits for twice as long as the last one, from here up to a minute; a run of ten seconds resets it.
+/// A restart waits for twice as long as the last one, from here up to a minute; a run of ten seconds begins anew.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 const GOOD_RUN: Duration = Duration::from_secs(10);
@@ -94,21 +94,26 @@ impl Engine {
                 tell_connected(self, &network, &record, "disconnect");
             }
         }
-        let again = restart_delay(&record, exit_code, ran);
-        let record = {
+        let (record, again) = {
             let mut state = self.state();
             let Ok(entry) = state.entry_mut(id) else { return };
+            let again = comes_again(&record, exit_code).then(|| backoff(entry.backoff, ran));
+            entry.backoff = again;
             if again.is_some() {
                 entry.record.state.status = Status::Restarting;
                 entry.record.restarts += 1;
             }
-            entry.record.clone()
+            (entry.record.clone(), again)
         };
-        // The shim's word on the end is let go of only when ours is on the disk.
-        if let Err(e) = self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await {
-            tracing::error!(container = ?id, "its end is not recorded: {e}");
+        let recorded = async {
+            self.faults.pass("end: record").await?;
+            self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await
+        };
+        match recorded.await {
+            Ok(()) => self.runtime.forget(id).await,
+            // The shim's word on the end stays, for the next daemon to find.
+            Err(e) => tracing::error!(container = ?id, "its end is not recorded: {e}"),
         }
-        self.runtime.forget(id).await;
         let removes = {
             let mut state = self.state();
             let Ok(entry) = state.entry_mut(id) else { return };
@@ -129,10 +134,20 @@ impl Engine {
         }
     }
 
-    fn restart_later(self: &Arc<Self>, id: ContainerId, delay: Duration) {
+    /// Starts a container that is restarting: after `delay`, and after those whose namespaces it shares.
+    pub(crate) fn restart_later(self: &Arc<Self>, id: ContainerId, delay: Duration) {
         let engine = self.clone();
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
+            let owners: Vec<_> = {
+                let state = engine.state();
+                let Ok(entry) = state.entry(id) else { return };
+                let owners = owners(&entry.record.host).filter_map(|owner| state.find(owner).ok());
+                owners.map(|owner| owner.pulse.subscribe()).collect()
+            };
+            for mut owner in owners {
+                let _ = owner.wait_for(|p| p.status != Status::Restarting || p.removed).await;
+            }
             // From here on it is a start like any other, which nobody aborts half way.
             tokio::spawn(async move {
                 let Ok(turn) = engine.state().entry(id).map(|e| e.turn.clone()) else { return };
@@ -309,7 +324,7 @@ impl Engine {
         }
         let turn = self.state().entry(id)?.turn.clone();
         let _turn = turn.lock().await;
-        match self.start_in_turn(id).await {
+        match self.start_by_client(id).await {
             Err(e) if e.kind == Kind::NotModified => {}
             other => other?,
         }
@@ -577,10 +592,10 @@ fn check_removable(status: Status, name: &str) -> Result<()> {
     Err(Error::conflict(format!("cannot remove container \"/{name}\": {hint}")))
 }
 
-/// When a container that has ended is to be started again, by its restart policy.
-pub(crate) fn restart_delay(record: &Container, exit_code: i64, ran: Duration) -> Option<Duration> {
+/// Whether a container that has ended is to be started again, by its restart policy.
+fn comes_again(record: &Container, exit_code: i64) -> bool {
     let policy = &record.host.restart_policy;
-    let again = match policy.name.as_str() {
+    match policy.name.as_str() {
         _ if record.stopped_by_client => false,
         "always" | "unless-stopped" => true,
         "on-failure" => {
@@ -588,13 +603,20 @@ pub(crate) fn restart_delay(record: &Container, exit_code: i64, ran: Duration) -
             exit_code != 0 && (most == 0 || i64::from(record.restarts) < most)
         }
         _ => false,
-    };
-    again.then(|| {
-        if ran >= GOOD_RUN {
-            return FIRST_BACKOFF;
-        }
-        FIRST_BACKOFF.saturating_mul(1 << record.restarts.min(10)).min(LONGEST_BACKOFF)
-    })
+    }
+}
+
+/// How long the next restart waits, after a run that itself began after waiting for `last`.
+fn backoff(last: Option<Duration>, ran: Duration) -> Duration {
+    match last {
+        Some(last) if ran < GOOD_RUN => last.saturating_mul(2).min(LONGEST_BACKOFF),
+        _ => FIRST_BACKOFF,
+    }
+}
+
+/// The containers whose namespaces one with these settings shares.
+pub(crate) fn owners(host: &HostConfig) -> impl Iterator<Item = &str> {
+    [&host.network_mode, &host.pid_mode, &host.ipc_mode].into_iter().filter_map(|mode| mode.strip_prefix("container:"))
 }
 
 fn to_timestamp(status: &runtime::ExitStatus) -> jiff::Timestamp {
@@ -635,6 +657,19 @@ pub fn signal_number(text: &str) -> Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restart_waits_twice_as_long_as_the_last_one_until_a_run_was_good() {
+        let (quick, good) = (Duration::from_secs(1), GOOD_RUN);
+        let mut waited = Vec::new();
+        let mut last = None;
+        for ran in [quick, quick, quick, good, quick] {
+            last = Some(backoff(last, ran));
+            waited.extend(last.map(|d| d.as_millis()));
+        }
+        assert_eq!(waited, [100, 200, 400, 100, 200]);
+        assert_eq!(backoff(Some(LONGEST_BACKOFF), quick), LONGEST_BACKOFF);
+    }
 
     #[test]
     fn signals_have_names_and_numbers() {
