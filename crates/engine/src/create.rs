@@ -217,7 +217,7 @@ impl Engine {
 
     /// Where a container's own files are: log, hosts, resolv.conf, hostname.
     pub(crate) fn container_dir(&self, id: ContainerId) -> std::path::PathBuf {
-        self.settings.root.join("containers").join(id.to_string())
+        self.settings.container_dir(id)
     }
 
     pub(crate) fn tell_container(&self, record: &Container, action: &str, more: &[(&str, String)]) {

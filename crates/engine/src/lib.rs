@@ -61,6 +61,13 @@ pub struct Settings {
     pub resolv_conf: PathBuf,
 }
 
+impl Settings {
+    /// Where a container's files are, but for its file system.
+    fn container_dir(&self, id: model::id::ContainerId) -> PathBuf {
+        self.root.join("containers").join(id.to_string())
+    }
+}
+
 /// A running engine.
 pub struct Engine {
     pub settings: Settings,

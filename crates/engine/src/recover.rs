@@ -8,6 +8,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::keeper::{Act, Held, Keeper};
+use crate::start::{log_of, stdio_of};
 use crate::state::{Entry, LiveSandbox, State};
 use crate::store::{Store, Write};
 use crate::{Engine, Settings, naming};
@@ -108,13 +109,10 @@ impl Engine {
                 continue;
             }
             // Asked of every container: one may run though its record has not come to say so.
-            let of_shim = match runtime.reconnect(record.id).await {
-                _ if !same_boot => None,
-                Ok(found) => found,
-                Err(e) => {
-                    tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
-                    None
-                }
+            let held_process = held.remove(&Key::Process(record.id));
+            let of_shim = match same_boot {
+                true => find_running(&runtime, &settings, &record, held_process).await,
+                false => None,
             };
             let said_to_run = record.state.is_running();
             let is_half_up = record.endpoints.iter().any(|e| e.active.is_some()) || record.state.sandbox.is_some();
@@ -244,21 +242,19 @@ impl Engine {
         let keys: BTreeSet<Key> = {
             let state = self.state();
             let sandboxes = state.sandboxes.keys().map(|id| Key::Sandbox(*id));
-            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id)]);
+            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id), Key::Process(*id)]);
             sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
         };
         self.keeper.keep_only(keys).await?;
         for id in live {
             self.reopen(id, !held_ports.contains(&id)).await;
-            let (pidfd, changes) = {
+            let (record, container) = {
                 let state = self.state();
                 let Ok(entry) = state.entry(id) else { continue };
                 let Some(container) = &entry.live else { continue };
-                (container.pidfd(), naming::leave_changes(&entry.record, false))
+                (entry.record.clone(), container.clone())
             };
-            if let Ok(pidfd) = pidfd {
-                self.keeper.tell(vec![Act::Watch(id, pidfd, changes)]).await?;
-            }
+            self.have_watched(&record, &container).await?;
         }
         // Owners before those who share their namespaces: whoever is restarted finds them restarting.
         ended.sort_by_key(|(id, _)| {
@@ -370,6 +366,31 @@ impl Engine {
         });
         for stop in stops.collect::<Vec<_>>() {
             let _ = stop.await;
+        }
+    }
+}
+
+/// Asks the shim of a container, or, if it was killed while no daemon was there, has a new one take over what the keeper
+/// has held.
+async fn find_running(
+    runtime: &runtime::Runtime,
+    settings: &Settings,
+    record: &Container,
+    held: Option<Vec<OwnedFd>>,
+) -> Option<runtime::Reconnected> {
+    let log = || log_of(settings, record);
+    match (runtime.reconnect(record.id, log()).await, held) {
+        (Ok(None), Some(held)) => match runtime.adopt(record.id, held, stdio_of(record), log()).await {
+            Ok(adopted) => adopted.map(runtime::Reconnected::Running),
+            Err(e) => {
+                tracing::error!(container = ?record.id, "no shim can take it over: {}", crate::error::chain(&e));
+                None
+            }
+        },
+        (Ok(found), _) => found,
+        (Err(e), _) => {
+            tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
+            None
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::faults::Faults;
 use crate::keeper::Act;
 use crate::state::{LiveSandbox, State};
 use crate::store::Write;
-use crate::{Engine, blocking, endpoints, naming};
+use crate::{Engine, Settings, blocking, endpoints, naming};
 use keeper_protocol::Key;
 use model::container::{Container, Endpoint, NetworkMode, Status};
 use model::desired::{Attachment, Publication};
@@ -26,6 +26,7 @@ use runtime::FailureKind;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Where a container's process will be.
@@ -190,11 +191,14 @@ impl Engine {
         Ok(())
     }
 
-    /// The keeper takes the container's names out when its process ends, whether or not a daemon is there.
-    async fn have_watched(&self, record: &Container, container: &runtime::Container) -> Result<()> {
+    /// The keeper takes the container's names out when its process ends, whether or not a daemon is there; and it holds
+    /// what a new shim needs, should the present one be killed.
+    pub(crate) async fn have_watched(&self, record: &Container, container: &runtime::Container) -> Result<()> {
         self.faults.pass("watch").await?;
-        let pidfd = container.pidfd().map_err(|e| Error::new(Kind::Internal, e))?;
-        self.keeper.tell(vec![Act::Watch(record.id, pidfd, naming::leave_changes(record, false))]).await
+        let none_left = |e| Error::new(Kind::Internal, format!("no descriptor is left: {e}"));
+        let (pidfd, held) = (container.pidfd().map_err(none_left)?, container.held().map_err(none_left)?);
+        let watch = Act::Watch(record.id, pidfd, naming::leave_changes(record, false));
+        self.keeper.tell(vec![Act::Hold(Key::Process(record.id), held), watch]).await
     }
 
     /// Makes the sandbox with its attachments, resolver and published ports; fills the record with what was chosen.
@@ -446,12 +450,10 @@ impl Engine {
                 (_, Some(sandbox)) => Some(duplicate(&sandbox.netns)?),
             },
             stdio: runtime::Stdio {
-                tty: record.config.tty,
                 size: description.size.map(|(rows, columns)| runtime::Size { rows, columns }),
-                open_stdin: record.config.open_stdin,
-                stdin_once: record.config.stdin_once,
+                ..stdio_of(record)
             },
-            log: self.log_of(record),
+            log: log_of(&self.settings, record),
             init: record.host.init.unwrap_or_default(),
             runtime: match record.host.runtime.as_str() {
                 "runc" | "io.containerd.runc.v2" => runtime::RuntimeKind::Runc,
@@ -493,30 +495,11 @@ impl Engine {
 
     /// Where the container's output is written, and how much of it is kept.
     pub(crate) fn log_of(&self, record: &Container) -> Option<runtime::Log> {
-        if record.host.log_config.driver == "none" {
-            return None;
-        }
-        let option = |name: &str| record.host.log_config.config.get(name);
-        let size = |text: &String| {
-            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-            let factor = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
-                "" => 1,
-                "k" => 1 << 10,
-                "m" => 1 << 20,
-                "g" => 1 << 30,
-                _ => return None,
-            };
-            digits.parse::<u64>().ok()?.checked_mul(factor)
-        };
-        Some(runtime::Log {
-            path: self.log_path(record.id),
-            max_size: option("max-size").and_then(size),
-            max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(1),
-        })
+        log_of(&self.settings, record)
     }
 
-    pub(crate) fn log_path(&self, id: ContainerId) -> std::path::PathBuf {
-        self.container_dir(id).join(format!("{id}-json.log"))
+    pub(crate) fn log_path(&self, id: ContainerId) -> PathBuf {
+        log_path(&self.settings, id)
     }
 
     /// Writes the container's `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`. They are bind-mounted, so they are
@@ -596,7 +579,11 @@ impl Engine {
     /// going; then ports, endpoints, and the sandbox if nobody else is in it. It goes on past failures.
     pub(crate) async fn take_down(self: &Arc<Self>, id: ContainerId) {
         let Some((before, sandbox_gone)) = self.take_down_records(id) else { return };
-        let mut acts = vec![Act::Unwatch(id), Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some()))];
+        let mut acts = vec![
+            Act::Unwatch(id),
+            Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some())),
+            Act::Release(Key::Process(id)),
+        ];
         // Asked of what it wants, too: what it has may not have come to its record.
         if !before.state.ports.is_empty() || !before.host.port_bindings.is_empty() || before.host.publish_all_ports {
             acts.extend([Act::Release(Key::Ports(id)), Act::Release(Key::Datagrams(id))]);
@@ -670,6 +657,44 @@ impl Engine {
         let kept = kept.filter(|s| state.sandboxes.contains_key(s));
         state.entry_mut(id).ok()?.record.state.sandbox = kept;
         Some((before, sandbox_gone))
+    }
+}
+
+/// Where the shim logs, and how much. `None`: nowhere.
+pub(crate) fn log_of(settings: &Settings, record: &Container) -> Option<runtime::Log> {
+    if record.host.log_config.driver == "none" {
+        return None;
+    }
+    let option = |name: &str| record.host.log_config.config.get(name);
+    let size = |text: &String| {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        let factor = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
+            "" => 1,
+            "k" => 1 << 10,
+            "m" => 1 << 20,
+            "g" => 1 << 30,
+            _ => return None,
+        };
+        digits.parse::<u64>().ok()?.checked_mul(factor)
+    };
+    Some(runtime::Log {
+        path: log_path(settings, record.id),
+        max_size: option("max-size").and_then(size),
+        max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(1),
+    })
+}
+
+fn log_path(settings: &Settings, id: ContainerId) -> PathBuf {
+    settings.container_dir(id).join(format!("{id}-json.log"))
+}
+
+/// How the container's process gets its input and output.
+pub(crate) fn stdio_of(record: &Container) -> runtime::Stdio {
+    runtime::Stdio {
+        tty: record.config.tty,
+        size: None,
+        open_stdin: record.config.open_stdin,
+        stdin_once: record.config.stdin_once,
     }
 }
 

@@ -13,7 +13,7 @@ pub mod logs;
 pub mod translate;
 
 pub use connection::{AttachOptions, Attached, CallError, Output, RefusalText, Stdin, Stream};
-pub use container::{Container, Exec, ExecOrder, ExitStatus, Held, Prepared, ProcessInfo, Reconnected, RunningState};
+pub use container::{Container, Exec, ExecOrder, ExitStatus, Prepared, ProcessInfo, Reconnected, RunningState};
 pub use kernel::cgroup::{BlockUsage, Usage};
 pub use shim_protocol::Size;
 pub use shim_protocol::launch::{Failure, FailureKind, Log, Step};
@@ -253,16 +253,23 @@ impl Runtime {
     ///
     /// # Errors
     /// Its shim is there and cannot be understood.
-    pub async fn reconnect(&self, id: ContainerId) -> Result<Option<Reconnected>, Error> {
-        container::reconnect(self, id).await
+    pub async fn reconnect(&self, id: ContainerId, log: Option<Log>) -> Result<Option<Reconnected>, Error> {
+        container::reconnect(self, id, log).await
     }
 
-    /// Hold a container whose shim has died, with what the keeper has held: a new shim takes over.
+    /// Hold a container whose shim was killed while no daemon was there, with what the keeper has held: a new shim takes
+    /// over, and tells if it has ended. `None` if it did not come to run. One that a daemon holds needs no such call.
     ///
     /// # Errors
     /// The shim cannot be started, or refuses.
-    pub async fn adopt(&self, id: ContainerId, held: Held, log: Option<Log>) -> Result<Container, StartError> {
-        container::adopt(self, id, held, log).await
+    pub async fn adopt(
+        &self,
+        id: ContainerId,
+        held: Vec<OwnedFd>,
+        stdio: Stdio,
+        log: Option<Log>,
+    ) -> Result<Option<Container>, StartError> {
+        container::adopt(self, id, held, stdio, log).await
     }
 
     /// Take away what is left of a container's last run: after its end has been recorded.
