@@ -214,7 +214,7 @@ impl Shim {
         loop {
             let Some(client) = self.clients.get_mut(&id) else { return };
             let Some(socket) = &client.socket else { return };
-            match transport::receive(socket, &mut buffer, &mut client.received, rustix::net::RecvFlags::DONTWAIT) {
+            match transport::receive_now(socket, &mut buffer, &mut client.received) {
                 Ok(n) if n > 0 => client.decoder.push(&buffer[..n]),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,

@@ -2,14 +2,13 @@
 
 use crate::connection::{self, CallError, Control, Told};
 use crate::{
-    AttachOptions, Attached, Error, Log, Runtime, RuntimeKind, Size, StartError, StartOrder, Stdio, Usage, make_private,
-    translate,
+    AttachOptions, Attached, Error, Log, Runtime, RuntimeKind, Size, StartError, StartOrder, Stdio, Usage,
+    make_private, translate,
 };
 use jiff::Timestamp;
 use kernel::cgroup::Cgroup;
 use model::id::ContainerId;
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process as SpecProcess};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use shim_protocol::frame::Decoder;
 use shim_protocol::launch::{Foreign, Launch, Stdio as ShimStdio};
 use shim_protocol::{Adopt, ExitRecord, Process, Reply, Request, Running, State, Status, Time, Whom, file};
@@ -237,7 +236,7 @@ impl Drop for Leftovers<'_> {
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    std::fs::File::open(path).map(OwnedFd::from)
 }
 
 /// A fresh run directory.
@@ -503,8 +502,7 @@ impl Held {
     fn from_descriptors(descriptors: Vec<OwnedFd>, stdio: Stdio, log: Option<Log>) -> Option<Held> {
         let mut descriptors = descriptors.into_iter();
         let (pidfd, stdout) = (descriptors.next()?, descriptors.next()?);
-        let stdio =
-            ShimStdio { tty: stdio.tty, size: None, stdin: stdio.open_stdin, stdin_once: stdio.stdin_once };
+        let stdio = ShimStdio { tty: stdio.tty, size: None, stdin: stdio.open_stdin, stdin_once: stdio.stdin_once };
         let (stderr, stdin) = (descriptors.next(), descriptors.next());
         Some(Held { stdio, log, pidfd, stdout: Some(stdout), stderr, stdin })
     }
@@ -583,8 +581,7 @@ impl Container {
     /// # Errors
     /// It has ended.
     pub fn netns(&self) -> io::Result<OwnedFd> {
-        let path = format!("/proc/{}/ns/net", self.pid());
-        let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = std::fs::File::open(format!("/proc/{}/ns/net", self.pid()))?.into();
         // The number may have been reused before it was opened; it is not if the process is still there afterwards.
         if self.exit_status().is_some() {
             return Err(io::ErrorKind::NotFound.into());
@@ -826,7 +823,7 @@ async fn follow(container: Weak<Shared>, followed: Followed, telling: watch::Sen
         Some(exit) => (&exit).into(),
         None => {
             if let Ok(pidfd) = pidfd
-                && let Ok(pidfd) = connection::readable(pidfd)
+                && let Ok(pidfd) = kernel::readiness::watch_reading(pidfd)
             {
                 let _ = pidfd.readable().await;
             }
@@ -921,7 +918,7 @@ fn process_info(pid: i32) -> Option<ProcessInfo> {
     let name = before.split_once('(')?.1;
     let fields: Vec<&str> = after.split_whitespace().collect();
     let number = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    let ticks = rustix::param::clock_ticks_per_second().max(1);
+    let ticks = kernel::process::ticks_per_second();
     let up = uptime.split('.').next()?.parse::<u64>().ok()?;
     let words: Vec<String> = line
         .split(|byte| *byte == 0)
@@ -937,7 +934,7 @@ fn process_info(pid: i32) -> Option<ProcessInfo> {
         age: up.saturating_sub(number(19) / ticks),
         cpu: (number(11) + number(12)) / ticks,
         tty: number(4) as i32,
-        resident: number(21) * rustix::param::page_size() as u64,
+        resident: number(21) * kernel::process::page_size(),
         command: if words.is_empty() { format!("[{name}]") } else { words.join(" ") },
     })
 }
