@@ -444,7 +444,7 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         }
     }
     for text in host.extra_hosts.iter().flatten() {
-        let (_, address) = crate::start::split_extra_host(text)?;
+        let (_, address) = crate::files::split_extra_host(text)?;
         if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
         }

@@ -3,15 +3,14 @@
 //! An endpoint is a record of its container. While the container runs it has an [`ActiveEndpoint`]: addresses leased, a
 //! fresh id, an interface in the sandbox. [`rewire`] says which endpoint is the way out and publishes the ports.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::keeper::Act;
-use crate::start::{publish_changes, tell_connected};
 use crate::state::State;
 use crate::store::Write;
 use crate::{Engine, blocking, naming};
 use keeper_protocol::Key;
 use model::container::{ActiveEndpoint, Container, Endpoint, EndpointSettings, NetworkMode};
-use model::desired::Attachment;
+use model::desired::{Attachment, Publication};
 use model::gateway::{Candidate, elect};
 use model::id::{ContainerId, EndpointId, NetworkId, SandboxId};
 use model::ipam::Holder;
@@ -20,6 +19,7 @@ use model::net::{InterfaceName, MacAddr};
 use model::network::{Driver, Network, option};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The static addresses of an endpoint, parsed.
@@ -290,19 +290,10 @@ impl Engine {
     /// # Errors
     /// There is no such container or network, it is on it already, or its settings do not fit.
     pub async fn connect(self: &Arc<Self>, network: &str, container: &str, settings: EndpointSettings) -> Result<()> {
-        let engine = self.clone();
-        let (network, container) = (network.to_owned(), container.to_owned());
-        self.detached(async move {
-            let (id, turn) = {
-                let state = engine.state();
-                state.network(&network)?;
-                let entry = state.find(&container)?;
-                (entry.record.id, entry.turn.clone())
-            };
-            let _turn = turn.lock().await;
-            engine.connect_in_turn(id, &network, settings).await
-        })
-        .await
+        self.state().network(network)?;
+        let network = network.to_owned();
+        self.in_turn(container, move |engine, id| async move { engine.connect_in_turn(id, &network, settings).await })
+            .await
     }
 
     async fn connect_in_turn(
@@ -368,7 +359,7 @@ impl Engine {
             self.store.record(vec![Write::Container(Box::new(before))]);
             return Err(e.context(format!("cannot connect {} to {}", record.name, network.name)));
         }
-        tell_connected(self, &network, &record, "connect");
+        self.tell_network(&network, "connect", Some(&record));
         Ok(())
     }
 
@@ -486,28 +477,34 @@ impl Engine {
         .await
     }
 
+    /// Hands a sandbox's resolver to the keeper.
+    pub(crate) async fn serve_sandbox(
+        self: &Arc<Self>,
+        id: SandboxId,
+        sandbox: &network::Sandbox,
+        sockets: network::ResolverSockets,
+    ) -> Result<()> {
+        let mut descriptors = vec![duplicate(&sandbox.netns)?, sockets.udp, sockets.tcp];
+        descriptors.extend(sockets.owner);
+        self.keeper.tell(vec![Act::Hold(Key::Sandbox(id), descriptors)]).await?;
+        if let Some(live) = self.state().sandboxes.get_mut(&id) {
+            live.resolver = true;
+        }
+        Ok(())
+    }
+
     /// Takes a container off a network (API-13).
     ///
     /// # Errors
     /// It is not on it; or the network is gone and `force` is not given.
     pub async fn disconnect(self: &Arc<Self>, network: &str, container: &str, force: bool) -> Result<()> {
-        let engine = self.clone();
-        let (network, container) = (network.to_owned(), container.to_owned());
-        self.detached(async move {
-            let (id, turn) = {
-                let state = engine.state();
-                state.network(&network)?;
-                match state.find(&container) {
-                    Ok(entry) => (entry.record.id, entry.turn.clone()),
-                    // Endpoints belong to containers: one without does not exist, so there is nothing to force.
-                    Err(_) if force => return Ok(()),
-                    Err(e) => return Err(e),
-                }
-            };
-            let _turn = turn.lock().await;
-            engine.disconnect_in_turn(id, &network).await
-        })
-        .await
+        self.state().network(network)?;
+        if force && self.state().find(container).is_err() {
+            // Endpoints belong to containers: one without does not exist, so there is nothing to force.
+            return Ok(());
+        }
+        let network = network.to_owned();
+        self.in_turn(container, move |engine, id| async move { engine.disconnect_in_turn(id, &network).await }).await
     }
 
     async fn disconnect_in_turn(self: &Arc<Self>, id: ContainerId, reference: &str) -> Result<()> {
@@ -542,7 +539,7 @@ impl Engine {
         }
         // Its addresses are free once nobody has them.
         release(&mut self.state(), id, &endpoint, true);
-        tell_connected(self, &network, &record, "disconnect");
+        self.tell_network(&network, "disconnect", Some(&record));
         Ok(())
     }
 
@@ -599,6 +596,19 @@ impl Engine {
         }
         self.store.record(vec![Write::Container(Box::new(before.clone()))]);
     }
+}
+
+/// Which publications a change of the record takes away, and which it adds.
+fn publish_changes(before: &Container, after: &Container) -> (BTreeSet<Publication>, BTreeSet<Publication>) {
+    let all = |c: &Container| -> BTreeSet<Publication> {
+        c.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.iter().cloned()).collect()
+    };
+    let (before, after) = (all(before), all(after));
+    (before.difference(&after).cloned().collect(), after.difference(&before).cloned().collect())
+}
+
+pub(crate) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().map_err(|e| Error::new(Kind::Internal, format!("no descriptor is left: {e}")))
 }
 
 /// Whether a container may be put on a network, settings apart (API-12, API-26).

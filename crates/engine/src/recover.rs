@@ -6,9 +6,9 @@
 //!      ─▶ reconcile the kernel ─▶ feed the keeper ─▶ restart what its policy says
 //! ```
 
+use crate::describe::{log_of, stdio_of};
 use crate::error::{Error, Kind, Result};
 use crate::keeper::{Act, Held, Keeper};
-use crate::start::{log_of, stdio_of};
 use crate::state::{Entry, LiveSandbox, State};
 use crate::store::{Store, Write};
 use crate::{Engine, Settings, naming};
@@ -30,6 +30,19 @@ enum Found {
     Lost,
     /// Its start was under way and had no process yet: it is taken back.
     HalfStarted,
+}
+
+/// What has become of a container, by its record and its shim; `None`: nothing that is not recorded.
+fn judge(record: &Container, of_shim: Option<runtime::Reconnected>) -> Option<Found> {
+    let said_to_run = record.state.is_running();
+    let is_attached = record.endpoints.iter().any(|e| e.active.is_some());
+    let is_half_up = is_attached || record.state.sandbox.is_some();
+    match of_shim {
+        Some(runtime::Reconnected::Running(container)) => Some(Found::Running(container)),
+        Some(runtime::Reconnected::Exited(status)) => (said_to_run || is_half_up).then_some(Found::Ended(status)),
+        None if said_to_run => Some(Found::Lost),
+        None => is_attached.then_some(Found::HalfStarted),
+    }
 }
 
 impl Engine {
@@ -114,20 +127,12 @@ impl Engine {
                 true => find_running(&runtime, &settings, &record, held_process).await,
                 false => None,
             };
-            let said_to_run = record.state.is_running();
-            let is_half_up = record.endpoints.iter().any(|e| e.active.is_some()) || record.state.sandbox.is_some();
-            let now = match of_shim {
-                Some(runtime::Reconnected::Running(container)) => Some(Found::Running(container)),
-                Some(runtime::Reconnected::Exited(status)) if said_to_run || is_half_up => Some(Found::Ended(status)),
+            let has_word = matches!(of_shim, Some(runtime::Reconnected::Exited(_)));
+            let now = judge(&record, of_shim);
+            if now.is_none() && has_word {
                 // Its end is recorded already; only the shim's word on it was left.
-                Some(runtime::Reconnected::Exited(_)) => {
-                    runtime.forget(record.id).await;
-                    None
-                }
-                None if said_to_run => Some(Found::Lost),
-                None if record.endpoints.iter().any(|e| e.active.is_some()) => Some(Found::HalfStarted),
-                None => None,
-            };
+                runtime.forget(record.id).await;
+            }
             if record.state.status == Status::Restarting && !matches!(now, Some(Found::Running(_))) {
                 record.state.status = Status::Exited;
                 if now.is_none() {
@@ -261,16 +266,11 @@ impl Engine {
             self.state().entry(*id).is_ok_and(|e| crate::stop::owners(&e.record.host).next().is_some())
         });
         for (id, status) in ended {
-            let turn = match self.state().entry(id) {
-                Ok(entry) => entry.turn.clone(),
-                Err(_) => continue,
-            };
-            let _turn = turn.lock().await;
+            let Ok(_turn) = self.turn(id).await else { continue };
             self.ended(id, status).await;
         }
         for id in half_started {
-            let Ok(turn) = self.state().entry(id).map(|e| e.turn.clone()) else { continue };
-            let _turn = turn.lock().await;
+            let Ok(_turn) = self.turn(id).await else { continue };
             self.undo_start(id, &Error::new(Kind::Internal, "the daemon ended while it was starting it")).await?;
         }
         Ok(())

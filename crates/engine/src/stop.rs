@@ -1,7 +1,6 @@
 //! How a container ends: by itself, by a signal, by removal; and who waits for it.
 
 use crate::error::{Error, Kind, Result};
-use crate::start::tell_connected;
 use crate::state::Pulse;
 use crate::store::Write;
 use crate::{Engine, blocking, naming};
@@ -39,11 +38,7 @@ impl Engine {
         let engine = self.clone();
         tokio::spawn(async move {
             let status = container.wait().await;
-            let turn = match engine.state().entry(id) {
-                Ok(entry) => entry.turn.clone(),
-                Err(_) => return,
-            };
-            let _turn = turn.lock().await;
+            let Ok(_turn) = engine.turn(id).await else { return };
             // A restart may have been quicker: then this end is not the present run's.
             let is_current = engine.state().entry(id).is_ok_and(|e| {
                 e.live.as_ref().is_some_and(|l| l.pid() == container.pid() && l.started_at() == container.started_at())
@@ -91,7 +86,7 @@ impl Engine {
             if endpoint.active.is_some()
                 && let Some(network) = endpoint.network.and_then(|n| self.state().networks.get(&n).cloned())
             {
-                tell_connected(self, &network, &record, "disconnect");
+                self.tell_network(&network, "disconnect", Some(&record));
             }
         }
         let (record, again) = {
@@ -150,8 +145,7 @@ impl Engine {
             }
             // From here on it is a start like any other, which nobody aborts half way.
             tokio::spawn(async move {
-                let Ok(turn) = engine.state().entry(id).map(|e| e.turn.clone()) else { return };
-                let _turn = turn.lock().await;
+                let Ok(_turn) = engine.turn(id).await else { return };
                 let is_due = engine.state().entry(id).is_ok_and(|e| e.record.state.status == Status::Restarting);
                 if is_due && let Err(e) = engine.start_in_turn(id).await {
                     tracing::warn!(container = ?id, "cannot be restarted: {e}");
@@ -176,8 +170,7 @@ impl Engine {
 
     async fn stop_id(self: &Arc<Self>, id: ContainerId, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
         // A start that is under way comes first, or it would not be stopped.
-        let turn = self.state().entry(id)?.turn.clone();
-        let guard = turn.lock().await;
+        let turn = self.turn(id).await?;
         let (record, live, number, mut pulse) = {
             let mut state = self.state();
             let entry = state.entry_mut(id)?;
@@ -197,7 +190,7 @@ impl Engine {
         self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
         // Counted in our turn: an end that is recorded right after it is the one that we wait for.
         let ends = pulse.borrow().ends;
-        drop(guard);
+        drop(turn);
         let Some(live) = live else { return Ok(()) };
         self.send_signal(&record, &live, number, true).await?;
         let grace = timeout.or(record.config.stop_timeout).unwrap_or(GRACE);
@@ -250,8 +243,7 @@ impl Engine {
     }
 
     async fn kill_id(self: &Arc<Self>, id: ContainerId, reference: &str, number: i32) -> Result<()> {
-        let turn = self.state().entry(id)?.turn.clone();
-        let guard = turn.lock().await;
+        let turn = self.turn(id).await?;
         let (record, live, ends, mut pulse) = {
             let mut state = self.state();
             let entry = state.entry_mut(id)?;
@@ -273,7 +265,7 @@ impl Engine {
         };
         self.store.record(vec![Write::Container(Box::new(record.clone()))]);
         let before = pulse.borrow().ends;
-        drop(guard);
+        drop(turn);
         let Some(live) = live else { return Ok(()) };
         self.send_signal(&record, &live, number, ends).await?;
         if number == 9 {
@@ -305,8 +297,7 @@ impl Engine {
             };
             if unwanted {
                 // It has ended again before this client was done.
-                let turn = engine.state().entry(id)?.turn.clone();
-                let _turn = turn.lock().await;
+                let _turn = engine.turn(id).await?;
                 let still = engine.state().entry(id).is_ok_and(|e| e.record.state.status == Status::Exited);
                 if still {
                     engine.remove_in_turn(id, true).await?;
@@ -322,8 +313,7 @@ impl Engine {
             Err(e) if e.kind == Kind::NotModified => {}
             other => other?,
         }
-        let turn = self.state().entry(id)?.turn.clone();
-        let _turn = turn.lock().await;
+        let _turn = self.turn(id).await?;
         match self.start_by_client(id).await {
             Err(e) if e.kind == Kind::NotModified => {}
             other => other?,
@@ -346,14 +336,7 @@ impl Engine {
     }
 
     async fn freeze(self: &Arc<Self>, reference: &str, frozen: bool) -> Result<()> {
-        let engine = self.clone();
-        let (id, turn) = {
-            let state = self.state();
-            let entry = state.find(reference)?;
-            (entry.record.id, entry.turn.clone())
-        };
-        self.detached(async move {
-            let _turn = turn.lock().await;
+        self.in_turn(reference, move |engine, id| async move {
             let (record, live) = {
                 let state = engine.state();
                 let entry = state.entry(id)?;
@@ -468,15 +451,8 @@ impl Engine {
     /// # Errors
     /// The name is malformed or taken.
     pub async fn rename(self: &Arc<Self>, reference: &str, name: &str) -> Result<()> {
-        let engine = self.clone();
         let name = name.trim_start_matches('/').to_owned();
-        let (id, turn) = {
-            let state = self.state();
-            let entry = state.find(reference)?;
-            (entry.record.id, entry.turn.clone())
-        };
-        self.detached(async move {
-            let _turn = turn.lock().await;
+        self.in_turn(reference, move |engine, id| async move {
             let (old, record, changes) = {
                 let mut state = engine.state();
                 let old = state.entry(id)?.record.name.clone();
