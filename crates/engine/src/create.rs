@@ -217,7 +217,7 @@ impl Engine {
 
     /// Where a container's own files are: log, hosts, resolv.conf, hostname.
     pub(crate) fn container_dir(&self, id: ContainerId) -> std::path::PathBuf {
-        self.settings.root.join("containers").join(id.to_string())
+        self.settings.container_dir(id)
     }
 
     pub(crate) fn tell_container(&self, record: &Container, action: &str, more: &[(&str, String)]) {
@@ -444,7 +444,7 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         }
     }
     for text in host.extra_hosts.iter().flatten() {
-        let (_, address) = crate::start::split_extra_host(text)?;
+        let (_, address) = crate::files::split_extra_host(text)?;
         if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
         }

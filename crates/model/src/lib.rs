@@ -8,9 +8,11 @@
 //! - [`net`], [`network`], [`ipam`], [`port`]: networks, their addresses and their published ports
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`names`]: what each sandbox may resolve
+//! - [`duration`]: how long ago, in Docker's words
 
 pub mod container;
 pub mod desired;
+pub mod duration;
 pub mod files;
 pub mod gateway;
 pub mod id;
