@@ -3,6 +3,7 @@
 //! - [`Lab`]: a network namespace without a way out, with a daemon in it
 //! - [`images`]: images from what is on the machine, without a registry
 //! - [`http`]: the API, byte for byte; [`client`]: what tests say again and again
+//! - [`traffic`]: who reaches whom, and frames by hand
 //! - `world`: everything that could leak, to be compared
 //! - [`upstream`]: a DNS server for the lab's host
 //! - [`within`]: waiting for a condition, with a deadline
@@ -11,10 +12,11 @@ pub mod client;
 pub mod http;
 pub mod images;
 mod lab;
+pub mod traffic;
 pub mod upstream;
 mod world;
 
-pub use lab::{HOST, Lab, OUTSIDE, Output, Run, processes, program, shim_of};
+pub use lab::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, Output, Run, processes, program, shim_of};
 
 use std::time::{Duration, Instant};
 
