@@ -60,8 +60,8 @@ impl Holdings {
         }
         for descriptor in &descriptors {
             let task = match key {
-                Key::Proxy => serve_tcp(descriptor.try_clone()?, self.routes.clone())?,
-                Key::Datagrams(_) => serve_udp(descriptor.try_clone()?, self.routes.clone())?,
+                Key::Proxy => serve_tcp(descriptor.try_clone()?, self.routes.clone(), self.shared.clone())?,
+                Key::Datagrams(_) => serve_udp(descriptor.try_clone()?, self.routes.clone(), self.shared.clone())?,
                 _ => break,
             };
             self.served.entry(key.clone()).or_default().push(task);

@@ -19,6 +19,7 @@ pub mod netns;
 pub mod nft;
 pub mod overlay;
 pub mod packet;
+pub mod process;
 pub mod readiness;
 pub mod reserve;
 pub mod route;
