@@ -85,6 +85,11 @@ impl Control {
         }
     }
 
+    /// Gives up what is held: the successor has it. What is still served by keeps its own.
+    pub fn let_go(&mut self) {
+        self.holdings.let_go();
+    }
+
     async fn handle(&mut self, connection: &AsyncFd<OwnedFd>, packet: io::Result<Option<Packet>>) -> Result<(), End> {
         let packet = match packet {
             Ok(Some(packet)) => packet,

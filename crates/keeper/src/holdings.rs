@@ -109,6 +109,11 @@ impl Holdings {
         ending
     }
 
+    /// Closes what nothing is served by: ports must be free as soon as the successor gives them back.
+    pub fn let_go(&mut self) {
+        self.held.clear();
+    }
+
     /// Begins a snapshot: what is applied until [`Holdings::begin`] is not yet seen.
     pub fn reset(&mut self) {
         self.staged = Some(Default::default());

@@ -63,9 +63,8 @@ pub fn run(settings: Settings) -> std::io::Result<()> {
         let listener = kernel::readiness::watch(settings.listener)?;
         let mut keeper = control::Control::new(settings.root, settings.build, holdings);
         keeper.run(listener).await;
-        // What it holds stays open meanwhile: answers go out by it.
+        keeper.let_go();
         shared.leave.finish(FINISHING).await;
-        drop(keeper);
         Ok(())
     })
 }

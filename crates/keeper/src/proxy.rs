@@ -112,8 +112,8 @@ pub fn serve_udp(socket: OwnedFd, routes: SharedRoutes, shared: Rc<Shared>) -> i
         loop {
             let received = tokio::select! {
                 received = socket.recv_from(&mut buffer) => received,
-                // Open for what containers still answer.
-                () = &mut leave => std::future::pending().await,
+                // The successor has the socket; the port is not to be kept from whoever wants it next.
+                () = &mut leave => return,
             };
             let Ok((length, client)) = received else {
                 tokio::task::yield_now().await;
