@@ -215,3 +215,31 @@ fn a_daemon_of_another_version_is_told_what_this_keeper_is() {
     daemon.tell(&Request::Retire, &[]);
     keeper.join().unwrap();
 }
+
+#[test]
+fn a_user_that_is_not_root_is_turned_away_even_by_an_open_socket() {
+    use rustix::thread::set_thread_res_uid;
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: another user is needed, which only root can become");
+        return;
+    }
+    let (path, keeper) = start();
+    for (opened, mode) in [(path.parent().unwrap(), 0o711), (path.as_path(), 0o666)] {
+        std::fs::set_permissions(opened, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let at = path.clone();
+    let other = std::thread::spawn(move || {
+        // Of this thread alone: it ends with it.
+        let nobody = rustix::process::Uid::from_raw(65_534);
+        set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let connection = seqpacket::connect(&at).unwrap();
+        let recall = encode(&Request::Recall { key: Key::TableOwner, from: 0 });
+        let sent = seqpacket::send(&connection, &recall, &[]);
+        sent.is_err() || seqpacket::receive(&connection).map_or(true, |answer| answer.is_none())
+    });
+    assert!(other.join().unwrap(), "it is not answered");
+    let (daemon, _) = Daemon::connect(&path);
+    daemon.tell(&Request::Retire, &[]);
+    keeper.join().unwrap();
+}
