@@ -356,6 +356,8 @@ impl Engine {
             let mut record = state.entry(id)?.record.clone();
             check_connect(&network, &record)?;
             check_settings(&network, &settings)?;
+            let all = record.endpoints.iter().map(|e| &e.settings).chain([&settings]);
+            model::container::check_names(all).map_err(Error::invalid)?;
             reserve_static(&mut state, id, network.id, &settings)?;
             record.endpoints.push(Endpoint {
                 network: Some(network.id),
@@ -464,6 +466,7 @@ impl Engine {
             None => None,
         });
         let mut acts = vec![Act::Apply(changes)];
+        acts.extend(self.watch_act(before));
         if resolver && let Ok(netns) = handle.netns.try_clone() {
             acts.push(Act::Hold(Key::Sandbox(sandbox), vec![netns]));
         }
@@ -528,9 +531,22 @@ impl Engine {
             let view = naming::view_change(&state, record);
             member.into_iter().chain(view).chain([naming::moved_routes_change(record)]).collect()
         };
-        self.keeper.apply(changes).await?;
+        self.tell_names(record, changes).await?;
         self.faults.pass("connect: files").await?;
         self.write_files(record)
+    }
+
+    /// Tells the keeper what has changed in a container's names, and what is to go with its death from now on.
+    async fn tell_names(&self, record: &Container, changes: Vec<Change>) -> Result<()> {
+        let mut acts = vec![Act::Apply(changes)];
+        acts.extend(self.watch_act(record));
+        self.keeper.tell(acts).await
+    }
+
+    /// The watch of a running container, with all that its endpoints have.
+    fn watch_act(&self, record: &Container) -> Option<Act> {
+        let pidfd = self.state().entry(record.id).ok()?.live.as_ref()?.pidfd().ok()?;
+        Some(Act::Watch(record.id, pidfd, naming::leave_changes(record, false)))
     }
 
     /// Where the way out has changed, routes and published ports follow (PT-11).
@@ -547,6 +563,10 @@ impl Engine {
         let (old, new) = (routes(before), routes(after));
         let (engine, handle) = (self.clone(), handle.clone());
         let (withdrawn, published) = publish_changes(before, after);
+        let carried = naming::routes_change(after);
+        if carried != naming::routes_change(before) {
+            self.keeper.apply(vec![carried.unwrap_or(Change::RoutesGone { container: after.id })]).await?;
+        }
         blocking(move || -> Result<()> {
             if old != new {
                 let of = |v6: bool| new.iter().copied().find(|a| a.is_ipv6() == v6);
@@ -636,7 +656,7 @@ impl Engine {
             sandbox.map(|s| s.sandbox.clone())
         };
         self.faults.pass("disconnect: names").await?;
-        self.keeper.apply(changes).await?;
+        self.tell_names(record, changes).await?;
         if let Some(handle) = handle {
             self.faults.pass("disconnect: gateway").await?;
             self.move_gateway(&handle, before, record).await?;
@@ -669,7 +689,7 @@ impl Engine {
             if let Err(e) = self.move_gateway(&handle, record, before).await {
                 tell(e);
             }
-            if let Err(e) = self.keeper.apply(changes).await {
+            if let Err(e) = self.tell_names(before, changes).await {
                 tell(e);
             }
             if let Err(e) = self.write_files(before) {

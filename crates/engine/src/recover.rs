@@ -407,14 +407,23 @@ async fn find_running(
     }
 }
 
-/// Takes a directory for ourselves alone.
+/// Takes a directory for ourselves alone: others may pass through it, where a file's own mode lets them.
 fn make_private(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(path)
-        .map_err(|e| Error::new(Kind::Internal, format!("cannot make {}: {e}", path.display())))
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let failed = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot make {}: {e}", path.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(failed)?;
+    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o1000 != 0 {
+        // Like /tmp: closing it would harm others.
+        return Err(Error::invalid(format!(
+            "{} is shared by all users: a directory of its own is needed",
+            path.display()
+        )));
+    }
+    if mode & !0o711 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o711)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The lock on a root directory: one daemon at a time.
