@@ -515,7 +515,7 @@ pub fn show_listed(l: &Listed) -> Value {
 /// `Up 5 minutes`, `Exited (0) 2 hours ago`, in Docker's words.
 fn status_words(s: &ContainerState) -> String {
     let ago = |t: Option<jiff::Timestamp>| {
-        human_duration(t.map_or(0, |t| (jiff::Timestamp::now().as_second() - t.as_second()).max(0)))
+        model::duration::human(t.map_or(0, |t| (jiff::Timestamp::now().as_second() - t.as_second()).max(0)))
     };
     match s.status {
         Status::Running => format!("Up {}", ago(s.started)),
@@ -525,46 +525,5 @@ fn status_words(s: &ContainerState) -> String {
         Status::Removing => "Removal In Progress".into(),
         Status::Dead => "Dead".into(),
         Status::Exited => format!("Exited ({}) {} ago", s.exit_code, ago(s.finished)),
-    }
-}
-
-/// A duration in the words of Docker's `units.HumanDuration`.
-pub fn human_duration(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round() as i64);
-    match seconds {
-        0 => "Less than a second".into(),
-        1 => "1 second".into(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".into(),
-        _ if minutes < 60 => format!("{minutes} minutes"),
-        _ if hours == 1 => "About an hour".into(),
-        _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", hours / 24 / 365),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_in_dockers_words() {
-        for (seconds, words) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (61, "About a minute"),
-            (180, "3 minutes"),
-            (3700, "About an hour"),
-            (3 * 3600, "3 hours"),
-            (3 * 86400, "3 days"),
-            (30 * 86400, "4 weeks"),
-            (800 * 86400, "2 years"),
-        ] {
-            assert_eq!(human_duration(seconds), words);
-        }
     }
 }

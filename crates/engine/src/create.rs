@@ -220,7 +220,7 @@ impl Engine {
 
     /// Where a container's own files are: log, hosts, resolv.conf, hostname.
     pub(crate) fn container_dir(&self, id: ContainerId) -> std::path::PathBuf {
-        self.settings.root.join("containers").join(id.to_string())
+        self.settings.container_dir(id)
     }
 
     pub(crate) fn tell_container(&self, record: &Container, action: &str, more: &[(&str, String)]) {
@@ -249,6 +249,7 @@ fn take_endpoints(
             "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
         ));
     }
+    model::container::check_names(wanted.iter().map(|(_, settings)| settings)).map_err(Error::invalid)?;
     for (network_name, settings) in wanted {
         let network = state.network(&network_name).ok().cloned();
         let network_name = network.as_ref().map_or(network_name, |n| n.name.clone());
@@ -406,6 +407,10 @@ fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).unwrap_or_default()
 }
 
+/// The longest hostname in bytes (sethostname(2)), and the most ranges of published ports.
+const MAX_HOSTNAME: usize = 64;
+const MAX_RANGES: usize = 1024;
+
 /// Options that contradict each other are refused in Docker's words (API-25); harmless ones are warned of.
 fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     let conflict = |what: &str| Err(Error::invalid(format!("conflicting options: {what}")));
@@ -480,14 +485,31 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     for port in config.exposed_ports.keys() {
         model::port::parse_range(port)?;
     }
-    model::port::plan_requests(&host.port_bindings, std::iter::empty(), false, None)?;
+    let published = model::port::plan_requests(&host.port_bindings, std::iter::empty(), false, None)?;
+    // One message tells the keeper all of a container's ports; so with its names and servers.
+    if published.len() > MAX_RANGES {
+        return Err(Error::invalid(format!(
+            "too many published ports: {} separate ranges were given, at most {MAX_RANGES} are allowed; consecutive \
+             ports count as one",
+            published.len()
+        )));
+    }
+    if config.hostname.len() > MAX_HOSTNAME {
+        return Err(Error::invalid(format!(
+            "invalid hostname: {} bytes are more than the kernel's {MAX_HOSTNAME}",
+            config.hostname.len()
+        )));
+    }
+    if host.dns.len() > model::container::MAX_NAMES {
+        return Err(Error::invalid(format!("too many DNS servers: {} were given", host.dns.len())));
+    }
     for server in &host.dns {
         if server.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::invalid(format!("ParseAddr(\"{server}\"): unable to parse IP")));
         }
     }
     for text in host.extra_hosts.iter().flatten() {
-        let (_, address) = crate::start::split_extra_host(text)?;
+        let (_, address) = crate::files::split_extra_host(text)?;
         if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
         }

@@ -3,9 +3,8 @@
 //! An endpoint is a record of its container. While the container runs it has an [`ActiveEndpoint`]: addresses leased, a
 //! fresh id, an interface in the sandbox. [`rewire`] says which endpoint is the way out and publishes the ports.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::keeper::Act;
-use crate::start::{publish_changes, tell_connected};
 use crate::state::State;
 use crate::store::Write;
 use crate::{Engine, blocking, naming};
@@ -22,6 +21,7 @@ use model::network::{Driver, GatewayMode, Network, option};
 use model::port::Wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The static addresses of an endpoint; settings that say nothing were refused before.
@@ -90,17 +90,21 @@ pub fn reserve_static(
 ) -> Result<()> {
     let Some(network) = state.networks.get(&network).cloned() else { return Ok(()) };
     let addresses = static_addresses(settings);
-    for (taken, address) in addresses.iter().enumerate() {
+    let mut taken: Vec<IpAddr> = Vec::new();
+    for address in addresses {
         let names: BTreeMap<ContainerId, String> =
             state.containers.iter().map(|(id, e)| (*id, e.record.name.clone())).collect();
         let name_of = |id: ContainerId| names.get(&id).cloned().unwrap_or_else(|| id.short());
-        let had = state.leases.holder(network.id, *address) == Some(&Holder::Container(container));
-        if let Err(e) = state.leases.lease(&network, *address, container, name_of) {
-            // All of them, or none.
-            for own in addresses[..taken].iter().filter(|_| !had) {
-                state.leases.release(network.id, *own, container);
+        let had = state.leases.holder(network.id, address) == Some(&Holder::Container(container));
+        if let Err(e) = state.leases.lease(&network, address, container, name_of) {
+            // All of them, or none: but what it had before stays its own.
+            for own in taken {
+                state.leases.release(network.id, own, container);
             }
             return Err(e.into());
+        }
+        if !had {
+            taken.push(address);
         }
     }
     Ok(())
@@ -334,19 +338,10 @@ impl Engine {
     /// # Errors
     /// There is no such container or network, it is on it already, or its settings do not fit.
     pub async fn connect(self: &Arc<Self>, network: &str, container: &str, settings: EndpointSettings) -> Result<()> {
-        let engine = self.clone();
-        let (network, container) = (network.to_owned(), container.to_owned());
-        self.detached(async move {
-            let (id, turn) = {
-                let state = engine.state();
-                state.network(&network)?;
-                let entry = state.find(&container)?;
-                (entry.record.id, entry.turn.clone())
-            };
-            let _turn = turn.lock().await;
-            engine.connect_in_turn(id, &network, settings).await
-        })
-        .await
+        self.state().network(network)?;
+        let network = network.to_owned();
+        self.in_turn(container, move |engine, id| async move { engine.connect_in_turn(id, &network, settings).await })
+            .await
     }
 
     async fn connect_in_turn(
@@ -361,6 +356,8 @@ impl Engine {
             let mut record = state.entry(id)?.record.clone();
             check_connect(&network, &record)?;
             check_settings(&network, &settings)?;
+            let all = record.endpoints.iter().map(|e| &e.settings).chain([&settings]);
+            model::container::check_names(all).map_err(Error::invalid)?;
             reserve_static(&mut state, id, network.id, &settings)?;
             record.endpoints.push(Endpoint {
                 network: Some(network.id),
@@ -415,7 +412,7 @@ impl Engine {
             self.store.record(vec![Write::Container(Box::new(before))]);
             return Err(e.context(format!("cannot connect {} to {}", record.name, network.name)));
         }
-        tell_connected(self, &network, &record, "connect");
+        self.tell_network(&network, "connect", Some(&record));
         Ok(())
     }
 
@@ -469,6 +466,7 @@ impl Engine {
             None => None,
         });
         let mut acts = vec![Act::Apply(changes)];
+        acts.extend(self.watch_act(before));
         if resolver && let Ok(netns) = handle.netns.try_clone() {
             acts.push(Act::Hold(Key::Sandbox(sandbox), vec![netns]));
         }
@@ -533,9 +531,22 @@ impl Engine {
             let view = naming::view_change(&state, record);
             member.into_iter().chain(view).chain([naming::moved_routes_change(record)]).collect()
         };
-        self.keeper.apply(changes).await?;
+        self.tell_names(record, changes).await?;
         self.faults.pass("connect: files").await?;
         self.write_files(record)
+    }
+
+    /// Tells the keeper what has changed in a container's names, and what is to go with its death from now on.
+    async fn tell_names(&self, record: &Container, changes: Vec<Change>) -> Result<()> {
+        let mut acts = vec![Act::Apply(changes)];
+        acts.extend(self.watch_act(record));
+        self.keeper.tell(acts).await
+    }
+
+    /// The watch of a running container, with all that its endpoints have.
+    fn watch_act(&self, record: &Container) -> Option<Act> {
+        let pidfd = self.state().entry(record.id).ok()?.live.as_ref()?.pidfd().ok()?;
+        Some(Act::Watch(record.id, pidfd, naming::leave_changes(record, false)))
     }
 
     /// Where the way out has changed, routes and published ports follow (PT-11).
@@ -552,6 +563,10 @@ impl Engine {
         let (old, new) = (routes(before), routes(after));
         let (engine, handle) = (self.clone(), handle.clone());
         let (withdrawn, published) = publish_changes(before, after);
+        let carried = naming::routes_change(after);
+        if carried != naming::routes_change(before) {
+            self.keeper.apply(vec![carried.unwrap_or(Change::RoutesGone { container: after.id })]).await?;
+        }
         blocking(move || -> Result<()> {
             if old != new {
                 let of = |v6: bool| new.iter().copied().find(|a| a.is_ipv6() == v6);
@@ -563,28 +578,34 @@ impl Engine {
         .await
     }
 
+    /// Hands a sandbox's resolver to the keeper.
+    pub(crate) async fn serve_sandbox(
+        self: &Arc<Self>,
+        id: SandboxId,
+        sandbox: &network::Sandbox,
+        sockets: network::ResolverSockets,
+    ) -> Result<()> {
+        let mut descriptors = vec![duplicate(&sandbox.netns)?, sockets.udp, sockets.tcp];
+        descriptors.extend(sockets.owner);
+        self.keeper.tell(vec![Act::Hold(Key::Sandbox(id), descriptors)]).await?;
+        if let Some(live) = self.state().sandboxes.get_mut(&id) {
+            live.resolver = true;
+        }
+        Ok(())
+    }
+
     /// Takes a container off a network (API-13).
     ///
     /// # Errors
     /// It is not on it; or the network is gone and `force` is not given.
     pub async fn disconnect(self: &Arc<Self>, network: &str, container: &str, force: bool) -> Result<()> {
-        let engine = self.clone();
-        let (network, container) = (network.to_owned(), container.to_owned());
-        self.detached(async move {
-            let (id, turn) = {
-                let state = engine.state();
-                state.network(&network)?;
-                match state.find(&container) {
-                    Ok(entry) => (entry.record.id, entry.turn.clone()),
-                    // Endpoints belong to containers: one without does not exist, so there is nothing to force.
-                    Err(_) if force => return Ok(()),
-                    Err(e) => return Err(e),
-                }
-            };
-            let _turn = turn.lock().await;
-            engine.disconnect_in_turn(id, &network).await
-        })
-        .await
+        self.state().network(network)?;
+        if force && self.state().find(container).is_err() {
+            // Endpoints belong to containers: one without does not exist, so there is nothing to force.
+            return Ok(());
+        }
+        let network = network.to_owned();
+        self.in_turn(container, move |engine, id| async move { engine.disconnect_in_turn(id, &network).await }).await
     }
 
     async fn disconnect_in_turn(self: &Arc<Self>, id: ContainerId, reference: &str) -> Result<()> {
@@ -619,7 +640,7 @@ impl Engine {
         }
         // Its addresses are free once nobody has them.
         release(&mut self.state(), id, &endpoint, true);
-        tell_connected(self, &network, &record, "disconnect");
+        self.tell_network(&network, "disconnect", Some(&record));
         Ok(())
     }
 
@@ -635,7 +656,7 @@ impl Engine {
             sandbox.map(|s| s.sandbox.clone())
         };
         self.faults.pass("disconnect: names").await?;
-        self.keeper.apply(changes).await?;
+        self.tell_names(record, changes).await?;
         if let Some(handle) = handle {
             self.faults.pass("disconnect: gateway").await?;
             self.move_gateway(&handle, before, record).await?;
@@ -668,7 +689,7 @@ impl Engine {
             if let Err(e) = self.move_gateway(&handle, record, before).await {
                 tell(e);
             }
-            if let Err(e) = self.keeper.apply(changes).await {
+            if let Err(e) = self.tell_names(before, changes).await {
                 tell(e);
             }
             if let Err(e) = self.write_files(before) {
@@ -677,6 +698,19 @@ impl Engine {
         }
         self.store.record(vec![Write::Container(Box::new(before.clone()))]);
     }
+}
+
+/// Which publications a change of the record takes away, and which it adds.
+fn publish_changes(before: &Container, after: &Container) -> (BTreeSet<Publication>, BTreeSet<Publication>) {
+    let all = |c: &Container| -> BTreeSet<Publication> {
+        c.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.iter().cloned()).collect()
+    };
+    let (before, after) = (all(before), all(after));
+    (before.difference(&after).cloned().collect(), after.difference(&before).cloned().collect())
+}
+
+pub(crate) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().map_err(|e| Error::new(Kind::Internal, format!("no descriptor is left: {e}")))
 }
 
 /// Whether a container may be put on a network, settings apart (API-12, API-26).
@@ -703,5 +737,65 @@ fn check_connect(network: &Network, record: &Container) -> Result<()> {
         )),
         _ if network.driver == Driver::Null => refuse(&record.host.network_mode),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::network::{Ipam, Pool};
+
+    fn network() -> Network {
+        let pool = |subnet: &str| Pool {
+            subnet: subnet.parse().expect("a subnet"),
+            range: None,
+            gateway: None,
+            auxiliary: BTreeMap::new(),
+            configured: true,
+            gateway_configured: false,
+        };
+        Network {
+            id: NetworkId::new([1; 32]),
+            name: "n".into(),
+            created: crate::now(),
+            driver: Driver::Bridge,
+            ipv4: true,
+            ipv6: true,
+            internal: false,
+            attachable: false,
+            ipam: Ipam { pools: vec![pool("10.1.0.0/24"), pool("fd00:1::/64")], ..Ipam::default() },
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            mtu: 1500,
+            predefined: false,
+            config_only: false,
+            config_from: String::new(),
+        }
+    }
+
+    fn settings(ipv4: &str, ipv6: &str) -> EndpointSettings {
+        let addresses = serde_json::json!({"IPAMConfig": {"IPv4Address": ipv4, "IPv6Address": ipv6}});
+        serde_json::from_value(addresses).expect("settings")
+    }
+
+    #[test]
+    fn a_refused_address_costs_no_other_that_was_held_before() {
+        let (mut state, network) = (State::default(), network());
+        let (own, other) = (ContainerId::new([2; 32]), ContainerId::new([3; 32]));
+        state.leases.open(&network);
+        state.networks.insert(network.id, network.clone());
+        reserve_static(&mut state, other, network.id, &settings("", "fd00:1::9")).unwrap();
+        reserve_static(&mut state, own, network.id, &settings("10.1.0.9", "")).unwrap();
+        let both = settings("10.1.0.9", "fd00:1::9");
+        reserve_static(&mut state, own, network.id, &both).unwrap_err();
+        let holder = |state: &State, address: &str| {
+            state.leases.holder(network.id, address.parse().expect("an address")).cloned()
+        };
+        assert_eq!(holder(&state, "10.1.0.9"), Some(Holder::Container(own)));
+        // One that was taken on the way is given back.
+        let fresh = settings("10.1.0.10", "fd00:1::9");
+        reserve_static(&mut state, own, network.id, &fresh).unwrap_err();
+        assert_eq!(holder(&state, "10.1.0.10"), None);
+        assert_eq!(holder(&state, "fd00:1::9"), Some(Holder::Container(other)));
     }
 }

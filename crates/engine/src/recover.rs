@@ -6,6 +6,7 @@
 //!      ─▶ reconcile the kernel ─▶ feed the keeper ─▶ restart what its policy says
 //! ```
 
+use crate::describe::{log_of, stdio_of};
 use crate::error::{Error, Kind, Result};
 use crate::keeper::{Act, Held, Keeper};
 use crate::state::{Entry, LiveSandbox, State};
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A container that the store says was running, and what has become of it.
 enum Found {
@@ -29,6 +31,19 @@ enum Found {
     Lost,
     /// Its start was under way and had no process yet: it is taken back.
     HalfStarted,
+}
+
+/// What has become of a container, by its record and its shim; `None`: nothing that is not recorded.
+fn judge(record: &Container, of_shim: Option<runtime::Reconnected>) -> Option<Found> {
+    let said_to_run = record.state.is_running();
+    let is_attached = record.endpoints.iter().any(|e| e.active.is_some());
+    let is_half_up = is_attached || record.state.sandbox.is_some();
+    match of_shim {
+        Some(runtime::Reconnected::Running(container)) => Some(Found::Running(container)),
+        Some(runtime::Reconnected::Exited(status)) => (said_to_run || is_half_up).then_some(Found::Ended(status)),
+        None if said_to_run => Some(Found::Lost),
+        None => is_attached.then_some(Found::HalfStarted),
+    }
 }
 
 impl Engine {
@@ -119,28 +134,17 @@ impl Engine {
                 continue;
             }
             // Asked of every container: one may run though its record has not come to say so.
-            let of_shim = match runtime.reconnect(record.id).await {
-                _ if !same_boot => None,
-                Ok(found) => found,
-                Err(e) => {
-                    tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
-                    None
-                }
+            let held_process = held.remove(&Key::Process(record.id));
+            let of_shim = match same_boot {
+                true => find_running(&runtime, &settings, &record, held_process).await,
+                false => None,
             };
-            let said_to_run = record.state.is_running();
-            let is_half_up = record.endpoints.iter().any(|e| e.active.is_some()) || record.state.sandbox.is_some();
-            let now = match of_shim {
-                Some(runtime::Reconnected::Running(container)) => Some(Found::Running(container)),
-                Some(runtime::Reconnected::Exited(status)) if said_to_run || is_half_up => Some(Found::Ended(status)),
+            let has_word = matches!(of_shim, Some(runtime::Reconnected::Exited(_)));
+            let now = judge(&record, of_shim);
+            if now.is_none() && has_word {
                 // Its end is recorded already; only the shim's word on it was left.
-                Some(runtime::Reconnected::Exited(_)) => {
-                    runtime.forget(record.id).await;
-                    None
-                }
-                None if said_to_run => Some(Found::Lost),
-                None if record.endpoints.iter().any(|e| e.active.is_some()) => Some(Found::HalfStarted),
-                None => None,
-            };
+                runtime.forget(record.id).await;
+            }
             if record.state.status == Status::Restarting && !matches!(now, Some(Found::Running(_))) {
                 record.state.status = Status::Exited;
                 if now.is_none() {
@@ -255,33 +259,30 @@ impl Engine {
         let keys: BTreeSet<Key> = {
             let state = self.state();
             let sandboxes = state.sandboxes.keys().map(|id| Key::Sandbox(*id));
-            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id)]);
+            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id), Key::Process(*id)]);
             sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
         };
         self.keeper.keep_only(keys).await?;
         for id in live {
             self.reopen(id, !held_ports.contains(&id)).await;
-            let (pidfd, changes) = {
+            let (record, container) = {
                 let state = self.state();
                 let Ok(entry) = state.entry(id) else { continue };
                 let Some(container) = &entry.live else { continue };
-                (container.pidfd(), naming::leave_changes(&entry.record, false))
+                (entry.record.clone(), container.clone())
             };
-            if let Ok(pidfd) = pidfd {
-                self.keeper.tell(vec![Act::Watch(id, pidfd, changes)]).await?;
-            }
+            self.have_watched(&record, &container).await?;
         }
+        // Owners before those who share their namespaces: whoever is restarted finds them restarting.
+        ended.sort_by_key(|(id, _)| {
+            self.state().entry(*id).is_ok_and(|e| crate::stop::owners(&e.record.host).next().is_some())
+        });
         for (id, status) in ended {
-            let turn = match self.state().entry(id) {
-                Ok(entry) => entry.turn.clone(),
-                Err(_) => continue,
-            };
-            let _turn = turn.lock().await;
+            let Ok(_turn) = self.turn(id).await else { continue };
             self.ended(id, status).await;
         }
         for id in half_started {
-            let Ok(turn) = self.state().entry(id).map(|e| e.turn.clone()) else { continue };
-            let _turn = turn.lock().await;
+            let Ok(_turn) = self.turn(id).await else { continue };
             self.undo_start(id, &Error::new(Kind::Internal, "the daemon ended while it was starting it")).await?;
         }
         Ok(())
@@ -343,8 +344,8 @@ impl Engine {
     /// What shall always run, runs; and what was between two runs comes to the next.
     fn restart_by_policy(self: &Arc<Self>, between_runs: &BTreeSet<ContainerId>) {
         let due: Vec<ContainerId> = {
-            let state = self.state();
-            let due = state.containers.values().filter(|e| {
+            let mut state = self.state();
+            let due = state.containers.values_mut().filter(|e| {
                 let record = &e.record;
                 matches!(record.state.status, Status::Exited)
                     && match record.host.restart_policy.name.as_str() {
@@ -354,17 +355,14 @@ impl Engine {
                         _ => false,
                     }
             });
-            due.map(|e| e.record.id).collect()
+            due.map(|entry| {
+                entry.set_status(Status::Restarting);
+                entry.record.id
+            })
+            .collect()
         };
         for id in due {
-            let engine = self.clone();
-            tokio::spawn(async move {
-                if let Err(e) = engine.start(&id.to_string()).await
-                    && e.kind != Kind::NotModified
-                {
-                    tracing::warn!(container = ?id, "cannot be restarted: {e}");
-                }
-            });
+            self.restart_later(id, Duration::ZERO);
         }
     }
 
@@ -384,14 +382,48 @@ impl Engine {
     }
 }
 
-/// Takes a directory for ourselves alone.
+/// Asks the shim of a container, or, if it was killed while no daemon was there, has a new one take over what the keeper
+/// has held.
+async fn find_running(
+    runtime: &runtime::Runtime,
+    settings: &Settings,
+    record: &Container,
+    held: Option<Vec<OwnedFd>>,
+) -> Option<runtime::Reconnected> {
+    let log = || log_of(settings, record);
+    match (runtime.reconnect(record.id, log()).await, held) {
+        (Ok(None), Some(held)) => match runtime.adopt(record.id, held, stdio_of(record), log()).await {
+            Ok(adopted) => adopted.map(runtime::Reconnected::Running),
+            Err(e) => {
+                tracing::error!(container = ?record.id, "no shim can take it over: {}", crate::error::chain(&e));
+                None
+            }
+        },
+        (Ok(found), _) => found,
+        (Err(e), _) => {
+            tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
+            None
+        }
+    }
+}
+
+/// Takes a directory for ourselves alone: others may pass through it, where a file's own mode lets them.
 fn make_private(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(path)
-        .map_err(|e| Error::new(Kind::Internal, format!("cannot make {}: {e}", path.display())))
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let failed = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot make {}: {e}", path.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(failed)?;
+    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o1000 != 0 {
+        // Like /tmp: closing it would harm others.
+        return Err(Error::invalid(format!(
+            "{} is shared by all users: a directory of its own is needed",
+            path.display()
+        )));
+    }
+    if mode & !0o711 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o711)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The lock on a root directory: one daemon at a time.

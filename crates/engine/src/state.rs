@@ -54,6 +54,8 @@ pub struct Entry {
     pub waiting_attaches: Vec<crate::attach::Waiting>,
     /// Stops a restart that is waiting for its time.
     pub restart: Option<tokio::task::AbortHandle>,
+    /// How long the last restart waited; `None` before the first since a client has started it.
+    pub backoff: Option<std::time::Duration>,
     /// How many clients are restarting it: its end is then not the end, whatever `--rm` says.
     pub restarting_by_client: u32,
 }
@@ -97,6 +99,7 @@ impl Entry {
             pulse: watch::Sender::new(pulse),
             waiting_attaches: Vec::new(),
             restart: None,
+            backoff: None,
             restarting_by_client: 0,
         }
     }

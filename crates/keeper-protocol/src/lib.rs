@@ -6,11 +6,11 @@
 //! ```text
 //! daemon                                   keeper
 //!   Hello{version}                    ──▶
-//!                                     ◀──  Welcome{version, build, held}
+//!                                     ◀──  Welcome{version, build, held}, a pidfd
 //!   (for each thing held: Recall{key} ──▶, ◀── Recalled with its descriptors)
-//!   Reset, Apply…, Serve…, Watch…     ──▶  the whole, once
-//!   Apply{changes}                    ──▶  the difference, ever after
-//!                                     ◀──  Done
+//!   Reset, Apply…, Watch…, Begin      ──▶  the whole, once
+//!   Hold, Apply, Watch, Release …     ──▶  the difference, ever after
+//!                                     ◀──  Done, or Failed
 //! ```
 
 use model::id::{ContainerId, RootId, SandboxId};
@@ -18,7 +18,7 @@ use model::names::Change;
 use serde::{Deserialize, Serialize};
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the daemon asks. The first three never change, so that a daemon can take over from a keeper of any version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,14 +32,15 @@ pub enum Request {
         key: Key,
         from: usize,
     },
-    /// Finish what is under way, then go: another keeper takes over, or none is needed.
+    /// Take nothing new, finish what is under way within a short time, then go: another keeper takes over, or none is
+    /// needed.
     Retire,
-    /// Forget all zones, views and watches; what is held stays. A snapshot follows. Until `Begin` answers go on from
-    /// the old data.
+    /// A snapshot follows: all zones, views, routes and watches. Until `Begin` answers go on from the old ones, and
+    /// the old watches stay. What is held is no part of it.
     Reset,
-    /// The snapshot is complete: swap it in, and close the sockets of sandboxes without a view.
+    /// The snapshot is complete: it takes the place of what was known and watched before.
     Begin,
-    /// Differences, applied in order and all at once.
+    /// Differences, applied in order and all at once. After `Reset` they are part of the snapshot.
     Apply {
         changes: Vec<Change>,
     },
@@ -53,7 +54,8 @@ pub enum Request {
     Release {
         key: Key,
     },
-    /// When the process of this pidfd (the one descriptor) ends, apply `changes`, and say `Died`.
+    /// When the process of this pidfd (the one descriptor) ends, apply `changes`, and say `Died`; in place of an earlier
+    /// watch of the container. After `Reset` it is part of the snapshot.
     Watch {
         container: ContainerId,
         changes: Vec<Change>,
@@ -65,7 +67,8 @@ pub enum Request {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// What is held from an earlier daemon. A keeper of another version or build is replaced.
+    /// What is held from an earlier daemon. A keeper of another version or build is replaced. The keeper's own pidfd
+    /// rides along, from version 2 on.
     Welcome {
         version: u32,
         build: String,

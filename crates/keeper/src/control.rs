@@ -1,4 +1,7 @@
 //! The daemon's requests, one connection at a time.
+//!
+//! Nothing that a connection does ends the keeper, other than `Retire`: what it does not understand it answers with
+//! `Failed`, and where it cannot accept it waits until it can.
 
 use crate::holdings::Holdings;
 use keeper_protocol::{Reply, Request, VERSION, decode, encode};
@@ -9,22 +12,37 @@ use model::names::Change;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+/// How long nobody is accepted after that has failed: no descriptors are left, perhaps.
+const RESPITE: Duration = Duration::from_millis(100);
+
 pub struct Control {
     root: RootId,
     build: String,
     holdings: Holdings,
-    watches: HashMap<ContainerId, Watch>,
+    watches: Watches,
+    /// The watches of a snapshot on its way in.
+    staged: Option<Watches>,
     deaths: (mpsc::UnboundedSender<ContainerId>, mpsc::UnboundedReceiver<ContainerId>),
 }
 
+type Watches = HashMap<ContainerId, Watch>;
+
+/// Ends when it is dropped.
 struct Watch {
     task: JoinHandle<()>,
     changes: Vec<Change>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// What ends a conversation.
@@ -35,30 +53,29 @@ enum End {
 
 impl Control {
     pub fn new(root: RootId, build: String, holdings: Holdings) -> Self {
-        Self { root, build, holdings, watches: HashMap::new(), deaths: mpsc::unbounded_channel() }
+        Self { root, build, holdings, watches: Watches::new(), staged: None, deaths: mpsc::unbounded_channel() }
     }
 
-    pub async fn run(&mut self, listener: AsyncFd<OwnedFd>) -> io::Result<()> {
+    /// Obeys until a daemon says `Retire`.
+    pub async fn run(&mut self, listener: AsyncFd<OwnedFd>) {
         let mut daemon: Option<AsyncFd<OwnedFd>> = None;
         loop {
             tokio::select! {
-                accepted = listener.async_io(Interest::READABLE, |l| Ok(seqpacket::accept(l)?)) => {
-                    let connection = accepted?;
-                    seqpacket::set_nonblocking(&connection)?;
-                    // The newest daemon is the daemon: it holds the lock on the root.
-                    daemon = Some(readiness::watch(connection)?);
-                }
+                // The newest daemon is the daemon: it holds the lock on the root.
+                connection = accept(&listener) => daemon = Some(connection),
                 packet = receive(daemon.as_ref()) => {
                     let connection = daemon.as_ref().expect("a packet comes from a connection");
                     match self.handle(connection, packet).await {
                         Ok(()) => {}
                         Err(End::Gone) => daemon = None,
-                        Err(End::Retire) => return Ok(()),
+                        Err(End::Retire) => return,
                     }
                 }
                 Some(container) = self.deaths.1.recv() => {
-                    if let Some(watch) = self.watches.remove(&container) {
-                        self.holdings.apply_at_once(&watch.changes);
+                    let staged = self.staged.as_mut().and_then(|watches| watches.remove(&container));
+                    let watches = [self.watches.remove(&container), staged];
+                    if watches.iter().any(Option::is_some) {
+                        watches.iter().flatten().for_each(|watch| self.holdings.apply_at_once(&watch.changes));
                         if let Some(connection) = &daemon {
                             let _ = send(connection, &Reply::Died { container }, &[]).await;
                         }
@@ -68,13 +85,20 @@ impl Control {
         }
     }
 
+    /// Gives up what is held: the successor has it. What is still served by keeps its own.
+    pub fn let_go(&mut self) {
+        self.holdings.let_go();
+    }
+
     async fn handle(&mut self, connection: &AsyncFd<OwnedFd>, packet: io::Result<Option<Packet>>) -> Result<(), End> {
         let packet = match packet {
             Ok(Some(packet)) => packet,
             Ok(None) => return Err(End::Gone),
+            Err(e) if seqpacket::is_gone(&e) => return Err(End::Gone),
             Err(e) => {
-                tracing::warn!("the daemon's message is lost: {e}");
-                return Err(End::Gone);
+                let why = format!("the request is lost: {e}");
+                tracing::warn!("{why}");
+                return send(connection, &Reply::Failed { why }, &[]).await.map_err(|_| End::Gone);
             }
         };
         let request = match decode(&packet.message) {
@@ -104,7 +128,10 @@ impl Control {
             return send(connection, &Reply::Done, &[]).await.map_err(|_| End::Gone);
         }
         let reply = self.perform(request, packet.descriptors).unwrap_or_else(|why| Reply::Failed { why });
-        send(connection, &reply, &[]).await.map_err(|_| End::Gone)
+        // Who welcomes gives a handle on itself: a daemon makes sure that it is gone before another takes its place.
+        let own = if matches!(reply, Reply::Welcome { .. }) { kernel::process::own_pidfd().ok() } else { None };
+        let own: Vec<BorrowedFd<'_>> = own.iter().map(AsFd::as_fd).collect();
+        send(connection, &reply, &own).await.map_err(|_| End::Gone)
     }
 
     fn perform(&mut self, request: Request, mut descriptors: Vec<OwnedFd>) -> Result<Reply, String> {
@@ -117,12 +144,15 @@ impl Control {
                 return Ok(Reply::Welcome { version: VERSION, build: self.build.clone(), held: self.holdings.keys() });
             }
             Request::Reset => {
-                for (_, watch) in self.watches.drain() {
-                    watch.task.abort();
-                }
+                self.staged = Some(Watches::new());
                 self.holdings.reset();
             }
-            Request::Begin => self.holdings.begin(),
+            Request::Begin => {
+                if let Some(staged) = self.staged.take() {
+                    self.watches = staged;
+                }
+                self.holdings.begin();
+            }
             Request::Apply { changes } => self.holdings.apply(changes),
             Request::Hold { key, more } => {
                 let what = format!("{key:?}");
@@ -133,8 +163,9 @@ impl Control {
                 self.watch(container, pidfd, changes).map_err(|e| format!("cannot watch {container:?}: {e}"))?;
             }
             Request::Unwatch { container } => {
-                if let Some(watch) = self.watches.remove(&container) {
-                    watch.task.abort();
+                self.watches.remove(&container);
+                if let Some(staged) = &mut self.staged {
+                    staged.remove(&container);
                 }
             }
             Request::Recall { .. } | Request::Release { .. } | Request::Retire => return Err("out of order".into()),
@@ -151,11 +182,34 @@ impl Control {
                 let _ = deaths.send(container);
             }
         });
-        if let Some(old) = self.watches.insert(container, Watch { task, changes }) {
-            old.task.abort();
-        }
+        self.staged.as_mut().unwrap_or(&mut self.watches).insert(container, Watch { task, changes });
         Ok(())
     }
+}
+
+/// The next daemon. It may be dropped while it waits.
+async fn accept(listener: &AsyncFd<OwnedFd>) -> AsyncFd<OwnedFd> {
+    loop {
+        match accept_one(listener).await {
+            Ok(connection) => return connection,
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => tracing::warn!("a client is turned away: {e}"),
+            Err(e) => {
+                tracing::warn!("a daemon cannot be accepted: {e}");
+                tokio::time::sleep(RESPITE).await;
+            }
+        }
+    }
+}
+
+/// Only the keeper's own user, root, may be a daemon: who speaks to the keeper gets all that it holds.
+async fn accept_one(listener: &AsyncFd<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
+    let connection = listener.async_io(Interest::READABLE, |l| Ok(seqpacket::accept(l)?)).await?;
+    let user = seqpacket::peer_user(&connection)?;
+    if user != 0 && user != kernel::process::own_user() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {user} is not root")));
+    }
+    seqpacket::set_nonblocking(&connection)?;
+    readiness::watch(connection)
 }
 
 async fn receive(connection: Option<&AsyncFd<OwnedFd>>) -> io::Result<Option<Packet>> {

@@ -60,8 +60,8 @@ impl Holdings {
         }
         for descriptor in &descriptors {
             let task = match key {
-                Key::Proxy => serve_tcp(descriptor.try_clone()?, self.routes.clone())?,
-                Key::Datagrams(_) => serve_udp(descriptor.try_clone()?, self.routes.clone())?,
+                Key::Proxy => serve_tcp(descriptor.try_clone()?, self.routes.clone(), self.shared.clone())?,
+                Key::Datagrams(_) => serve_udp(descriptor.try_clone()?, self.routes.clone(), self.shared.clone())?,
                 _ => break,
             };
             self.served.entry(key.clone()).or_default().push(task);
@@ -107,6 +107,11 @@ impl Holdings {
         }
         self.held.remove(key);
         ending
+    }
+
+    /// Closes what nothing is served by: ports must be free as soon as the successor gives them back.
+    pub fn let_go(&mut self) {
+        self.held.clear();
     }
 
     /// Begins a snapshot: what is applied until [`Holdings::begin`] is not yet seen.

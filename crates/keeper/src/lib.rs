@@ -8,7 +8,7 @@
 //!            ┌─ no daemon ◀──── the daemon's connection ends ────┐
 //!  start ──▶ │                                                   │
 //!            └─ Hello ──▶ fed ── Reset … Begin, then Apply ──────┤
-//!                                                        Retire ─┴─▶ end
+//!                             Retire ─┴─▶ finishing ──▶ end
 //! ```
 
 mod control;
@@ -22,6 +22,7 @@ use resolver::serve::Shared;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// What a keeper is started with.
 #[derive(Debug)]
@@ -36,11 +37,18 @@ pub struct Settings {
     pub resolv_conf: PathBuf,
 }
 
-/// Runs until a daemon says `Retire`.
+/// How long what is under way may take to finish when the keeper is retired.
+const FINISHING: Duration = Duration::from_secs(10);
+
+/// Runs until a daemon says `Retire`, and what is under way then is finished. This process may open as many descriptors
+/// as it is allowed to from here on: it holds those of all containers.
 ///
 /// # Errors
 /// The event loop cannot be made, or the listener is none.
 pub fn run(settings: Settings) -> std::io::Result<()> {
+    if let Err(e) = kernel::process::raise_descriptor_limit() {
+        tracing::warn!("the limit of descriptors stays as it is: {e}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
@@ -50,10 +58,13 @@ pub fn run(settings: Settings) -> std::io::Result<()> {
         getrandom::fill(&mut seed)?;
         let host = HostServers::new(settings.resolv_conf);
         let shared = Rc::new(Shared::new(host, sockets, u64::from_ne_bytes(seed)));
-        let holdings = holdings::Holdings::new(shared, namespaces);
+        let holdings = holdings::Holdings::new(shared.clone(), namespaces);
         seqpacket::set_nonblocking(&settings.listener)?;
         let listener = kernel::readiness::watch(settings.listener)?;
         let mut keeper = control::Control::new(settings.root, settings.build, holdings);
-        keeper.run(listener).await
+        keeper.run(listener).await;
+        keeper.let_go();
+        shared.leave.finish(FINISHING).await;
+        Ok(())
     })
 }

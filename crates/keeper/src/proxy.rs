@@ -6,18 +6,23 @@
 use model::id::ContainerId;
 use model::names::{Change, Route};
 use model::net::Protocol;
+use resolver::serve::Shared;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// How long a container has to take a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// TCP connections at a time, of all containers together: two descriptors each. More wait in the listener's queue.
+const CONNECTIONS: usize = 4096;
 /// How long a UDP flow lives without a datagram: the kernel's own for a flow that was answered (nf_conntrack).
 const IDLE: Duration = Duration::from_secs(120);
 /// UDP flows of one port.
@@ -48,16 +53,24 @@ impl Routes {
 ///
 /// # Errors
 /// The descriptor is no listening socket.
-pub fn serve_tcp(listener: OwnedFd, routes: SharedRoutes) -> io::Result<JoinHandle<()>> {
+pub fn serve_tcp(listener: OwnedFd, routes: SharedRoutes, shared: Rc<Shared>) -> io::Result<JoinHandle<()>> {
     let listener = std::net::TcpListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     Ok(tokio::task::spawn_local(async move {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut leave = std::pin::pin!(shared.leave.begun());
         loop {
-            match listener.accept().await {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut leave => return,
+            };
+            match accepted {
                 Ok((client, _)) => {
-                    let routes = routes.clone();
+                    let (routes, busy) = (routes.clone(), shared.leave.busy());
                     tokio::task::spawn_local(async move {
+                        let (_place, _busy) = (place, busy);
                         if let Err(e) = carry(client, &routes).await {
                             tracing::debug!("a proxied connection: {e}");
                         }
@@ -87,7 +100,7 @@ async fn carry(mut client: TcpStream, routes: &SharedRoutes) -> io::Result<()> {
 ///
 /// # Errors
 /// The descriptor is no UDP socket.
-pub fn serve_udp(socket: OwnedFd, routes: SharedRoutes) -> io::Result<JoinHandle<()>> {
+pub fn serve_udp(socket: OwnedFd, routes: SharedRoutes, shared: Rc<Shared>) -> io::Result<JoinHandle<()>> {
     let socket = std::net::UdpSocket::from(socket);
     socket.set_nonblocking(true)?;
     let socket = Rc::new(UdpSocket::from_std(socket)?);
@@ -95,8 +108,14 @@ pub fn serve_udp(socket: OwnedFd, routes: SharedRoutes) -> io::Result<JoinHandle
     Ok(tokio::task::spawn_local(async move {
         let flows: Rc<RefCell<HashMap<SocketAddr, Rc<UdpSocket>>>> = Rc::default();
         let mut buffer = vec![0; 65_535];
+        let mut leave = std::pin::pin!(shared.leave.begun());
         loop {
-            let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+            let received = tokio::select! {
+                received = socket.recv_from(&mut buffer) => received,
+                // The successor has the socket; the port is not to be kept from whoever wants it next.
+                () = &mut leave => return,
+            };
+            let Ok((length, client)) = received else {
                 tokio::task::yield_now().await;
                 continue;
             };

@@ -4,6 +4,7 @@ use keeper_protocol::{Key, Reply, Request, VERSION, decode, encode};
 use kernel::seqpacket;
 use model::id::{ContainerId, EndpointId, NetworkId, RootId, SandboxId};
 use model::names::{Change, Member, Upstreams, View};
+use rustix::process::PidfdFlags;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -141,7 +142,7 @@ fn dns_24_a_dead_containers_names_go_without_a_daemon() {
     let at = feed(&daemon);
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     let pid = rustix::process::Pid::from_child(&child);
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap();
     let changes = vec![Change::MemberGone { network: NETWORK, endpoint: EndpointId::new([2; 32]) }];
     daemon.tell(&Request::Watch { container: ContainerId::new([2; 32]), changes }, &[pidfd.as_fd()]);
     drop(daemon);
@@ -155,14 +156,51 @@ fn dns_24_a_dead_containers_names_go_without_a_daemon() {
 }
 
 #[test]
+fn a_death_while_a_snapshot_comes_in_is_not_missed() {
+    let (path, keeper) = start();
+    let (daemon, _) = Daemon::connect(&path);
+    let at = feed(&daemon);
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pidfd = rustix::process::pidfd_open(rustix::process::Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+    let changes = vec![Change::MemberGone { network: NETWORK, endpoint: EndpointId::new([2; 32]) }];
+    daemon.tell(&Request::Watch { container: ContainerId::new([2; 32]), changes }, &[pidfd.as_fd()]);
+    daemon.tell(&Request::Reset, &[]);
+    // The daemon that was about to say the rest is gone.
+    drop(daemon);
+    child.kill().unwrap();
+    within(Duration::from_secs(2), "the name is gone", || query(at, "web") == (2, 0));
+    child.wait().unwrap();
+    // A snapshot without the watch ends it.
+    let (daemon, _) = Daemon::connect(&path);
+    snapshot(&daemon);
+    assert_eq!(query(at, "web"), (0, 1));
+    daemon.tell(&Request::Retire, &[]);
+    keeper.join().unwrap();
+}
+
+#[test]
+fn a_keeper_gives_a_handle_on_itself() {
+    let (path, keeper) = start();
+    let daemon = Daemon(seqpacket::connect(&path).unwrap());
+    let (_, own) = daemon.ask(&Request::Hello { version: VERSION, root: RootId::new([1; 4]) }, &[]);
+    // It runs in this process here.
+    assert_eq!(kernel::process::has_ended(&own[0], Duration::ZERO), Ok(false));
+    daemon.tell(&Request::Retire, &[]);
+    keeper.join().unwrap();
+}
+
+#[test]
 fn another_roots_daemon_is_refused_and_garbage_answered() {
     let (path, keeper) = start();
     let daemon = Daemon(seqpacket::connect(&path).unwrap());
     let hello = Request::Hello { version: VERSION, root: RootId::new([2; 4]) };
     assert!(matches!(daemon.ask(&hello, &[]).0, Reply::Failed { .. }));
-    seqpacket::send(&daemon.0, &[0xff; 40], &[]).unwrap();
-    let garbage = seqpacket::receive(&daemon.0).unwrap().unwrap();
-    assert!(matches!(decode(&garbage.message).unwrap(), Reply::Failed { .. }));
+    let too_long = vec![0xff; seqpacket::MAX_MESSAGE + 1];
+    for garbage in [&[0xff; 40], too_long.as_slice()] {
+        rustix::net::send(&daemon.0, garbage, rustix::net::SendFlags::empty()).unwrap();
+        let answer = seqpacket::receive(&daemon.0).unwrap().unwrap();
+        assert!(matches!(decode(&answer.message).unwrap(), Reply::Failed { .. }));
+    }
     daemon.tell(&Request::Retire, &[]);
     keeper.join().unwrap();
 }
@@ -174,6 +212,34 @@ fn a_daemon_of_another_version_is_told_what_this_keeper_is() {
     let hello = Request::Hello { version: VERSION + 1, root: RootId::new([1; 4]) };
     let welcome = Reply::Welcome { version: VERSION, build: "test".into(), held: vec![] };
     assert_eq!(daemon.ask(&hello, &[]).0, welcome);
+    daemon.tell(&Request::Retire, &[]);
+    keeper.join().unwrap();
+}
+
+#[test]
+fn a_user_that_is_not_root_is_turned_away_even_by_an_open_socket() {
+    use rustix::thread::set_thread_res_uid;
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: another user is needed, which only root can become");
+        return;
+    }
+    let (path, keeper) = start();
+    for (opened, mode) in [(path.parent().unwrap(), 0o711), (path.as_path(), 0o666)] {
+        std::fs::set_permissions(opened, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let at = path.clone();
+    let other = std::thread::spawn(move || {
+        // Of this thread alone: it ends with it.
+        let nobody = rustix::process::Uid::from_raw(65_534);
+        set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let connection = seqpacket::connect(&at).unwrap();
+        let recall = encode(&Request::Recall { key: Key::TableOwner, from: 0 });
+        let sent = seqpacket::send(&connection, &recall, &[]);
+        sent.is_err() || seqpacket::receive(&connection).map_or(true, |answer| answer.is_none())
+    });
+    assert!(other.join().unwrap(), "it is not answered");
+    let (daemon, _) = Daemon::connect(&path);
     daemon.tell(&Request::Retire, &[]);
     keeper.join().unwrap();
 }

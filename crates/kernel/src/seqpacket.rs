@@ -5,7 +5,7 @@ use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -60,6 +60,21 @@ pub fn accept(listener: &OwnedFd) -> Result<OwnedFd, Errno> {
     rustix::io::retry_on_intr(|| net::accept_with(listener, SocketFlags::CLOEXEC))
 }
 
+/// The user at the other end, as they were when they connected (SO_PEERCRED of unix(7)).
+///
+/// # Errors
+/// It is no unix socket.
+pub fn peer_user(socket: impl AsFd) -> Result<u32, Errno> {
+    Ok(net::sockopt::socket_peercred(socket)?.uid.as_raw())
+}
+
+/// Whether an error of [`send`] or [`receive`] says that the other end is gone. Any other one leaves the connection as
+/// it is: one message is lost, or was not sent.
+pub fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+}
+
 /// Makes calls on the socket return `EAGAIN` instead of waiting.
 ///
 /// # Errors
@@ -97,7 +112,8 @@ pub struct Packet {
 /// end: nobody sends one.
 ///
 /// # Errors
-/// `EMSGSIZE` for a message that does not fit, which is then lost; `EAGAIN` on a non-blocking socket.
+/// `EMSGSIZE` for a message that does not fit, or whose descriptors find no place in this process; it is then lost.
+/// `EAGAIN` on a non-blocking socket.
 pub fn receive(socket: impl AsFd) -> Result<Option<Packet>, Errno> {
     let mut buffer = vec![0; MAX_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];

@@ -476,11 +476,51 @@ impl Container {
     }
 }
 
-/// Whether a name may be a container's, in Docker's rule.
+/// The longest name, alias and link, in bytes: the longest domain name as text (RFC 1035, 2.3.4).
+pub const MAX_NAME: usize = 253;
+/// The most aliases of an endpoint, and links of a container.
+pub const MAX_NAMES: usize = 128;
+
+/// More names than one container can be found under, or finds others under. All that a container means for the resolver
+/// is told in one message of bounded size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameRefusal {
+    #[error("too many {what}: {count} were given, at most {MAX_NAMES} are allowed")]
+    TooMany { what: &'static str, count: usize },
+    #[error("invalid {what} \"{}...\": {} bytes are more than the {MAX_NAME} of a domain name",
+        .text.chars().take(32).collect::<String>(), .text.len())]
+    TooLong { what: &'static str, text: String },
+}
+
+/// Whether the names that a container's endpoints bring with them have a place in the resolver.
+///
+/// # Errors
+/// One is too long, or there are too many.
+pub fn check_names<'a>(endpoints: impl Iterator<Item = &'a EndpointSettings> + Clone) -> Result<(), NameRefusal> {
+    let bounded = |what: &'static str, list: &mut dyn Iterator<Item = &'a String>| {
+        let mut count = 0;
+        for text in list {
+            count += 1;
+            // A link is two names.
+            if text.split(':').any(|name| name.len() > MAX_NAME) {
+                return Err(NameRefusal::TooLong { what, text: text.clone() });
+            }
+        }
+        if count > MAX_NAMES { Err(NameRefusal::TooMany { what, count }) } else { Ok(()) }
+    };
+    for endpoint in endpoints.clone() {
+        bounded("aliases", &mut endpoint.aliases.iter().flatten())?;
+    }
+    bounded("links", &mut endpoints.flat_map(|e| e.links.iter().flatten()))
+}
+
+/// Whether a name may be a container's, in Docker's rule, and fits a domain name.
 pub fn is_valid_name(name: &str) -> bool {
     let mut chars = name.chars();
     let first = chars.next().is_some_and(|c| c.is_ascii_alphanumeric());
-    first && name.len() > 1 && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+    first
+        && (2..=MAX_NAME).contains(&name.len())
+        && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
 #[cfg(test)]
@@ -514,5 +554,21 @@ mod tests {
         for bad in ["", "a", "-x", ".x", "a b", "a/b", "ä1"] {
             assert!(!is_valid_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_that_no_message_can_carry_are_refused() {
+        let endpoint = |aliases: usize, links: usize, length: usize| EndpointSettings {
+            aliases: Some(vec!["a".repeat(length); aliases]),
+            links: Some(vec![format!("{0}:{0}", "l".repeat(length)); links]),
+            ..Default::default()
+        };
+        let check = |list: &[EndpointSettings]| check_names(list.iter()).map_err(|e| e.to_string());
+        let full = endpoint(MAX_NAMES, MAX_NAMES, MAX_NAME);
+        assert_eq!(check(std::slice::from_ref(&full)), Ok(()));
+        assert!(check(&[endpoint(MAX_NAMES + 1, 0, 1)]).unwrap_err().contains("too many aliases: 129"));
+        assert!(check(&[full, endpoint(0, 1, 1)]).unwrap_err().contains("too many links: 129"));
+        assert!(check(&[endpoint(1, 0, MAX_NAME + 1)]).unwrap_err().contains("254 bytes"));
+        assert!(check(&[endpoint(0, 1, MAX_NAME + 1)]).is_err());
     }
 }

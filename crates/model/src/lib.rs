@@ -9,10 +9,12 @@
 //! - [`daemon`]: what a daemon is told about networks
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`names`]: what each sandbox may resolve
+//! - [`duration`]: how long ago, in Docker's words
 
 pub mod container;
 pub mod daemon;
 pub mod desired;
+pub mod duration;
 pub mod endpoint;
 pub mod files;
 pub mod gateway;

@@ -79,7 +79,7 @@ pub enum Change {
         sandbox: SandboxId,
         view: View,
     },
-    /// The sandbox is going: its sockets are closed.
+    /// The sandbox sees no zone any more. Its sockets are closed when they are released.
     ViewGone {
         sandbox: SandboxId,
     },

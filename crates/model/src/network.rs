@@ -161,6 +161,8 @@ pub enum Refusal {
     Predefined(String),
     #[error("invalid network name: must not be empty")]
     NoName,
+    #[error("invalid network name: {0} bytes are more than the {max} of a domain name", max = crate::container::MAX_NAME)]
+    NameTooLong(usize),
     #[error("plugin \"{0}\" not found")]
     UnknownDriver(String),
     #[error("plugin \"{0}\" not found")]
@@ -212,6 +214,9 @@ pub fn plan_create<'a>(
     let name = request.name.trim_matches(char::from(0)).to_owned();
     if name.is_empty() {
         return Err(Refusal::NoName);
+    }
+    if name.len() > crate::container::MAX_NAME {
+        return Err(Refusal::NameTooLong(name.len()));
     }
     if matches!(name.as_str(), "bridge" | "host" | "none" | "default") || name.starts_with("container:") {
         return Err(Refusal::Predefined(name));

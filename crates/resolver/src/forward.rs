@@ -135,14 +135,22 @@ async fn ask_udp(question: &[u8], socket: OwnedFd, peer: SocketAddr) -> io::Resu
     socket.connect(peer)?;
     let socket = UdpSocket::from_std(socket)?;
     socket.send(question).await?;
-    let mut buffer = vec![0; 65_535];
     loop {
-        let length = socket.recv(&mut buffer).await?;
-        if is_answer_to(&buffer[..length], question) {
-            buffer.truncate(length);
-            return Ok(buffer);
+        socket.readable().await?;
+        match receive(&socket, question) {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
         }
     }
+}
+
+/// What has come, if it is the answer. Its buffer is on the stack: who waits holds none.
+fn receive(socket: &UdpSocket, question: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = [0; 65_535];
+    let length = socket.try_recv(&mut buffer)?;
+    Ok(is_answer_to(&buffer[..length], question).then(|| buffer[..length].to_vec()))
 }
 
 async fn ask_tcp(question: &[u8], socket: OwnedFd, peer: SocketAddr) -> io::Result<Vec<u8>> {

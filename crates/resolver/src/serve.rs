@@ -1,23 +1,34 @@
-//! The sockets of one sandbox: UDP and TCP, for as long as the sandbox has a view.
+//! The sockets of one sandbox: UDP and TCP, for as long as they are held.
+//!
+//! A question that goes upstream is admitted before anything is kept of it: one sandbox has a bounded number of them and
+//! of their bytes, under way and waiting together (DNS-18).
 
 use crate::answer::{Outcome, Transport, answer, refuse, truncated};
 use crate::forward::{HostServers, Kind, Origin, Sockets, ask};
+use crate::leave::Leave;
 use crate::names::Names;
 use domain::base::iana::Rcode;
 use model::id::SandboxId;
 use model::names::Upstreams;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Questions of one sandbox under way upstream (DNS-18).
 const FORWARDS: usize = 1024;
-/// How long a question waits for one of these places.
+/// How many more may wait for one of these places, and how long. Others are refused at once.
+const WAITING: usize = 1024;
 const WAIT: Duration = Duration::from_secs(4);
+/// What all of these questions hold together, in bytes.
+const BYTES: usize = 1 << 20;
+/// How often a sandbox's refused questions are logged.
+const TELL: Duration = Duration::from_secs(10);
 /// Queries answered before others get their turn.
 const BATCH: usize = 64;
 /// Open TCP connections of one sandbox, and how long each may be idle (RFC 7766, 6.2.3).
@@ -29,13 +40,14 @@ pub struct Shared {
     pub names: RefCell<Names>,
     pub host: HostServers,
     pub sockets: Box<dyn Sockets>,
+    pub leave: Leave,
     random: Cell<u64>,
 }
 
 impl Shared {
     /// `seed` starts the order of equal names and the ids of forwarded questions: random.
     pub fn new(host: HostServers, sockets: Box<dyn Sockets>, seed: u64) -> Self {
-        Self { names: RefCell::default(), host, sockets, random: Cell::new(seed | 1) }
+        Self { names: RefCell::default(), host, sockets, leave: Leave::default(), random: Cell::new(seed | 1) }
     }
 
     /// The next random number (splitmix64).
@@ -67,33 +79,94 @@ pub async fn serve(
     tcp.set_nonblocking(true)?;
     let udp = Rc::new(UdpSocket::from_std(udp)?);
     let tcp = TcpListener::from_std(tcp)?;
-    let forwards = Rc::new(Semaphore::new(FORWARDS));
-    let ours = Forwarder { shared, sandbox, forwards };
+    let ours = Forwarder { shared, sandbox, gate: Rc::default() };
     tokio::join!(serve_udp(&ours, udp), serve_tcp(&ours, tcp));
     Ok(())
+}
+
+/// How many questions of one sandbox are on their way.
+struct Gate {
+    places: Semaphore,
+    /// Those with a place and those that wait for one.
+    crowd: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    refused: Cell<u64>,
+    told: Cell<Option<Instant>>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            places: Semaphore::new(FORWARDS),
+            crowd: Arc::new(Semaphore::new(FORWARDS + WAITING)),
+            bytes: Arc::new(Semaphore::new(BYTES)),
+            refused: Cell::default(),
+            told: Cell::default(),
+        }
+    }
+}
+
+/// A question may be kept, and wait for its place.
+struct Admitted {
+    _crowd: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    fn admit(&self, bytes: usize) -> Option<Admitted> {
+        let crowd = self.crowd.clone().try_acquire_owned().ok()?;
+        let bytes = self.bytes.clone().try_acquire_many_owned(bytes.try_into().ok()?).ok()?;
+        Some(Admitted { _crowd: crowd, _bytes: bytes })
+    }
+
+    /// REFUSED, and a word about it now and then.
+    fn refuse(&self, query: &[u8], sandbox: SandboxId) -> Option<Vec<u8>> {
+        self.refused.set(self.refused.get() + 1);
+        if self.told.get().is_none_or(|at| at.elapsed() >= TELL) {
+            self.told.set(Some(Instant::now()));
+            let refused = self.refused.take();
+            tracing::warn!(?sandbox, refused, "more than {FORWARDS} questions are under way upstream");
+        }
+        refuse(query, Rcode::REFUSED)
+    }
+}
+
+/// What becomes of a question that no zone answers.
+enum Way {
+    Upstream { servers: Vec<IpAddr>, origin: Origin, admitted: Admitted },
+    Reply(Option<Vec<u8>>),
 }
 
 #[derive(Clone)]
 struct Forwarder {
     shared: Rc<Shared>,
     sandbox: SandboxId,
-    forwards: Rc<Semaphore>,
+    gate: Rc<Gate>,
 }
 
 impl Forwarder {
-    /// Asks upstream as the sandbox's view says, and makes an error's answer where that fails.
-    async fn forward(&self, query: &[u8], kind: Kind, limit: usize) -> Option<Vec<u8>> {
+    /// Where the question goes, as the sandbox's view says.
+    fn way(&self, query: &[u8]) -> Way {
         let upstreams = self.shared.names.borrow().view(self.sandbox).map(|v| v.upstreams.clone());
-        let (servers, origin) = match upstreams? {
-            Upstreams::Host => (self.shared.host.current(), Origin::Host),
-            Upstreams::Given(servers) => (servers, Origin::Sandbox(self.sandbox)),
-            Upstreams::None => return refuse(query, Rcode::SERVFAIL),
+        let (servers, origin) = match upstreams {
+            Some(Upstreams::Host) => (self.shared.host.current(), Origin::Host),
+            Some(Upstreams::Given(servers)) => (servers, Origin::Sandbox(self.sandbox)),
+            Some(Upstreams::None) => return Way::Reply(refuse(query, Rcode::SERVFAIL)),
+            None => return Way::Reply(None),
         };
-        let Ok(Ok(_place)) = tokio::time::timeout(WAIT, self.forwards.acquire()).await else {
-            return refuse(query, Rcode::REFUSED);
+        match self.gate.admit(query.len()) {
+            Some(admitted) => Way::Upstream { servers, origin, admitted },
+            None => Way::Reply(self.gate.refuse(query, self.sandbox)),
+        }
+    }
+
+    /// Asks upstream, and makes an error's answer where that fails.
+    async fn ask(&self, query: &[u8], servers: &[IpAddr], origin: Origin, kind: Kind, limit: usize) -> Option<Vec<u8>> {
+        let Ok(Ok(_place)) = tokio::time::timeout(WAIT, self.gate.places.acquire()).await else {
+            return self.gate.refuse(query, self.sandbox);
         };
         let random = || self.shared.random();
-        match ask(query, &servers, origin, kind, &*self.shared.sockets, random).await {
+        match ask(query, servers, origin, kind, &*self.shared.sockets, random).await {
             Some(answer) if answer.len() > limit => truncated(query),
             Some(answer) => Some(answer),
             None => refuse(query, Rcode::SERVFAIL),
@@ -104,8 +177,14 @@ impl Forwarder {
 async fn serve_udp(ours: &Forwarder, socket: Rc<UdpSocket>) {
     let mut buffer = vec![0; 65_535];
     let mut failures = 0_u32;
+    let mut leave = std::pin::pin!(ours.shared.leave.begun());
     loop {
-        if let Err(e) = socket.readable().await {
+        let readable = tokio::select! {
+            readable = socket.readable() => readable,
+            // The socket stays open for the answers that are still to come.
+            () = &mut leave => std::future::pending().await,
+        };
+        if let Err(e) = readable {
             tracing::warn!(sandbox = ?ours.sandbox, "resolver's socket: {e}");
             return;
         }
@@ -123,23 +202,30 @@ async fn serve_udp(ours: &Forwarder, socket: Rc<UdpSocket>) {
                     continue;
                 }
             };
-            match ours.shared.decide(&buffer[..length], ours.sandbox, Transport::Udp) {
-                Outcome::Reply(reply) => {
-                    if let Err(e) = socket.try_send_to(&reply, client) {
-                        tracing::debug!(sandbox = ?ours.sandbox, "answer not sent: {e}");
+            let query = &buffer[..length];
+            let reply = match ours.shared.decide(query, ours.sandbox, Transport::Udp) {
+                Outcome::Reply(reply) => Some(reply),
+                Outcome::Forward { limit } => match ours.way(query) {
+                    Way::Reply(reply) => reply,
+                    Way::Upstream { servers, origin, admitted } => {
+                        // Weak: a question under way upstream does not keep a sandbox alive.
+                        let (ours, socket, query) = (ours.clone(), Rc::downgrade(&socket), query.to_vec());
+                        tokio::task::spawn_local(async move {
+                            let (_admitted, _busy) = (admitted, ours.shared.leave.busy());
+                            let reply = ours.ask(&query, &servers, origin, Kind::Udp, limit).await;
+                            if let (Some(reply), Some(socket)) = (reply, socket.upgrade()) {
+                                let _ = socket.try_send_to(&reply, client);
+                            }
+                        });
+                        None
                     }
-                }
-                Outcome::Forward { limit } => {
-                    // Weak: a question under way upstream does not keep a sandbox alive.
-                    let (ours, socket, query) = (ours.clone(), Rc::downgrade(&socket), buffer[..length].to_vec());
-                    tokio::task::spawn_local(async move {
-                        let reply = ours.forward(&query, Kind::Udp, limit).await;
-                        if let (Some(reply), Some(socket)) = (reply, socket.upgrade()) {
-                            let _ = socket.try_send_to(&reply, client);
-                        }
-                    });
-                }
-                Outcome::Ignore => {}
+                },
+                Outcome::Ignore => None,
+            };
+            if let Some(reply) = reply
+                && let Err(e) = socket.try_send_to(&reply, client)
+            {
+                tracing::debug!(sandbox = ?ours.sandbox, "answer not sent: {e}");
             }
         }
         tokio::task::yield_now().await;
@@ -147,10 +233,15 @@ async fn serve_udp(ours: &Forwarder, socket: Rc<UdpSocket>) {
 }
 
 async fn serve_tcp(ours: &Forwarder, listener: TcpListener) {
-    let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut leave = std::pin::pin!(ours.shared.leave.begun());
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut leave => return,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let ours = ours.clone();
                 tokio::task::spawn_local(async move {
@@ -171,8 +262,15 @@ async fn serve_tcp(ours: &Forwarder, listener: TcpListener) {
 /// One connection: each question is answered in its turn (RFC 7766).
 async fn converse(ours: &Forwarder, mut stream: TcpStream) -> io::Result<()> {
     let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let _busy = ours.shared.leave.busy();
     loop {
-        let length = match tokio::time::timeout(IDLE, stream.read_u16()).await.map_err(timed_out)? {
+        let length = tokio::select! {
+            biased;
+            length = tokio::time::timeout(IDLE, stream.read_u16()) => length.map_err(timed_out)?,
+            // Between two questions: the client connects again, to whoever serves then.
+            () = ours.shared.leave.begun() => return Ok(()),
+        };
+        let length = match length {
             Ok(length) => length,
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(e) => return Err(e),
@@ -181,12 +279,35 @@ async fn converse(ours: &Forwarder, mut stream: TcpStream) -> io::Result<()> {
         tokio::time::timeout(IDLE, stream.read_exact(&mut query)).await.map_err(timed_out)??;
         let reply = match ours.shared.decide(&query, ours.sandbox, Transport::Tcp) {
             Outcome::Reply(reply) => Some(reply),
-            Outcome::Forward { limit } => ours.forward(&query, Kind::Tcp, limit).await,
+            Outcome::Forward { limit } => match ours.way(&query) {
+                Way::Reply(reply) => reply,
+                Way::Upstream { servers, origin, admitted } => {
+                    let _admitted = admitted;
+                    ours.ask(&query, &servers, origin, Kind::Tcp, limit).await
+                }
+            },
             Outcome::Ignore => None,
         };
         let Some(reply) = reply else { return Ok(()) };
         let length = u16::try_from(reply.len()).map_err(|_| io::ErrorKind::InvalidData)?;
         let framed = [&length.to_be_bytes(), reply.as_slice()].concat();
         tokio::time::timeout(IDLE, stream.write_all(&framed)).await.map_err(timed_out)??;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dns_18_what_waits_is_bounded_in_number_and_bytes() {
+        let gate = Gate::default();
+        let admitted: Vec<Admitted> = (0..5000).filter_map(|_| gate.admit(40)).collect();
+        assert_eq!(admitted.len(), FORWARDS + WAITING);
+        drop(admitted);
+        let large: Vec<Admitted> = (0..5000).filter_map(|_| gate.admit(65_535)).collect();
+        assert_eq!(large.len(), BYTES / 65_535);
+        drop(large);
+        assert!(gate.admit(40).is_some(), "places are given back");
     }
 }

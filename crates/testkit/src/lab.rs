@@ -216,7 +216,7 @@ impl Lab {
             .stderr(log);
         let mut daemon = kernel::netns::inside(self.host.as_fd(), || command.spawn())?
             .with_context(|| format!("cannot start {}", self.program.display()))?;
-        let end = std::time::Instant::now() + Duration::from_secs(10);
+        let end = std::time::Instant::now() + Duration::from_secs(10) * crate::patience();
         while !self.get("/_ping").is_ok_and(|r| r.status == 200) {
             if let Some(status) = daemon.try_wait()? {
                 bail!("the daemon ended, {status}:\n{}", self.log());

@@ -23,11 +23,17 @@ use std::time::{Duration, Instant};
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// It does not hold within `limit`.
+/// It does not hold within `limit`, times `PATIENCE` where the environment has one: a machine that is emulated.
 pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let limit = limit * patience();
     let end = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < end, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// How many times slower than usual this machine is said to be.
+pub fn patience() -> u32 {
+    std::env::var("PATIENCE").ok().and_then(|p| p.parse().ok()).unwrap_or(1)
 }

@@ -276,3 +276,76 @@ fn a_container_that_leaves_its_last_network_sees_no_names_any_more() {
     let asked = inside(&lab, &client, &["nslookup", "-type=a", "web", "127.0.0.11"]);
     assert!(!asked.stdout.contains("Name:"), "{}", asked.stdout);
 }
+
+#[test]
+fn dns_24_a_death_without_a_daemon_takes_out_the_names_on_networks_joined_later_too() {
+    let mut lab = lab();
+    lab.network(json!({ "Name": "back" }));
+    lab.run("watcher", json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "back" } }));
+    let connect = |what: &str, network: &str, container: &str| {
+        let path = format!("/networks/{network}/{what}");
+        assert_eq!(lab.post(&path, json!({ "Container": container })).unwrap().status, 200);
+    };
+    connect("connect", "back", "web");
+    // Where it has left and come back it is under another endpoint.
+    connect("disconnect", "front", "web");
+    connect("connect", "front", "web");
+    let (client, watcher, web) = (pid(&lab, "client"), pid(&lab, "watcher"), pid(&lab, "web"));
+    lab.kill_daemon();
+    assert!(resolves(&lab, &client, "web") && resolves(&lab, &watcher, "web"));
+    assert!(Command::new("kill").args(["-9", &web]).status().unwrap().success());
+    within(Duration::from_secs(3), "the names are gone", || {
+        !resolves(&lab, &watcher, "web") && !resolves(&lab, &client, "web")
+    });
+    lab.start_daemon().unwrap();
+}
+
+/// How many keepers run for the lab.
+fn keepers(lab: &Lab) -> usize {
+    let marker = lab.resolv_conf().display().to_string();
+    testkit::processes().filter(|(_, line)| line.contains("keeper\0--root-id") && line.contains(&marker)).count()
+}
+
+#[test]
+fn a_proxied_connection_outlives_its_keepers_upgrade() {
+    use std::io::{Read, Write};
+    let mut lab = lab();
+    let connect = |lab: &Lab| {
+        let stream = lab.in_host(|| std::net::TcpStream::connect("[::1]:18000")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    };
+    let fetch = |mut stream: std::net::TcpStream| {
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        assert!(page.ends_with("hello\n"), "{page}");
+    };
+    let old = connect(&lab);
+    // It is carried by the keeper that goes, once the server has taken it.
+    let established = || {
+        let shown = inside(&lab, &pid(&lab, "web"), &["netstat", "-tn"]).stdout;
+        shown.lines().any(|line| line.contains(":8000") && line.contains("ESTABLISHED"))
+    };
+    within(Duration::from_secs(5), "the server has it", established);
+    lab.stop_daemon();
+    lab.upgrade();
+    lab.start_daemon().unwrap();
+    assert_eq!(keepers(&lab), 2, "the old keeper carries on");
+    fetch(connect(&lab));
+    fetch(old);
+    within(Duration::from_secs(5), "the old keeper goes", || keepers(&lab) == 1);
+}
+
+#[test]
+fn nobody_but_root_comes_near_the_keeper() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut lab = Lab::start(&program()).unwrap();
+    let directory = lab.run_directory();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    lab.stop_daemon();
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+    lab.start_daemon().unwrap();
+    assert_eq!(mode(&directory), 0o711, "a directory that was there is closed");
+    assert_eq!(mode(&directory.join("keeper.sock")), 0o600);
+}

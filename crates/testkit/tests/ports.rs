@@ -210,3 +210,20 @@ fn ports_of_the_host_network_are_discarded_with_a_warning() {
     assert_eq!(created["Warnings"], json!(["Published ports are discarded when using host network mode"]));
     assert!(is_free(&lab, 8080));
 }
+
+#[test]
+fn pt_11_ports_by_ipv6_follow_the_gateway_too() {
+    let lab = lab();
+    lab.network(json!({ "Name": "other" }));
+    lab.run("web", web(json!({ "80/tcp": [{ "HostPort": "18090" }] })));
+    let loopback = |lab: &Lab| from_host(lab, "[::1]", 18090) && from_host(lab, "127.0.0.1", 18090);
+    within(Duration::from_secs(5), "the server answers", || loopback(&lab));
+    let move_to = json!({ "Container": "web", "EndpointConfig": { "GwPriority": 9 } });
+    lab.tell("/networks/other/connect", move_to, 200);
+    assert!(loopback(&lab), "by the new way in");
+    lab.tell("/networks/bridge/disconnect", json!({ "Container": "web" }), 200);
+    assert!(loopback(&lab), "without the old one");
+    lab.tell("/networks/bridge/connect", json!({ "Container": "web" }), 200);
+    lab.tell("/networks/other/disconnect", json!({ "Container": "web" }), 200);
+    assert!(loopback(&lab), "back again");
+}

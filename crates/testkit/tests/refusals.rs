@@ -428,6 +428,28 @@ fn api_23_containers_are_checked_whole_when_they_are_created() {
         (
             "POST",
             "/containers/create",
+            on("front", json!({ "Aliases": (0..129).map(|n| format!("a{n}")).collect::<Vec<_>>() })),
+            400,
+            "too many aliases: 129 were given, at most 128 are allowed",
+        ),
+        (
+            "POST",
+            "/networks/front/connect",
+            json!({ "Container": "made", "EndpointConfig": { "Aliases": ["x".repeat(200_000)] } }),
+            400,
+            "200000 bytes are more than the 253 of a domain name",
+        ),
+        (
+            "POST",
+            "/containers/create",
+            with(json!({ "Hostname": "h".repeat(65) })),
+            400,
+            "invalid hostname: 65 bytes are more than the kernel's 64",
+        ),
+        ("POST", "/networks/create", json!({ "Name": "n".repeat(254) }), 400, "invalid network name: 254 bytes"),
+        (
+            "POST",
+            "/containers/create",
             on("plan", json!({ "IPAMConfig": { "IPv4Address": "10.201.0.1" } })),
             403,
             "Address already in use",
