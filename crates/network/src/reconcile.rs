@@ -148,9 +148,11 @@ fn bridge_differs(bridge: &Bridge, link: &Link, observed: &Observed, ours: bool)
         let link_local = matches!(a.ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         a.link == link.index && !link_local && !bridge.gateways.iter().any(|net| net.addr() == a.ip)
     });
-    !link.up
+    // whether somebody else's keeps its hardware address cannot be seen, so it is told anew
+    !ours
+        || !link.up
         || !bridge.gateways.iter().all(has)
-        || ours && (link.mac != Some(bridge.mac.0) || link.mtu != bridge.mtu || surplus)
+        || (link.mac != Some(bridge.mac.0) || link.mtu != bridge.mtu || surplus)
 }
 
 fn port_differs(attachment: &Attachment, port: &Link, observed: &Observed, features: &Features) -> bool {
