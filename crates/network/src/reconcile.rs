@@ -24,6 +24,26 @@ pub struct Report {
     pub failed: Vec<crate::Error>,
 }
 
+/// What nobody is making or taking away just now: its interfaces may be made again ([`crate::Network::heal`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    pub networks: BTreeSet<NetworkId>,
+    pub endpoints: BTreeSet<EndpointId>,
+}
+
+/// Of these repairs, those that make what is missing: whoever is at work on the rest is not disturbed.
+pub fn additions(repairs: Vec<Repair>, settled: &Settled) -> Vec<Repair> {
+    let add = |repair| match repair {
+        Repair::Rebuild(elements) => Some(Repair::Rebuild(elements)),
+        Repair::Elements(_, into) => (!into.is_empty()).then(|| Repair::Elements(Elements::new(), into)),
+        Repair::RemoveLink(_) | Repair::RemoveNeighbour(_) => None,
+        Repair::Bridge(bridge) => settled.networks.contains(&bridge.network).then_some(Repair::Bridge(bridge)),
+        Repair::Attach(a) => settled.endpoints.contains(&a.endpoint).then_some(Repair::Attach(a)),
+        Repair::Port(a) => settled.endpoints.contains(&a.endpoint).then_some(Repair::Port(a)),
+    };
+    repairs.into_iter().filter_map(add).collect()
+}
+
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Repair {
