@@ -66,8 +66,11 @@ pub async fn info(State(engine): Ctx) -> Answer {
         .iter()
         .map(|(base, size)| json!({ "Base": base.to_string(), "Size": size }))
         .collect();
-    let status: Vec<Value> =
+    let mut status: Vec<Value> =
         info.network.iter().map(|(what, on)| json!([what, if *on { "yes" } else { "no" }])).collect();
+    if !info.told_firewalls.is_empty() {
+        status.push(json!(["told of our networks", info.told_firewalls.join(", ")]));
+    }
     let mut security = vec!["name=cgroupns".to_owned()];
     if info.seccomp {
         security.insert(0, "name=seccomp,profile=builtin".into());

@@ -38,7 +38,12 @@ impl Engine {
                 }
                 tokio::time::sleep(TOGETHER).await;
                 let Some(engine) = engine.upgrade() else { return };
-                match watch.read() {
+                let losses = watch.read();
+                if losses.as_ref().is_ok_and(|l| l.contains(&Loss::Foreign)) {
+                    let engine = engine.clone();
+                    blocking(move || engine.network.tell_others_again()).await;
+                }
+                match losses {
                     Ok(losses) if engine.are_ours(&losses) => engine.heal(&losses).await,
                     Ok(_) => {}
                     Err(e) => tracing::warn!("losses are not heard of: {}", crate::error::chain(&e)),
@@ -56,6 +61,7 @@ impl Engine {
         let desired = self.state().desired();
         losses.iter().any(|loss| match loss {
             Loss::Rules | Loss::Unknown => true,
+            Loss::Foreign => false,
             Loss::Link(name) => {
                 desired.bridges.values().any(|b| b.device.as_str() == name)
                     || desired.attachments.values().any(|a| a.outer.as_str() == name)

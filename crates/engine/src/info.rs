@@ -17,6 +17,8 @@ pub struct Info {
     pub warnings: Vec<String>,
     /// What the kernel's networking offers, and what is used instead.
     pub network: Vec<(&'static str, bool)>,
+    /// Other firewalls that are told of our networks.
+    pub told_firewalls: Vec<&'static str>,
     pub ipv4_forwarding: bool,
     pub memory: u64,
     pub cpus: usize,
@@ -46,6 +48,7 @@ impl Engine {
             warnings.push("IPv4 forwarding is disabled: containers reach only their own networks".to_owned());
         }
         warnings.extend(self.overlapping_routes());
+        warnings.extend(self.network.foreign_drops());
         let memory = read("/proc/meminfo")
             .lines()
             .find_map(|l| l.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<u64>().ok())
@@ -63,6 +66,7 @@ impl Engine {
             cgroup_driver: runtime.cgroup_driver,
             seccomp: runtime.seccomp,
             warnings,
+            told_firewalls: self.network.told_firewalls(),
             network: {
                 let f = self.network.features();
                 vec![

@@ -92,10 +92,15 @@ impl Engine {
         };
         let proxy_port = proxy.as_ref().and_then(|p| p.local_addr().ok()).map(|a| a.port());
         settings.networking.pools.add_own(&engine_id);
-        let forwarding = settings.networking.forwarding;
-        let network =
-            network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port, forwarding })
-                .map_err(Error::internal)?;
+        let (forwarding, integration) = (settings.networking.forwarding, settings.networking.firewall_integration);
+        let network = network::Network::open(network::Settings {
+            root: root_id.clone(),
+            owner,
+            proxy_port,
+            forwarding,
+            integration,
+        })
+        .map_err(Error::internal)?;
         let images = image::Images::open(&settings.root.join("images")).map_err(crate::images::image_error)?;
         let runtime = runtime::Runtime::open(runtime::Settings {
             run_dir: settings.run.clone(),

@@ -13,6 +13,7 @@ pub enum Family {
     /// IPv4 and IPv6.
     Inet,
     Ip,
+    Ip6,
     /// Before everything else, on one device.
     Netdev,
     Bridge,
@@ -22,9 +23,22 @@ impl Family {
         match self {
             Family::Inet => 1,
             Family::Ip => 2,
+            Family::Ip6 => 10,
             Family::Netdev => 5,
             Family::Bridge => 7,
         }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Family::Inet => "inet",
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+            Family::Netdev => "netdev",
+            Family::Bridge => "bridge",
+        })
     }
 }
 
@@ -600,6 +614,36 @@ pub fn chains(socket: &mut Socket, table: Table<'_>) -> Result<Vec<String>, Refu
         let ours = attributes.clone().find(1).map(attribute::text).as_deref() == Some(table.name);
         ours.then(|| attributes.find(3).map(attribute::text)).flatten()
     })
+}
+
+/// A chain that drops by its policy what is forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppingChain {
+    pub family: Family,
+    pub table: String,
+    pub chain: String,
+}
+
+/// The chains at the hook of forwarding, anybody's, whose policy is to drop.
+pub fn dropping_forwards(socket: &mut Socket) -> Result<Vec<DroppingChain>, Refusal> {
+    const DROP: u32 = 0;
+    let mut found = Vec::new();
+    for family in [Family::Inet, Family::Ip, Family::Ip6] {
+        let (mut batch, fixed, kind) = request(GETCHAIN, family);
+        batch.message(kind, 0, &fixed);
+        found.extend(socket.dump(&batch, |answer| {
+            let attributes = attributes(answer, NEWCHAIN)?;
+            let hook = Attributes(attributes.clone().find(4)?).find(1).map(attribute::be32)?;
+            let policy = attributes.clone().find(5).map(attribute::be32)?;
+            let drops = hook == hook::FORWARD && policy == DROP;
+            drops.then_some(DroppingChain {
+                family,
+                table: attributes.clone().find(1).map(attribute::text)?,
+                chain: attributes.find(3).map(attribute::text)?,
+            })
+        })?);
+    }
+    Ok(found)
 }
 
 /// The chain of each of a table's rules.

@@ -10,6 +10,7 @@ use crate::chores::Chores;
 use crate::error::{Attempt, Error, all, unless_gone};
 use crate::features::Features;
 use crate::observe::{self, Observed};
+use crate::others::{self, Others};
 use crate::plan::{self, Step};
 use crate::reconcile::{self, NOTHING, Repair, Report, Settled, mark};
 use crate::reserve::{self, Means, PortError, PortRequest, Reservation};
@@ -47,6 +48,8 @@ pub struct Settings {
     pub proxy_port: Option<u16>,
     /// Whether the host shall forward, if it does not yet (PT-19).
     pub forwarding: bool,
+    /// Whether other firewalls are told of our networks (SEC-07 to SEC-10).
+    pub integration: bool,
 }
 
 /// The networks of one network namespace: cheap to clone, usable from any thread.
@@ -58,6 +61,8 @@ struct Inner {
     root: RootId,
     proxy: Option<u16>,
     forwarding: bool,
+    integration: bool,
+    others: Others,
     features: Features,
     /// The namespace that we work on, and what tells it from others.
     home: OwnedFd,
@@ -90,7 +95,7 @@ impl Network {
     /// [`Network::open`] as if the kernel could do only what `limit` leaves of what it can: the fallbacks are tried
     /// this way on a kernel that needs none.
     pub fn open_as(settings: Settings, limit: impl FnOnce(Features) -> Features) -> Result<Self, Error> {
-        let Settings { root, owner, proxy_port, forwarding } = settings;
+        let Settings { root, owner, proxy_port, forwarding, integration } = settings;
         let home = netns::current().attempt("open", "the network namespace")?;
         let home_identity = netns::identity(home.as_fd()).attempt("identify", "the network namespace")?;
         let mut route = Socket::open(Protocol::Route).attempt("open", "a socket for links")?;
@@ -107,8 +112,11 @@ impl Network {
             forward_ipv4().attempt("enable", "forwarding of IPv4")?;
         }
         raise_neighbour_limits();
+        let others = Others::new(&root, integration);
         Ok(Self(Arc::new(Inner {
             root,
+            others,
+            integration,
             proxy: proxy_port,
             forwarding,
             features,
@@ -292,7 +300,29 @@ impl Network {
                 sandbox.remember(std::slice::from_ref(attachment));
             }
         }
-        Ok(self.0.mend_all(&repairs, desired, &observed, &sandbox))
+        let report = self.0.mend_all(&repairs, desired, &observed, &sandbox);
+        let bridges = desired.bridges.values().filter(|b| !b.internal).map(|b| b.device.to_string()).collect();
+        self.0.tell_others(|others| others.keep_only(bridges));
+        Ok(report)
+    }
+
+    /// Other firewalls may have forgotten what they were told.
+    pub fn tell_others_again(&self) {
+        self.0.tell_others(Others::tell_again);
+    }
+
+    /// The places of other firewalls that are told of our networks.
+    pub fn told_firewalls(&self) -> Vec<&'static str> {
+        if !self.0.integration {
+            return Vec::new();
+        }
+        self.0.at_home(others::used).unwrap_or_default()
+    }
+
+    /// Chains of others that drop what our networks forward, as sentences.
+    pub fn foreign_drops(&self) -> Vec<String> {
+        let own = format!("isle-{}", self.0.root);
+        self.0.at_home(|| others::droppers(&own, self.0.integration)).unwrap_or_default()
     }
 
     /// Makes what is missing of what shall be, while others are at work: nothing is removed, and interfaces are made
@@ -326,6 +356,7 @@ impl Network {
             failures.extend(self.0.delete_link(&link.name).err());
         }
         failures.extend(self.0.tables.delete().err());
+        self.0.tell_others(|others| others.keep_only(BTreeSet::new()));
         all("remove", "everything of ours", failures)
     }
 }
@@ -341,6 +372,12 @@ impl Inner {
             return Ok(f());
         }
         netns::inside(self.home.as_fd(), f)
+    }
+
+    fn tell_others(&self, tell: impl FnOnce(&Others) + Send) {
+        if let Err(error) = self.at_home(|| tell(&self.others)) {
+            tracing::warn!(%error, "other firewalls are not told of our networks");
+        }
     }
 
     fn is_ours(&self, link: &Link) -> bool {

@@ -24,6 +24,7 @@ mod chores;
 pub mod error;
 pub mod features;
 pub mod observe;
+mod others;
 pub mod plan;
 pub mod reconcile;
 pub mod reserve;

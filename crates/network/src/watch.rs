@@ -21,6 +21,8 @@ pub struct Watch {
 pub enum Loss {
     /// Rules or sets of ours. Our own rewriting of them is heard too.
     Rules,
+    /// Rules of a table that others keep for others, too: iptables' `filter`, and firewalld's.
+    Foreign,
     /// A bridge or a port of ours, by its name. Our own deleting is heard too.
     Link(String),
     /// The kernel said more than there was room for: anything may be lost.
@@ -48,10 +50,10 @@ impl Watch {
     pub fn read(&mut self) -> Result<Vec<Loss>, Error> {
         let mut losses = Vec::new();
         let table = format!("isle-{}", self.root);
-        let heard = self.tables.hear(|message| {
-            if nft::bereft(message).as_deref() == Some(&table) {
-                losses.push(Loss::Rules);
-            }
+        let heard = self.tables.hear(|message| match nft::bereft(message).as_deref() {
+            Some(name) if name == table => losses.push(Loss::Rules),
+            Some("filter" | "firewalld") => losses.push(Loss::Foreign),
+            _ => {}
         });
         overflow(heard, &mut losses).attempt("hear of", "the firewall")?;
         let mark = mark(self.root.as_str(), "");

@@ -63,6 +63,8 @@ pub struct Lab {
     daemon: Option<Child>,
     /// What the daemon is told beside where its things are.
     pub arguments: Vec<String>,
+    /// A directory whose programs come before others for the daemon.
+    pub programs: Option<PathBuf>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -118,6 +120,7 @@ impl Lab {
             shim: shim_of(program),
             daemon: None,
             arguments: Vec::new(),
+            programs: None,
             stopped: Arc::default(),
         };
         lab.wire()?;
@@ -211,6 +214,7 @@ impl Lab {
             .args([OsStr::new("--shim"), self.shim.as_os_str()])
             .args(["--debug", "--host", &self.docker_host()])
             .args(&self.arguments)
+            .env("PATH", self.search_path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -229,6 +233,11 @@ impl Lab {
         }
         self.daemon = Some(daemon);
         Ok(())
+    }
+
+    fn search_path(&self) -> String {
+        let inherited = std::env::var("PATH").unwrap_or_default();
+        self.programs.as_ref().map_or(inherited.clone(), |p| format!("{}:{inherited}", p.display()))
     }
 
     /// SIGTERM, and waits for the end.

@@ -61,6 +61,9 @@ impl Inner {
         if plan::has_ipv6(bridge) && !bridge.internal && self.features.ipv6 && self.forwarding {
             self.forward_ipv6()?;
         }
+        if !bridge.internal {
+            self.tell_others(|others| others.add(name));
+        }
         undo.commit();
         Ok(())
     }
@@ -108,6 +111,7 @@ impl Inner {
         let thing = || format!("bridge {name}");
         let mut failures = Vec::new();
         failures.extend(self.remove_elements(&ruleset::bridge_elements(bridge), thing()).err());
+        self.tell_others(|others| others.remove(name));
         let alias = mark(self.root.as_str(), &bridge.network.to_string());
         match self.find(name) {
             Ok(Some(link)) if link.alias.as_deref() == Some(&alias) => {

@@ -1,0 +1,171 @@
+//! Other firewalls on this machine. A drop of theirs is final, so where one drops what our networks forward, we ask it to
+//! let that pass, at the places that it documents for others, and only there: Docker's chain DOCKER-USER, ufw's route
+//! rules, firewalld's zone `trusted`. Where there is no such place, we say who drops (SEC-07 to SEC-10).
+//!
+//! What we put there carries our mark, and goes with the bridge that it is about. Nothing here ever makes a network fail.
+
+use kernel::netlink::{Protocol, Socket};
+use kernel::nft::{self, Family, Table};
+use model::id::RootId;
+use std::collections::BTreeSet;
+use std::io;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+/// A chain that another firewall keeps for rules of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    program: &'static str,
+    family: Family,
+    chain: &'static str,
+}
+
+const PLACES: [Place; 4] = [
+    Place { program: "iptables", family: Family::Ip, chain: "DOCKER-USER" },
+    Place { program: "ip6tables", family: Family::Ip6, chain: "DOCKER-USER" },
+    Place { program: "iptables", family: Family::Ip, chain: "ufw-user-forward" },
+    Place { program: "ip6tables", family: Family::Ip6, chain: "ufw6-user-forward" },
+];
+
+const FIREWALLD: Table<'static> = Table { family: Family::Inet, name: "firewalld" };
+
+/// What the other firewalls are told.
+#[derive(Debug)]
+pub(crate) struct Others {
+    enabled: bool,
+    mark: String,
+    /// Bridges that others shall let pass. The lock is held while they are told: one after the other.
+    bridges: Mutex<BTreeSet<String>>,
+}
+
+impl Others {
+    pub(crate) fn new(root: &RootId, enabled: bool) -> Self {
+        Self { enabled, mark: format!("isle:{root}:"), bridges: Mutex::default() }
+    }
+
+    /// Runs in the host's namespace, as all of this.
+    pub(crate) fn add(&self, bridge: &str) {
+        self.change(false, |bridges| {
+            bridges.insert(bridge.to_owned());
+        });
+    }
+
+    pub(crate) fn remove(&self, bridge: &str) {
+        self.change(false, |bridges| {
+            bridges.remove(bridge);
+        });
+    }
+
+    /// Says all of it: a daemon that ended before it could may have said something else.
+    pub(crate) fn keep_only(&self, wanted: BTreeSet<String>) {
+        self.change(true, |bridges| *bridges = wanted);
+    }
+
+    /// Says it again: somebody has taken rules away.
+    pub(crate) fn tell_again(&self) {
+        self.change(true, |_| ());
+    }
+
+    fn change(&self, again: bool, change: impl FnOnce(&mut BTreeSet<String>)) {
+        let mut bridges = self.bridges.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = bridges.clone();
+        change(&mut bridges);
+        if !self.enabled {
+            return;
+        }
+        for place in places() {
+            if let Err(error) = self.tell(place, &bridges) {
+                tracing::warn!(chain = place.chain, %error, "another firewall is not told of our networks");
+            }
+        }
+        if has_firewalld() {
+            let gone = before.difference(&bridges).map(|b| ("--remove-interface", b));
+            let there = bridges.iter().filter(|b| again || !before.contains(*b)).map(|b| ("--add-interface", b));
+            for (words, bridge) in gone.chain(there) {
+                match run("firewall-cmd", &["--zone=trusted", &format!("{words}={bridge}")]) {
+                    Err(error) if !error.to_string().contains("ALREADY_ENABLED") => {
+                        tracing::warn!(bridge, %error, "firewalld is not told of our network");
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Makes our rules in a chain those of these bridges.
+    fn tell(&self, place: Place, bridges: &BTreeSet<String>) -> io::Result<()> {
+        let listed = run(place.program, &["-w", "-S", place.chain])?;
+        let wanted: BTreeSet<String> =
+            bridges.iter().flat_map(|b| ["-i", "-o"].map(|direction| self.rule(direction, b))).collect();
+        let said = |line: &str| line.strip_prefix(&format!("-A {} ", place.chain)).map(|rule| rule.replace('"', ""));
+        let found: BTreeSet<String> = listed.lines().filter_map(said).filter(|r| r.contains(&self.mark)).collect();
+        for (act, rules) in [("-D", found.difference(&wanted)), ("-I", wanted.difference(&found))] {
+            for rule in rules {
+                let words: Vec<&str> = ["-w", act, place.chain].into_iter().chain(rule.split(' ')).collect();
+                run(place.program, &words)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As `iptables -S` has it.
+    fn rule(&self, direction: &str, bridge: &str) -> String {
+        format!("{direction} {bridge} -m comment --comment {}{bridge} -j ACCEPT", self.mark)
+    }
+}
+
+fn reader() -> Option<Socket> {
+    Socket::open(Protocol::Netfilter).ok()
+}
+
+/// The places that there are.
+fn places() -> Vec<Place> {
+    let Some(mut socket) = reader() else { return Vec::new() };
+    let mut has = |place: &Place| {
+        let table = Table { family: place.family, name: "filter" };
+        nft::chains(&mut socket, table).is_ok_and(|chains| chains.iter().any(|c| c == place.chain))
+    };
+    PLACES.into_iter().filter(|p| has(p)).collect()
+}
+
+fn has_firewalld() -> bool {
+    let tables = reader().and_then(|mut socket| nft::tables(&mut socket, FIREWALLD.family).ok());
+    tables.is_some_and(|tables| tables.iter().any(|t| t.name == FIREWALLD.name))
+}
+
+/// What another firewall's places are called: those that are used.
+pub(crate) fn used() -> Vec<&'static str> {
+    let firewalld = has_firewalld().then_some("firewalld");
+    let chains: BTreeSet<&'static str> = places().into_iter().map(|p| p.chain).collect();
+    chains.into_iter().chain(firewalld).collect()
+}
+
+/// Chains of others that drop by their policy what is forwarded, and have no place where we ask them not to: as sentences.
+pub(crate) fn droppers(own_table: &str, integrated: bool) -> Vec<String> {
+    let Some(mut socket) = reader() else { return Vec::new() };
+    let asked: Vec<Place> = if integrated { places() } else { Vec::new() };
+    let chains = nft::dropping_forwards(&mut socket).unwrap_or_default();
+    let foreign = chains.into_iter().filter(|c| {
+        let is_asked = c.table == "filter" && asked.iter().any(|p| p.family == c.family);
+        let is_firewalld = integrated && c.table == FIREWALLD.name;
+        c.table != own_table && !is_asked && !is_firewalld
+    });
+    foreign
+        .map(|c| {
+            format!(
+                "firewall chain {} of table {} {} drops what is forwarded, and so what containers send beyond their \
+                 networks and what comes to published ports: it has to accept what comes from and goes to their bridges",
+                c.chain, c.family, c.table
+            )
+        })
+        .collect()
+}
+
+fn run(program: &str, words: &[&str]) -> io::Result<String> {
+    let output = Command::new(program).args(words).stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(io::Error::other(format!("{program} {}: {said}", words.join(" "))));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
