@@ -55,14 +55,15 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         Some(shim) => shim,
         None => find_shim(&program)?,
     };
+    let mut networking = model::daemon::Networking::default();
+    networking.default_bridge.device = arguments.bridge.parse().context("--bridge")?;
     let settings = engine::Settings {
         root: arguments.root.clone(),
         run: arguments.run,
         program,
         shim,
         version: env!("CARGO_PKG_VERSION").into(),
-        pools: model::ipam::Pools::default(),
-        default_bridge: arguments.bridge.parse().context("--bridge")?,
+        networking,
         resolv_conf: arguments.resolv_conf,
     };
     let mut listeners = Vec::new();

@@ -83,8 +83,11 @@ fn extra_hosts(state: &State, record: &Container) -> Result<Vec<(String, String)
         let (name, address) = split_extra_host(text)?;
         if address == "host-gateway" {
             let bridge = state.networks.values().find(|n| n.name == "bridge");
-            let gateways = bridge.into_iter().flat_map(|n| n.ipam.pools.iter().filter_map(|p| p.gateway));
-            extra.extend(gateways.map(|g| (g.to_string(), name.to_owned())));
+            let mut gateways = state.networking.host_gateways.clone();
+            if gateways.is_empty() {
+                gateways = bridge.into_iter().flat_map(|n| n.bridge_addresses().map(|a| a.addr())).collect();
+            }
+            extra.extend(gateways.iter().map(|g| (g.to_string(), name.to_owned())));
         } else {
             extra.push((address.to_owned(), name.to_owned()));
         }

@@ -41,7 +41,6 @@ pub use error::{Error, Kind, Result};
 
 use keeper::Keeper;
 use model::id::{ContainerId, RootId};
-use model::ipam::Pools;
 use state::State;
 use std::future::Future;
 use std::path::PathBuf;
@@ -58,9 +57,7 @@ pub struct Settings {
     pub program: PathBuf,
     pub shim: PathBuf,
     pub version: String,
-    pub pools: Pools,
-    /// The default network's bridge.
-    pub default_bridge: model::net::InterfaceName,
+    pub networking: model::daemon::Networking,
     pub resolv_conf: PathBuf,
 }
 

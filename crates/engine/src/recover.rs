@@ -14,8 +14,9 @@ use crate::store::{Store, Write};
 use crate::{Engine, Settings, naming};
 use keeper_protocol::Key;
 use model::container::{Container, NetworkMode, Status};
+use model::daemon::Networking;
 use model::id::{ContainerId, NetworkId, RootId};
-use model::network::{Driver, Ipam, Network, Pool, option};
+use model::network::{Driver, Ipam, Network, Surroundings, plan_default};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -51,6 +52,7 @@ impl Engine {
     /// # Errors
     /// Another daemon works on it; a directory or the kernel cannot be used.
     pub async fn open(settings: Settings) -> Result<Arc<Engine>> {
+        settings.networking.check().map_err(Error::invalid)?;
         for directory in [&settings.root, &settings.run] {
             make_private(directory)?;
         }
@@ -65,6 +67,7 @@ impl Engine {
             value
         };
         let root_text = fact(&mut facts, "root", RootId::new(crate::random()).to_string());
+        let mut settings = settings;
         let engine_id = fact(&mut facts, "engine", ContainerId::new(crate::random()).to_string());
         let root_id: RootId = serde_json::from_value(root_text.into())
             .map_err(|e| Error::new(Kind::Internal, format!("the store's root id cannot be read: {e}")))?;
@@ -82,13 +85,17 @@ impl Engine {
         let (connecting, mut held) = Keeper::connect(keeper_settings).await?;
         let owner = held.remove(&Key::TableOwner).and_then(|mut fds| fds.pop());
         let proxy = match held.remove(&Key::Proxy).and_then(|mut fds| fds.pop()) {
+            _ if !settings.networking.proxy => None,
             Some(socket) => Some(std::net::TcpListener::from(socket)),
             // Dual-stack. Where the host has no IPv6 there is nothing to carry.
             None => std::net::TcpListener::bind("[::]:0").ok(),
         };
         let proxy_port = proxy.as_ref().and_then(|p| p.local_addr().ok()).map(|a| a.port());
-        let network = network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port })
-            .map_err(Error::internal)?;
+        settings.networking.pools.add_own(&engine_id);
+        let forwarding = settings.networking.forwarding;
+        let network =
+            network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port, forwarding })
+                .map_err(Error::internal)?;
         let images = image::Images::open(&settings.root.join("images")).map_err(crate::images::image_error)?;
         let runtime = runtime::Runtime::open(runtime::Settings {
             run_dir: settings.run.clone(),
@@ -100,11 +107,16 @@ impl Engine {
         .map_err(Error::internal)?;
 
         let routes = network.host_routes().map_err(Error::internal)?;
-        let mut state = State::default();
+        let mut state = State { networking: Arc::new(settings.networking.clone()), ..State::default() };
         for network in contents.networks {
             state.networks.insert(network.id, network);
         }
-        let new_networks = predefined(&mut state, &settings, &routes)?;
+        let default_bridge = &settings.networking.default_bridge;
+        let is_on_default =
+            |c: &Container| c.endpoints.iter().any(|e| e.network_name == "bridge" && e.active.is_some());
+        let busy = contents.containers.iter().any(is_on_default);
+        let device = network.foreign_addresses(&default_bridge.device).map_err(Error::internal)?;
+        let new_networks = predefined(&mut state, &settings.networking, busy, &device, &routes)?;
         store.record(new_networks);
         for network in state.networks.values() {
             state.leases.open(network);
@@ -420,49 +432,72 @@ fn lock(root: &Path) -> Result<std::fs::File> {
     }
 }
 
-/// `bridge`, `host` and `none`, made where they are missing.
-fn predefined(state: &mut State, settings: &Settings, routes: &[ipnet::IpNet]) -> Result<Vec<Write>> {
+/// `bridge`, `host` and `none`: made where they are missing, and `bridge` as the settings say (BR-19), unless containers
+/// run on it as it was.
+fn predefined(
+    state: &mut State,
+    settings: &Networking,
+    busy: bool,
+    device: &[ipnet::IpNet],
+    routes: &[ipnet::IpNet],
+) -> Result<Vec<Write>> {
     let mut writes = Vec::new();
-    for (name, driver) in [("none", Driver::Null), ("host", Driver::Host), ("bridge", Driver::Bridge)] {
-        if state.networks.values().any(|n| n.predefined && n.name == name) {
-            continue;
-        }
-        let mut network = Network {
-            id: NetworkId::new(crate::random()),
-            name: name.into(),
-            created: crate::now(),
-            driver,
-            ipv4: true,
-            ipv6: false,
-            internal: false,
-            attachable: false,
-            ipam: Ipam::default(),
-            options: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            mtu: 1500,
-            predefined: true,
-        };
-        if driver == Driver::Bridge {
-            let subnet = model::ipam::default_bridge_subnet(routes, &settings.pools).map_err(Error::invalid)?;
-            network.ipam.pools.push(Pool {
-                subnet: subnet.into(),
-                range: None,
-                gateway: subnet.hosts().next().map(Into::into),
-                auxiliary: BTreeMap::new(),
-                configured: false,
-                gateway_configured: false,
-            });
-            network.options = BTreeMap::from([
-                (option::DEFAULT_BRIDGE.into(), "true".into()),
-                (option::ICC.into(), "true".into()),
-                (option::MASQUERADE.into(), "true".into()),
-                (option::HOST_BINDING.into(), "0.0.0.0".into()),
-                (option::BRIDGE_NAME.into(), settings.default_bridge.to_string()),
-                (option::MTU.into(), "1500".into()),
-            ]);
-        }
+    let mut put = |state: &mut State, network: Network| {
         writes.push(Write::Network(Box::new(network.clone())));
         state.networks.insert(network.id, network);
+    };
+    let find = |state: &State, name: &str| state.networks.values().find(|n| n.predefined && n.name == name).cloned();
+    for (name, driver) in [("none", Driver::Null), ("host", Driver::Host)] {
+        if find(state, name).is_none() {
+            let network = Network {
+                id: NetworkId::new(crate::random()),
+                name: name.into(),
+                created: crate::now(),
+                driver,
+                ipv4: true,
+                ipv6: false,
+                internal: false,
+                attachable: false,
+                ipam: Ipam::default(),
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                mtu: 1500,
+                predefined: true,
+                config_only: false,
+                config_from: String::new(),
+            };
+            put(state, network);
+        }
+    }
+    let before = find(state, "bridge");
+    if busy && before.is_some() {
+        return Ok(writes);
+    }
+    if !settings.default_bridge.enabled {
+        if let Some(before) = before {
+            state.networks.remove(&before.id);
+            writes.push(Write::NetworkGone(before.id));
+        }
+        return Ok(writes);
+    }
+    let others: Vec<ipnet::IpNet> = state
+        .networks
+        .values()
+        .filter(|n| !n.predefined && !n.config_only)
+        .flat_map(|n| n.ipam.pools.iter().map(|p| p.subnet))
+        .collect();
+    let around = Surroundings {
+        before: before.as_ref(),
+        others: &others,
+        device,
+        routes,
+        pools: &settings.pools,
+        id: NetworkId::new(crate::random()),
+        now: crate::now(),
+    };
+    let network = plan_default(&settings.default_bridge, &around).map_err(Error::invalid)?;
+    if before.as_ref() != Some(&network) {
+        put(state, network);
     }
     Ok(writes)
 }

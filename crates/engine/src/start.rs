@@ -19,7 +19,7 @@ use keeper_protocol::Key;
 use model::container::{Container, Endpoint, NetworkMode, Status};
 use model::desired::{Attachment, Publication};
 use model::id::{ContainerId, SandboxId};
-use model::network::{Driver, Network};
+use model::network::{Driver, GatewayMode, Network};
 use model::port::Wanted;
 use runtime::FailureKind;
 use std::collections::BTreeSet;
@@ -521,23 +521,44 @@ fn take_endpoints(state: &mut State, faults: &Faults, record: &mut Container, pl
             if network.driver != Driver::Bridge {
                 continue;
             }
-            let inner = endpoints::next_interface(record, &network);
+            let inner = endpoints::next_interface(record, index, &network)?;
             let active = endpoints::activate(state, record, index, sandbox, inner)?;
             record.endpoints[index].active = Some(active);
             faults.check("lease")?;
         }
         endpoints::rewire(state, record);
+        return wanted_ports(state, record);
     }
-    let exposed = record.config.exposed_ports.keys().filter_map(|p| model::port::parse_range(p).ok()).flatten();
-    let is_published = matches!(place, Place::Own { .. })
-        && record.endpoints.iter().any(|e| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty()));
+    Ok(Vec::new())
+}
+
+/// The host ports that a container is to publish by the endpoints that it has.
+///
+/// # Errors
+/// A text is no port or address.
+pub(crate) fn wanted_ports(state: &State, record: &Container) -> Result<Vec<Wanted>> {
+    let is_published =
+        record.endpoints.iter().any(|e| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty()));
     if !is_published {
         return Ok(Vec::new());
     }
     let default_host = gateway_network(state, record).and_then(|n| n.host_binding());
     let default_host = default_host.filter(|h| *h != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let publish_all = record.host.publish_all_ports;
-    Ok(model::port::plan_requests(&record.host.port_bindings, exposed, publish_all, default_host)?)
+    let mut wanted = endpoints::asked_ports(record, default_host)?;
+    // Where the way in is routed, there is no port of the host's (BR-09).
+    let mode = |v6: bool| {
+        let is_way_out = |e: &&Endpoint| {
+            e.active.as_ref().is_some_and(|a| a.attachment.default_routes.iter().any(|r| r.is_ipv6() == v6))
+        };
+        let network = record.endpoints.iter().find(is_way_out).and_then(|e| state.networks.get(&e.network?));
+        network.map(|n| n.gateway_mode(v6))
+    };
+    let (mode4, mode6) = (mode(false), mode(true));
+    for one in &mut wanted {
+        one.hosts.retain(|h| if h.is_ipv4() { mode4.or(mode6) } else { mode6.or(mode4) } != Some(GatewayMode::Routed));
+    }
+    wanted.retain(|one| !one.hosts.is_empty());
+    Ok(wanted)
 }
 
 /// The network that an endpoint is on: by id, or by name where it was made anew meanwhile (pain 10).

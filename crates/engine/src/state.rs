@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use crate::store::Volume;
 use model::container::{Container, Status};
+use model::daemon::Networking;
 use model::id::{ContainerId, ExecId, NetworkId, SandboxId};
 use model::ipam::Leases;
 use model::network::Network;
@@ -23,6 +24,8 @@ pub struct State {
     pub sandboxes: BTreeMap<SandboxId, LiveSandbox>,
     pub execs: BTreeMap<ExecId, Arc<crate::exec::Exec>>,
     pub leases: Leases,
+    /// What the daemon was told about networks; it never changes.
+    pub networking: Arc<Networking>,
     /// Networks that have their names and addresses, and no device yet: nobody can join them.
     pub making: BTreeMap<NetworkId, Network>,
     /// Removed networks whose devices are still being taken down.
@@ -223,7 +226,7 @@ impl State {
     pub fn desired(&self) -> model::desired::Desired {
         let mut desired = model::desired::Desired::default();
         for network in self.networks.values() {
-            if let Some(bridge) = crate::networks::bridge_of(network) {
+            if let Some(bridge) = crate::networks::bridge_of(network, &self.networking) {
                 desired.bridges.insert(network.id, bridge);
             }
         }
