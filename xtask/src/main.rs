@@ -4,6 +4,7 @@ mod build;
 mod demo;
 mod machine;
 mod test;
+mod vm;
 
 use anyhow::{Context, bail};
 use std::process::{Command, ExitCode};
@@ -15,6 +16,7 @@ cargo xtask COMMAND
   test            Run every test
   test unit       ... those that need no root: decisions and protocols
   test system     ... those of the whole product
+  test vm [WORD…] ... those of a kernel and a system that have everything, in a virtual machine
   lint            Formatting, clippy, licences and sources of dependencies
   dist            Build what people install: target/dist/isle and its static isle-shim
 ";
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["test"] => test::all(),
         ["test", "unit"] => test::unit(),
         ["test", "system"] => test::system(),
+        ["test", "vm", wanted @ ..] => vm::test(wanted),
         ["lint"] => test::lint(),
         ["dist"] => build::dist(),
         _ => {

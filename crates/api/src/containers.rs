@@ -12,10 +12,14 @@ use axum::{Extension, Json};
 use engine::create::CreateRequest;
 use engine::list::{ContainerView, Listed};
 use engine::stop::Until;
-use model::container::{Config, Endpoint, EndpointSettings, HostConfig, State as ContainerState, Status};
-use model::port::{Port, Published, parse_range};
+use model::container::{
+    ActiveEndpoint, Config, Container, Endpoint, EndpointSettings, HostConfig, State as ContainerState, Status,
+};
+use model::desired::Attachment;
+use model::port::{Port, parse_range};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -257,7 +261,7 @@ fn show_network_settings(view: &ContainerView, version: Version) -> Value {
         "Bridge": "",
         "SandboxID": sandbox.map(|s| s.to_string()).unwrap_or_default(),
         "SandboxKey": if c.state.pid > 0 { format!("/proc/{}/ns/net", c.state.pid) } else { String::new() },
-        "Ports": show_ports(c.state.is_running(), &c.config, &c.state.ports),
+        "Ports": show_ports(c),
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -280,8 +284,12 @@ fn show_endpoint(view: &ContainerView, endpoint: &Endpoint, version: Version) ->
     let active = endpoint.active.as_ref();
     let (ipv4, ipv6) = (active.and_then(|a| a.ipv4()), active.and_then(|a| a.ipv6()));
     let gateway = |v6: bool| {
-        let gateways = active.into_iter().flat_map(|a| &a.attachment.gateways);
-        gateways.filter(|g| g.is_ipv6() == v6).map(ToString::to_string).next().unwrap_or_default()
+        let ways = |a: &ActiveEndpoint| {
+            let Attachment { default_routes, gateways, .. } = &a.attachment;
+            default_routes.iter().chain(gateways).copied().collect::<Vec<_>>()
+        };
+        let gateways = active.into_iter().flat_map(ways);
+        gateways.filter(|g| g.is_ipv6() == v6).map(|g| g.to_string()).next().unwrap_or_default()
     };
     let user_defined = view.user_defined.contains(&endpoint.network_name);
     let mut aliases = endpoint.settings.aliases.clone();
@@ -314,14 +322,24 @@ fn show_endpoint(view: &ContainerView, endpoint: &Endpoint, version: Version) ->
     })
 }
 
+/// Ports that are open by themselves, since their network is routed: with the unspecified address of their family.
+fn routed_ports(c: &Container) -> BTreeSet<(Port, IpAddr)> {
+    let publications = c.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| &a.publications);
+    let routed = publications.filter(|p| p.host_port == 0);
+    let ports = routed.flat_map(|p| {
+        (0..p.count).map(|o| (Port { number: p.container_port.saturating_add(o), protocol: p.protocol }, p.host))
+    });
+    ports.collect()
+}
+
 /// The host's address and port of every published port, and the exposed ones without (API-30).
-fn show_ports(running: bool, config: &Config, published: &[Published]) -> Value {
+fn show_ports(c: &Container) -> Value {
     let mut ports: BTreeMap<Port, Vec<Value>> = BTreeMap::new();
-    if running {
-        for port in config.exposed_ports.keys().filter_map(|p| parse_range(p).ok()).flatten() {
+    if c.state.is_running() {
+        for port in c.config.exposed_ports.keys().filter_map(|p| parse_range(p).ok()).flatten() {
             ports.entry(port).or_default();
         }
-        for p in published {
+        for p in &c.state.ports {
             for offset in 0..p.count {
                 let port = Port { number: p.container_port + offset, protocol: p.protocol };
                 let list = ports.entry(port).or_default();
@@ -330,6 +348,9 @@ fn show_ports(running: bool, config: &Config, published: &[Published]) -> Value 
                 }
             }
         }
+    }
+    for (port, host) in routed_ports(c) {
+        ports.entry(port).or_default().push(json!({ "HostIp": host.to_string(), "HostPort": "" }));
     }
     let shown = ports
         .into_iter()
@@ -357,6 +378,11 @@ fn list_ports(listed: &Listed) -> Vec<Value> {
                 }));
             }
         }
+    }
+    for (port, host) in routed_ports(c) {
+        bound.insert(port);
+        let (address, protocol) = (host.to_string(), port.protocol.to_string());
+        shown.push(json!({ "IP": address, "PrivatePort": port.number, "Type": protocol }));
     }
     for port in c.config.exposed_ports.keys().filter_map(|p| parse_range(p).ok()).flatten() {
         if !bound.contains(&port) {
@@ -489,7 +515,7 @@ pub fn show_listed(l: &Listed) -> Value {
 /// `Up 5 minutes`, `Exited (0) 2 hours ago`, in Docker's words.
 fn status_words(s: &ContainerState) -> String {
     let ago = |t: Option<jiff::Timestamp>| {
-        human_duration(t.map_or(0, |t| (jiff::Timestamp::now().as_second() - t.as_second()).max(0)))
+        model::duration::human(t.map_or(0, |t| (jiff::Timestamp::now().as_second() - t.as_second()).max(0)))
     };
     match s.status {
         Status::Running => format!("Up {}", ago(s.started)),
@@ -499,46 +525,5 @@ fn status_words(s: &ContainerState) -> String {
         Status::Removing => "Removal In Progress".into(),
         Status::Dead => "Dead".into(),
         Status::Exited => format!("Exited ({}) {} ago", s.exit_code, ago(s.finished)),
-    }
-}
-
-/// A duration in the words of Docker's `units.HumanDuration`.
-pub fn human_duration(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round() as i64);
-    match seconds {
-        0 => "Less than a second".into(),
-        1 => "1 second".into(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".into(),
-        _ if minutes < 60 => format!("{minutes} minutes"),
-        _ if hours == 1 => "About an hour".into(),
-        _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", hours / 24 / 365),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_in_dockers_words() {
-        for (seconds, words) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (61, "About a minute"),
-            (180, "3 minutes"),
-            (3700, "About an hour"),
-            (3 * 3600, "3 hours"),
-            (3 * 86400, "3 days"),
-            (30 * 86400, "4 weeks"),
-            (800 * 86400, "2 years"),
-        ] {
-            assert_eq!(human_duration(seconds), words);
-        }
     }
 }

@@ -88,9 +88,6 @@ pub async fn create(State(engine): Ctx, bytes: Bytes) -> Answer {
     if asked.ingress {
         return Err(lacks("ingress networks are part of swarm, which Isle does not have"));
     }
-    if asked.config_only || !asked.config_from.network.is_empty() {
-        return Err(lacks("configuration-only networks are not supported; give the options to the network itself"));
-    }
     if !matches!(asked.scope.as_str(), "" | "local") {
         return Err(lacks("only networks of scope 'local' are supported: Isle runs on one machine"));
     }
@@ -113,6 +110,8 @@ pub async fn create(State(engine): Ctx, bytes: Bytes) -> Answer {
         options: asked.options,
         labels: asked.labels,
         mtu: 0,
+        config_only: asked.config_only,
+        config_from: asked.config_from.network,
     };
     let id = engine.create_network(request).await?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": id, "Warning": "" }))).into_response())
@@ -174,12 +173,12 @@ fn show(network: &Network, containers: Value) -> Value {
         driver: network.driver.to_string(),
         enable_ipv4: network.ipv4,
         enable_ipv6: network.ipv6,
-        ipam: json!({ "Driver": "default", "Options": options, "Config": config }),
+        ipam: json!({ "Driver": network.ipam.driver.to_string(), "Options": options, "Config": config }),
         internal: network.internal,
         attachable: network.attachable,
         ingress: false,
-        config_from: json!({ "Network": "" }),
-        config_only: false,
+        config_from: json!({ "Network": network.config_from }),
+        config_only: network.config_only,
         containers,
         options: &network.options,
         labels: &network.labels,

@@ -59,8 +59,13 @@ pub async fn version(State(engine): Ctx) -> Answer {
 pub async fn info(State(engine): Ctx) -> Answer {
     let info = engine.info();
     let settings = &engine.settings;
-    let pools: Vec<Value> =
-        settings.pools.bases.iter().map(|(base, size)| json!({ "Base": base.to_string(), "Size": size })).collect();
+    let pools: Vec<Value> = settings
+        .networking
+        .pools
+        .bases
+        .iter()
+        .map(|(base, size)| json!({ "Base": base.to_string(), "Size": size }))
+        .collect();
     let status: Vec<Value> =
         info.network.iter().map(|(what, on)| json!([what, if *on { "yes" } else { "no" }])).collect();
     let mut security = vec!["name=cgroupns".to_owned()];

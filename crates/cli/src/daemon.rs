@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,14 +55,15 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         Some(shim) => shim,
         None => find_shim(&program)?,
     };
+    let mut networking = model::daemon::Networking::default();
+    networking.default_bridge.device = arguments.bridge.parse().context("--bridge")?;
     let settings = engine::Settings {
         root: arguments.root.clone(),
         run: arguments.run,
         program,
         shim,
         version: env!("CARGO_PKG_VERSION").into(),
-        pools: model::ipam::Pools::default(),
-        default_bridge: arguments.bridge.parse().context("--bridge")?,
+        networking,
         resolv_conf: arguments.resolv_conf,
     };
     let mut listeners = Vec::new();
@@ -107,13 +108,23 @@ fn listen(host: &str) -> anyhow::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!("another daemon listens on {}", path.display());
     }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => bail!("cannot replace {}: {e}", path.display()),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
+    bind(path).with_context(|| format!("cannot listen on {}", path.display()))
+}
+
+/// Binds a socket for root and its group, in the place of whatever is there. Nobody else can have reached it before: it
+/// gets its permissions in a directory of its own.
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    let private = path.with_file_name(format!(".{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&private);
+    std::fs::DirBuilder::new().mode(0o700).create(&private)?;
+    let new = private.join("s");
+    let bound = UnixListener::bind(&new).and_then(|listener| {
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o660))?;
+        std::fs::rename(&new, path)?;
+        Ok(listener)
+    });
+    let _ = std::fs::remove_dir_all(&private);
+    bound
 }
 
 /// The shim lies beside this program, or where packages put it.
@@ -123,5 +134,23 @@ fn find_shim(program: &Path) -> anyhow::Result<PathBuf> {
     match places.iter().find(|p| p.exists()) {
         Some(place) => Ok(place.clone()),
         None => bail!("there is no isle-shim beside {}; say where it is with --shim", program.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_roots_and_its_groups_and_replaces_a_dead_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("isle.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let host = format!("unix://{}", path.display());
+        let listener = listen(&host).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert!(listen(&host).unwrap_err().to_string().contains("another daemon listens"));
+        drop(listener);
     }
 }

@@ -133,27 +133,9 @@ fn significant(value: f64, digits: usize) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// go-units' `HumanDuration`: "About a minute", "3 days".
-pub fn human_duration(seconds: i64) -> String {
-    let hours = (seconds as f64 / 3600.0).round() as i64;
-    match seconds {
-        ..1 => "Less than a second".into(),
-        1 => "1 second".into(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".into(),
-        120..3600 => format!("{} minutes", seconds / 60),
-        _ if hours == 1 => "About an hour".into(),
-        _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", hours / 24 / 365),
-    }
-}
-
 /// "3 minutes ago", from seconds since the epoch.
 pub fn ago(at: i64) -> String {
-    format!("{} ago", human_duration(Timestamp::now().as_second() - at))
+    format!("{} ago", model::duration::human(Timestamp::now().as_second() - at))
 }
 
 /// Go's `time.Time.String()` in the local zone: `2026-11-24 03:45:22 +0000 UTC`.
@@ -249,28 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_durations_are_shown_as_by_go_units() {
+    fn sizes_are_shown_as_by_go_units() {
         assert_eq!(human_size(0.0, 3), "0B");
         assert_eq!(human_size(1_234_567.0, 3), "1.23MB");
         assert_eq!(human_size(4_260_000.0, 3), "4.26MB");
         assert_eq!(human_size(100.0, 4), "100B");
         assert_eq!(human_size(999_999.0, 3), "1000kB");
         assert_eq!(binary_size(64.0 * 1024.0 * 1024.0), "64MiB");
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (61, "About a minute"),
-            (150, "2 minutes"),
-            (3700, "About an hour"),
-            (10_000, "3 hours"),
-            (200_000, "2 days"),
-            (15 * 86_400, "2 weeks"),
-            (90 * 86_400, "3 months"),
-            (800 * 86_400, "2 years"),
-        ] {
-            assert_eq!(human_duration(seconds), text, "{seconds}");
-        }
     }
 
     #[test]

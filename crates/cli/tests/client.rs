@@ -249,21 +249,25 @@ fn images_are_saved_and_loaded() {
     assert!(names.lines().any(|n| n == "mine/box:1"), "{names}");
 }
 
-/// A namespace of mounts makes the default socket ours.
+/// A namespace of mounts makes the default socket ours; both programs lie side by side, as installed.
 #[test]
 fn a_daemon_is_started_where_none_listens() {
+    let shim = testkit::shim_of(Path::new(ISLE));
     let script = r#"
         mount -t tmpfs none /run && ip link set lo up
+        mkdir /run/bin && cp "$ISLE" /run/bin/isle && cp "$SHIM" /run/bin/isle-shim
+        ISLE=/run/bin/isle
         "$ISLE" --no-autostart ps 2>&1; echo "status $?"
         "$ISLE" --root /run/root network ls --format '{{.Name}}' 2>/run/said; echo "status $?"
         "$ISLE" network ls -q 2>&1 | wc -l
-        cat /run/said
+        cat /run/said; cat /run/root/daemon.log >&2
         for pid in $(cat /proc/[0-9]*/stat 2>/dev/null | awk '$2 == "(isle)" {print $1}'); do
             if tr '\0' ' ' </proc/$pid/cmdline | grep -q -- '--root /run/root'; then kill $pid; fi
         done
     "#;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "bash", "-c", script]).env("ISLE", ISLE);
+    command.args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "bash", "-c", script]);
+    command.env("ISLE", ISLE).env("SHIM", shim);
     command.env_remove("ISLE_HOST").env_remove("DOCKER_HOST").stdin(Stdio::null());
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,6 +1,7 @@
 //! A container's stdio: attached clients and logs.
 
 use crate::Engine;
+use crate::describe::log_of;
 use crate::error::{Error, Result};
 use model::id::ContainerId;
 use runtime::AttachOptions;
@@ -77,11 +78,11 @@ impl Engine {
         let state = self.state();
         let entry = state.find(reference)?;
         let record = &entry.record;
-        if self.log_of(record).is_none() {
-            return Err(Error::new(crate::Kind::NotImplemented, "configured logging driver does not support reading"));
-        }
+        let log = log_of(&self.settings, record).ok_or_else(|| {
+            Error::new(crate::Kind::NotImplemented, "configured logging driver does not support reading")
+        })?;
         Ok(LogSource {
-            path: self.log_path(record.id),
+            path: log.path,
             tty: record.config.tty,
             pulse: entry.pulse.subscribe(),
             is_running: record.state.is_running(),

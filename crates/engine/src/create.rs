@@ -69,8 +69,8 @@ impl Engine {
         let CreateRequest { name, mut config, mut host, endpoints, endpoint_order } = request;
         let image = self.find_image(&config.image).await?;
         merge_image(&mut config, &image.config);
-        complete(&mut config, &mut host, id);
-        let warnings = check(&config, &host)?;
+        complete(&mut config, &mut host, id, self.settings.networking.default_bridge.enabled);
+        let mut warnings = check(&config, &host)?;
         let requests = mount_requests(&config, &host)?;
 
         let mut record = {
@@ -100,13 +100,16 @@ impl Engine {
                 restarts: 0,
                 stopped_by_client: false,
             };
-            let wanted = requested(&record.host.network_mode(), &record.host.network_mode, endpoints, &endpoint_order);
+            let mut wanted =
+                requested(&record.host.network_mode(), &record.host.network_mode, endpoints, &endpoint_order);
+            move_mac_address(&mut record, &mut wanted)?;
             let taken = take_endpoints(&mut state, &mut record, wanted);
             // Known from here on, so that whatever is taken for it is given back with it.
             let mut entry = Entry::new(record.clone());
             entry.turn = turn;
             state.containers.insert(id, entry);
             taken?;
+            warnings.extend(port_warnings(&state, &record));
             record
         };
         self.faults.pass("create").await?;
@@ -217,7 +220,7 @@ impl Engine {
 
     /// Where a container's own files are: log, hosts, resolv.conf, hostname.
     pub(crate) fn container_dir(&self, id: ContainerId) -> std::path::PathBuf {
-        self.settings.root.join("containers").join(id.to_string())
+        self.settings.container_dir(id)
     }
 
     pub(crate) fn tell_container(&self, record: &Container, action: &str, more: &[(&str, String)]) {
@@ -264,6 +267,44 @@ fn take_endpoints(
         }
     }
     Ok(())
+}
+
+/// The container's own hardware address, of API versions before 1.44, is its first endpoint's (BR-06).
+fn move_mac_address(record: &mut Container, wanted: &mut [(String, EndpointSettings)]) -> Result<()> {
+    let Some(mac) = record.config.mac_address.take().filter(|m| !m.is_empty()) else { return Ok(()) };
+    let Some((_, first)) = wanted.first_mut().filter(|_| !matches!(record.host.network_mode(), NetworkMode::Host))
+    else {
+        return Err(Error::invalid("conflicting options: mac-address and the network mode"));
+    };
+    if first.mac_address.is_empty() {
+        first.mac_address = mac;
+    } else if first.mac_address != mac {
+        return Err(Error::invalid(
+            "conflicting MAC addresses: the container's own and its endpoint's in the main network are not the same",
+        ));
+    }
+    Ok(())
+}
+
+/// What its ports will not do, said while it can still be changed.
+fn port_warnings(state: &crate::state::State, record: &Container) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let wanted = crate::endpoints::asked_ports(record, None).unwrap_or_default();
+    let networks = || record.endpoints.iter().filter_map(|e| state.networks.get(&e.network?));
+    if !wanted.is_empty() && networks().next().is_some() && networks().all(|n| n.internal) {
+        let names: Vec<&str> = networks().map(|n| n.name.as_str()).collect();
+        warnings.push(format!(
+            "Published ports are discarded: network {} is internal, so nobody outside reaches its members",
+            names.join(", ")
+        ));
+    }
+    let most = network::reserve::MOST_HELD;
+    if wanted.iter().any(|w| w.protocol == model::net::Protocol::Udp && w.count > most) {
+        warnings.push(format!(
+            "UDP ranges of more than {most} ports are not published on [::1], nor from IPv6 to a container without it"
+        ));
+    }
+    warnings
 }
 
 /// A volume that is still empty takes what the image has at its place.
@@ -334,9 +375,10 @@ fn merge_image(config: &mut Config, image: &ImageConfig) {
 }
 
 /// Docker's defaults for what neither the client nor the image says.
-fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId) {
+fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId, default_network: bool) {
     if host.network_mode.is_empty() || host.network_mode == "default" {
-        host.network_mode = "bridge".into();
+        // With `--bridge none` (BR-19) there is none.
+        host.network_mode = if default_network { "bridge" } else { "none" }.into();
     }
     let set = |text: &mut String, default: &str| {
         if text.is_empty() {
@@ -466,7 +508,7 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         }
     }
     for text in host.extra_hosts.iter().flatten() {
-        let (_, address) = crate::start::split_extra_host(text)?;
+        let (_, address) = crate::files::split_extra_host(text)?;
         if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
         }

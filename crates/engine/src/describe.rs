@@ -1,10 +1,12 @@
 //! From a container's record to the description of its process: pure, but for looking devices and users up.
 
+use crate::Settings;
 use crate::error::{Error, Result};
 use model::container::{Container, HostConfig, MountKind, NetworkMode};
+use model::id::ContainerId;
 use model::spec::{self, Description, Device, Mount, Namespace, Propagation, Resources, Seccomp, Ulimit};
 use model::users::Account;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Docker's search path for containers that have none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -286,4 +288,43 @@ fn host_devices() -> Vec<Device> {
         .filter(|n| !own.contains(&n.as_str()))
         .filter_map(|n| device(Path::new("/dev").join(&n).as_path(), &format!("/dev/{n}"), "rwm"))
         .collect()
+}
+
+/// Where the shim logs, and how much. `None`: nowhere.
+pub(crate) fn log_of(settings: &Settings, record: &Container) -> Option<runtime::Log> {
+    if record.host.log_config.driver == "none" {
+        return None;
+    }
+    let option = |name: &str| record.host.log_config.config.get(name);
+    let size = |text: &String| {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        let factor = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
+            "" => 1,
+            "k" => 1 << 10,
+            "m" => 1 << 20,
+            "g" => 1 << 30,
+            _ => return None,
+        };
+        digits.parse::<u64>().ok()?.checked_mul(factor)
+    };
+    Some(runtime::Log {
+        path: log_path(settings, record.id),
+        max_size: option("max-size").and_then(size),
+        max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(1),
+    })
+}
+
+/// Where a container's log is, if it has one.
+pub(crate) fn log_path(settings: &Settings, id: ContainerId) -> PathBuf {
+    settings.container_dir(id).join(format!("{id}-json.log"))
+}
+
+/// How the container's process gets its input and output.
+pub(crate) fn stdio_of(record: &Container) -> runtime::Stdio {
+    runtime::Stdio {
+        tty: record.config.tty,
+        size: None,
+        open_stdin: record.config.open_stdin,
+        stdin_once: record.config.stdin_once,
+    }
 }

@@ -3,42 +3,30 @@
 //! An endpoint is a record of its container. While the container runs it has an [`ActiveEndpoint`]: addresses leased, a
 //! fresh id, an interface in the sandbox. [`rewire`] says which endpoint is the way out and publishes the ports.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::keeper::Act;
-use crate::start::{publish_changes, tell_connected};
 use crate::state::State;
 use crate::store::Write;
 use crate::{Engine, blocking, naming};
 use keeper_protocol::Key;
 use model::container::{ActiveEndpoint, Container, Endpoint, EndpointSettings, NetworkMode};
-use model::desired::Attachment;
+use model::desired::{Attachment, Publication};
+use model::endpoint::Wishes;
 use model::gateway::{Candidate, elect};
 use model::id::{ContainerId, EndpointId, NetworkId, SandboxId};
 use model::ipam::Holder;
 use model::names::Change;
-use model::net::{InterfaceName, MacAddr};
-use model::network::{Driver, Network, option};
+use model::net::{InterfaceName, MacAddr, Protocol};
+use model::network::{Driver, GatewayMode, Network, option};
+use model::port::Wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// The static addresses of an endpoint, parsed.
-///
-/// # Errors
-/// One is no address of its family.
-fn static_addresses(settings: &EndpointSettings) -> std::result::Result<Vec<IpAddr>, Vec<String>> {
-    let mut addresses = Vec::new();
-    let mut wrong = Vec::new();
-    if let Some(ipam) = &settings.ipam_config {
-        for (text, v6) in [(&ipam.ipv4_address, false), (&ipam.ipv6_address, true)] {
-            match text.parse::<IpAddr>() {
-                _ if text.is_empty() => {}
-                Ok(address) if address.is_ipv6() == v6 => addresses.push(address),
-                _ => wrong.push(format!("invalid {} address: {text}", if v6 { "IPv6" } else { "IPv4" })),
-            }
-        }
-    }
-    if wrong.is_empty() { Ok(addresses) } else { Err(wrong) }
+/// The static addresses of an endpoint; settings that say nothing were refused before.
+fn static_addresses(settings: &EndpointSettings) -> Vec<IpAddr> {
+    Wishes::parse(settings).map(|w| w.addresses).unwrap_or_default()
 }
 
 /// Whether an endpoint may be on a network with these settings; everything that is wrong is told at once (API-23,
@@ -47,11 +35,14 @@ fn static_addresses(settings: &EndpointSettings) -> std::result::Result<Vec<IpAd
 /// # Errors
 /// All that is wrong.
 pub fn check_settings(network: &Network, settings: &EndpointSettings) -> Result<()> {
+    if network.config_only {
+        return Err(no_template(&network.name));
+    }
     let mut wrong = Vec::new();
-    match static_addresses(settings) {
+    match Wishes::parse(settings) {
         Err(list) => wrong.extend(list),
-        Ok(addresses) if addresses.is_empty() => {}
-        Ok(addresses) => {
+        Ok(wishes) if wishes.addresses.is_empty() => {}
+        Ok(Wishes { addresses, .. }) => {
             if !network.is_user_defined() {
                 wrong.push("user specified IP address is supported on user defined networks only".to_owned());
             }
@@ -75,11 +66,6 @@ pub fn check_settings(network: &Network, settings: &EndpointSettings) -> Result<
     if !network.is_user_defined() && settings.aliases.as_ref().is_some_and(|a| !a.is_empty()) {
         wrong.push("network-scoped aliases are only supported for user-defined networks".to_owned());
     }
-    if !settings.mac_address.is_empty()
-        && let Err(e) = settings.mac_address.parse::<MacAddr>()
-    {
-        wrong.push(e.to_string());
-    }
     if wrong.is_empty() {
         return Ok(());
     }
@@ -90,6 +76,11 @@ pub fn check_settings(network: &Network, settings: &EndpointSettings) -> Result<
     Err(Error::invalid(format!("invalid config for network {}: invalid endpoint settings:\n{list}", network.name)))
 }
 
+/// A template is joined by nobody (API-32).
+fn no_template(name: &str) -> Error {
+    Error::forbidden(format!("cannot create endpoint on configuration-only network {name}"))
+}
+
 /// Takes the endpoint's configured addresses for as long as the container exists (pain 11).
 pub fn reserve_static(
     state: &mut State,
@@ -98,18 +89,22 @@ pub fn reserve_static(
     settings: &EndpointSettings,
 ) -> Result<()> {
     let Some(network) = state.networks.get(&network).cloned() else { return Ok(()) };
-    let addresses = static_addresses(settings).unwrap_or_default();
-    for (taken, address) in addresses.iter().enumerate() {
+    let addresses = static_addresses(settings);
+    let mut taken: Vec<IpAddr> = Vec::new();
+    for address in addresses {
         let names: BTreeMap<ContainerId, String> =
             state.containers.iter().map(|(id, e)| (*id, e.record.name.clone())).collect();
         let name_of = |id: ContainerId| names.get(&id).cloned().unwrap_or_else(|| id.short());
-        let had = state.leases.holder(network.id, *address) == Some(&Holder::Container(container));
-        if let Err(e) = state.leases.lease(&network, *address, container, name_of) {
-            // All of them, or none.
-            for own in addresses[..taken].iter().filter(|_| !had) {
-                state.leases.release(network.id, *own, container);
+        let had = state.leases.holder(network.id, address) == Some(&Holder::Container(container));
+        if let Err(e) = state.leases.lease(&network, address, container, name_of) {
+            // All of them, or none: but what it had before stays its own.
+            for own in taken {
+                state.leases.release(network.id, own, container);
             }
             return Err(e.into());
+        }
+        if !had {
+            taken.push(address);
         }
     }
     Ok(())
@@ -118,7 +113,7 @@ pub fn reserve_static(
 /// Gives an endpoint's addresses back: all of them, or those that were not configured.
 pub fn release(state: &mut State, container: ContainerId, endpoint: &Endpoint, configured_too: bool) {
     let Some(network) = endpoint.network else { return };
-    let configured = static_addresses(&endpoint.settings).unwrap_or_default();
+    let configured = static_addresses(&endpoint.settings);
     let active = endpoint.active.iter().flat_map(|a| a.attachment.addresses.iter().map(|n| n.addr()));
     let mut going: BTreeSet<IpAddr> = active.filter(|a| !configured.contains(a)).collect();
     if configured_too {
@@ -173,9 +168,10 @@ pub fn activate(
     let endpoint = &container.endpoints[index];
     let network_id = endpoint.network.ok_or_else(|| not_found(&endpoint.network_name))?;
     let network = state.networks.get(&network_id).cloned().ok_or_else(|| not_found(&endpoint.network_name))?;
-    let bridge = crate::networks::bridge_of(&network)
+    let bridge = crate::networks::bridge_of(&network, &state.networking)
         .ok_or_else(|| Error::invalid(format!("network {} has no bridge", network.name)))?;
-    let configured = static_addresses(&endpoint.settings).unwrap_or_default();
+    let wishes = Wishes::parse(&endpoint.settings).unwrap_or_default();
+    let configured = &wishes.addresses;
     reserve_static(state, container.id, network_id, &endpoint.settings)?;
     let mut addresses: Vec<ipnet::IpNet> = Vec::new();
     for v6 in [false, true] {
@@ -211,9 +207,11 @@ pub fn activate(
         sandbox,
         bridge: bridge.device.clone(),
         outer: format!("ve{}", &id.to_string()[..13]).parse().expect("15 bytes"),
+        sysctls: wishes.sysctls(&inner),
         inner,
-        mac: Container::mac_of(&endpoint.settings).unwrap_or_else(|| MacAddr::local(crate::random())),
+        mac: wishes.mac.unwrap_or_else(|| MacAddr::local(crate::random())),
         addresses,
+        link_local: wishes.link_local,
         gateway_mac: bridge.mac,
         gateways: bridge.gateways.iter().map(|g| g.addr()).collect(),
         default_routes: Vec::new(),
@@ -221,7 +219,6 @@ pub fn activate(
         isolated: !bridge.icc,
         trusted,
         check_sources: bridge.check_sources,
-        sysctls: BTreeMap::new(),
     };
     Ok(ActiveEndpoint { attachment, publications: BTreeSet::new() })
 }
@@ -257,27 +254,82 @@ pub fn rewire(state: &State, container: &mut Container) {
     };
     let (ipv4, ipv6) = (address(election.ipv4, false), address(election.ipv6, true));
     let all: BTreeSet<_> = container.state.ports.iter().flat_map(|p| p.publications(ipv4, ipv6)).collect();
+    let asked = model::port::published_ports(&asked_ports(container, None).unwrap_or_default());
     for (at, (i, network)) in known.iter().enumerate() {
         let is_gateway = |v6: bool| if v6 { election.ipv6 == Some(at) } else { election.ipv4 == Some(at) };
         let Some(active) = container.endpoints[*i].active.as_mut() else { continue };
-        let pools = network.ipam.pools.iter().filter(|p| is_gateway(p.subnet.addr().is_ipv6()));
-        active.attachment.default_routes = pools.filter_map(|p| p.gateway).collect();
+        let ways = [false, true].into_iter().filter(|v6| is_gateway(*v6));
+        active.attachment.default_routes = ways.filter_map(|v6| network.way_out(v6)).collect();
         let own: BTreeSet<IpAddr> = active.attachment.addresses.iter().map(|n| n.addr()).collect();
-        active.publications = all.iter().filter(|p| own.contains(&p.container)).cloned().collect();
+        let direct = state.networking.direct_routing || network.trusted_interfaces().next().is_some();
+        let is_routed = |p: &Publication| network.gateway_mode(p.container.is_ipv6()) == GatewayMode::Routed;
+        let translated = all.iter().filter(|p| own.contains(&p.container) && !is_routed(p));
+        active.publications = translated.map(|p| Publication { direct, ..p.clone() }).collect();
+        active.publications.extend(routed(network, &own, &asked));
     }
 }
 
-/// The first free `ethN` (BR-04).
-pub fn next_interface(container: &Container, network: &Network) -> InterfaceName {
+/// The container's own ports, open on a routed network whether or not it is the way out (PT-11).
+fn routed(
+    network: &Network,
+    own: &BTreeSet<IpAddr>,
+    asked: &BTreeSet<(Protocol, u16, u16)>,
+) -> impl Iterator<Item = Publication> {
+    let is_routed = |a: &&IpAddr| !network.internal && network.gateway_mode(a.is_ipv6()) == GatewayMode::Routed;
+    let open = |address: IpAddr| {
+        let unspecified = if address.is_ipv4() { IpAddr::V4([0; 4].into()) } else { IpAddr::V6([0; 16].into()) };
+        asked.iter().map(move |&(protocol, container_port, count)| Publication {
+            host: unspecified,
+            protocol,
+            host_port: 0,
+            count,
+            container: address,
+            container_port,
+            direct: true,
+        })
+    };
+    own.iter().copied().filter(move |a| is_routed(&a)).flat_map(open)
+}
+
+/// The ports that a container publishes. `default_host`: where a binding without an address goes.
+///
+/// # Errors
+/// A text is no port or address.
+pub fn asked_ports(
+    container: &Container,
+    default_host: Option<IpAddr>,
+) -> std::result::Result<Vec<Wanted>, model::port::PortRefusal> {
+    let exposed = container.config.exposed_ports.keys().filter_map(|p| model::port::parse_range(p).ok()).flatten();
+    let host = &container.host;
+    model::port::plan_requests(&host.port_bindings, exposed, host.publish_all_ports, default_host)
+}
+
+/// The name that the endpoint asks for, or the first free `ethN` (BR-04).
+///
+/// # Errors
+/// Another endpoint of the container has the name.
+pub fn next_interface(container: &Container, index: usize, network: &Network) -> Result<InterfaceName> {
     let prefix =
         network.option(option::CONTAINER_IFACE_PREFIX).filter(|p| (1..=12).contains(&p.len())).unwrap_or("eth");
     let used: BTreeSet<&str> =
         container.endpoints.iter().filter_map(|e| e.active.as_ref().map(|a| a.attachment.inner.as_str())).collect();
-    (0..)
+    let own_wish = |i: usize| Wishes::parse(&container.endpoints[i].settings).ok().and_then(|w| w.interface);
+    if let Some(wish) = own_wish(index) {
+        if used.contains(wish.as_str()) || wish.as_str() == "lo" {
+            return Err(Error::conflict(format!(
+                "interface name {wish} for network {} is already in use in container {}",
+                network.name, container.name
+            )));
+        }
+        return Ok(wish);
+    }
+    // Names that others ask for are theirs.
+    let wishes: BTreeSet<InterfaceName> = (0..container.endpoints.len()).filter_map(own_wish).collect();
+    let free = (0..)
         .map(|n| format!("{prefix}{n}"))
-        .find(|name| !used.contains(name.as_str()))
-        .and_then(|name| name.parse().ok())
-        .unwrap_or_else(|| "eth0".parse().expect("a name"))
+        .filter(|name| !used.contains(name.as_str()))
+        .find_map(|name| name.parse().ok().filter(|name| !wishes.contains(name)));
+    Ok(free.unwrap_or_else(|| "eth0".parse().expect("a name")))
 }
 
 impl Engine {
@@ -286,19 +338,10 @@ impl Engine {
     /// # Errors
     /// There is no such container or network, it is on it already, or its settings do not fit.
     pub async fn connect(self: &Arc<Self>, network: &str, container: &str, settings: EndpointSettings) -> Result<()> {
-        let engine = self.clone();
-        let (network, container) = (network.to_owned(), container.to_owned());
-        self.detached(async move {
-            let (id, turn) = {
-                let state = engine.state();
-                state.network(&network)?;
-                let entry = state.find(&container)?;
-                (entry.record.id, entry.turn.clone())
-            };
-            let _turn = turn.lock().await;
-            engine.connect_in_turn(id, &network, settings).await
-        })
-        .await
+        self.state().network(network)?;
+        let network = network.to_owned();
+        self.in_turn(container, move |engine, id| async move { engine.connect_in_turn(id, &network, settings).await })
+            .await
     }
 
     async fn connect_in_turn(
@@ -327,8 +370,8 @@ impl Engine {
             let plan = match record.state.sandbox.filter(|_| record.state.is_running()) {
                 None => None,
                 Some(sandbox) => {
-                    let inner = next_interface(&record, &network);
-                    match activate(&mut state, &record, index, sandbox, inner) {
+                    let inner = next_interface(&record, index, &network);
+                    match inner.and_then(|inner| activate(&mut state, &record, index, sandbox, inner)) {
                         Ok(active) => record.endpoints[index].active = Some(active),
                         Err(e) => {
                             release(&mut state, id, &record.endpoints[index], true);
@@ -343,8 +386,10 @@ impl Engine {
             state.entry_mut(id)?.record = record.clone();
             (network, record, before, plan)
         };
+        let mut record = record;
         let connected = async {
             if let Some(sandbox) = plan {
+                self.take_ports(&mut record).await?;
                 self.plug(sandbox, &before, &record, &network).await?;
             }
             self.faults.pass("connect: record").await?;
@@ -362,12 +407,41 @@ impl Engine {
             }
             if let Some(sandbox) = plan {
                 self.unplug(sandbox, &before, &record).await;
+                self.give_ports_back(&before, &record).await;
             }
             self.store.record(vec![Write::Container(Box::new(before))]);
             return Err(e.context(format!("cannot connect {} to {}", record.name, network.name)));
         }
-        tell_connected(self, &network, &record, "connect");
+        self.tell_network(&network, "connect", Some(&record));
         Ok(())
+    }
+
+    /// The host ports that a container is to publish, and has not taken yet: it had no way out (PT-11).
+    async fn take_ports(self: &Arc<Self>, record: &mut Container) -> Result<()> {
+        if !record.state.ports.is_empty() {
+            return Ok(());
+        }
+        let wanted = crate::start::wanted_ports(&self.state(), record)?;
+        let _ports = self.ports.lock().await;
+        record.state.ports = self.reserve_ports(record, &wanted).await?;
+        if !record.state.ports.is_empty() {
+            let mut state = self.state();
+            rewire(&state, record);
+            state.entry_mut(record.id)?.record = record.clone();
+        }
+        Ok(())
+    }
+
+    async fn give_ports_back(self: &Arc<Self>, before: &Container, record: &Container) {
+        if before.state.ports.is_empty() && !record.state.ports.is_empty() {
+            if let Ok(entry) = self.state().entry_mut(record.id) {
+                entry.record.state.ports.clear();
+            }
+            let held = [Key::Ports(record.id), Key::Datagrams(record.id)];
+            if let Err(e) = self.keeper.tell(held.map(Act::Release).into()).await {
+                tracing::error!(container = ?record.id, "its host ports are not given back: {e}");
+            }
+        }
     }
 
     /// Takes back what [`Engine::plug`] did, all or part of it: `before` is true again. It goes on past failures.
@@ -385,6 +459,7 @@ impl Engine {
         let Some(active) = record.endpoints.last().and_then(|e| e.active.as_ref()) else { return };
         let attachment = active.attachment.clone();
         let mut changes = vec![Change::MemberGone { network: attachment.network, endpoint: attachment.endpoint }];
+        changes.push(naming::moved_routes_change(before));
         changes.extend(match naming::view_change(&self.state(), before) {
             Some(view) => Some(view),
             None if resolver => Some(Change::ViewGone { sandbox }),
@@ -453,7 +528,8 @@ impl Engine {
             let state = self.state();
             let endpoint = record.endpoints.last().expect("just made");
             let member = naming::member_change(record, endpoint, network);
-            member.into_iter().chain(naming::view_change(&state, record)).collect()
+            let view = naming::view_change(&state, record);
+            member.into_iter().chain(view).chain([naming::moved_routes_change(record)]).collect()
         };
         self.tell_names(record, changes).await?;
         self.faults.pass("connect: files").await?;
@@ -502,28 +578,34 @@ impl Engine {
         .await
     }
 
+    /// Hands a sandbox's resolver to the keeper.
+    pub(crate) async fn serve_sandbox(
+        self: &Arc<Self>,
+        id: SandboxId,
+        sandbox: &network::Sandbox,
+        sockets: network::ResolverSockets,
+    ) -> Result<()> {
+        let mut descriptors = vec![duplicate(&sandbox.netns)?, sockets.udp, sockets.tcp];
+        descriptors.extend(sockets.owner);
+        self.keeper.tell(vec![Act::Hold(Key::Sandbox(id), descriptors)]).await?;
+        if let Some(live) = self.state().sandboxes.get_mut(&id) {
+            live.resolver = true;
+        }
+        Ok(())
+    }
+
     /// Takes a container off a network (API-13).
     ///
     /// # Errors
     /// It is not on it; or the network is gone and `force` is not given.
     pub async fn disconnect(self: &Arc<Self>, network: &str, container: &str, force: bool) -> Result<()> {
-        let engine = self.clone();
-        let (network, container) = (network.to_owned(), container.to_owned());
-        self.detached(async move {
-            let (id, turn) = {
-                let state = engine.state();
-                state.network(&network)?;
-                match state.find(&container) {
-                    Ok(entry) => (entry.record.id, entry.turn.clone()),
-                    // Endpoints belong to containers: one without does not exist, so there is nothing to force.
-                    Err(_) if force => return Ok(()),
-                    Err(e) => return Err(e),
-                }
-            };
-            let _turn = turn.lock().await;
-            engine.disconnect_in_turn(id, &network).await
-        })
-        .await
+        self.state().network(network)?;
+        if force && self.state().find(container).is_err() {
+            // Endpoints belong to containers: one without does not exist, so there is nothing to force.
+            return Ok(());
+        }
+        let network = network.to_owned();
+        self.in_turn(container, move |engine, id| async move { engine.disconnect_in_turn(id, &network).await }).await
     }
 
     async fn disconnect_in_turn(self: &Arc<Self>, id: ContainerId, reference: &str) -> Result<()> {
@@ -558,7 +640,7 @@ impl Engine {
         }
         // Its addresses are free once nobody has them.
         release(&mut self.state(), id, &endpoint, true);
-        tell_connected(self, &network, &record, "disconnect");
+        self.tell_network(&network, "disconnect", Some(&record));
         Ok(())
     }
 
@@ -569,6 +651,7 @@ impl Engine {
         let handle = {
             let state = self.state();
             changes.extend(naming::view_change(&state, record));
+            changes.push(naming::moved_routes_change(record));
             let sandbox = record.state.sandbox.and_then(|id| state.sandboxes.get(&id));
             sandbox.map(|s| s.sandbox.clone())
         };
@@ -617,9 +700,25 @@ impl Engine {
     }
 }
 
+/// Which publications a change of the record takes away, and which it adds.
+fn publish_changes(before: &Container, after: &Container) -> (BTreeSet<Publication>, BTreeSet<Publication>) {
+    let all = |c: &Container| -> BTreeSet<Publication> {
+        c.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.iter().cloned()).collect()
+    };
+    let (before, after) = (all(before), all(after));
+    (before.difference(&after).cloned().collect(), after.difference(&before).cloned().collect())
+}
+
+pub(crate) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().map_err(|e| Error::new(Kind::Internal, format!("no descriptor is left: {e}")))
+}
+
 /// Whether a container may be put on a network, settings apart (API-12, API-26).
 fn check_connect(network: &Network, record: &Container) -> Result<()> {
     let name = &network.name;
+    if network.config_only {
+        return Err(no_template(name));
+    }
     if network.driver == Driver::Host {
         return Err(Error::forbidden(
             "cannot connect container to host network - container must be created in host network mode",
@@ -638,5 +737,65 @@ fn check_connect(network: &Network, record: &Container) -> Result<()> {
         )),
         _ if network.driver == Driver::Null => refuse(&record.host.network_mode),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::network::{Ipam, Pool};
+
+    fn network() -> Network {
+        let pool = |subnet: &str| Pool {
+            subnet: subnet.parse().expect("a subnet"),
+            range: None,
+            gateway: None,
+            auxiliary: BTreeMap::new(),
+            configured: true,
+            gateway_configured: false,
+        };
+        Network {
+            id: NetworkId::new([1; 32]),
+            name: "n".into(),
+            created: crate::now(),
+            driver: Driver::Bridge,
+            ipv4: true,
+            ipv6: true,
+            internal: false,
+            attachable: false,
+            ipam: Ipam { pools: vec![pool("10.1.0.0/24"), pool("fd00:1::/64")], ..Ipam::default() },
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            mtu: 1500,
+            predefined: false,
+            config_only: false,
+            config_from: String::new(),
+        }
+    }
+
+    fn settings(ipv4: &str, ipv6: &str) -> EndpointSettings {
+        let addresses = serde_json::json!({"IPAMConfig": {"IPv4Address": ipv4, "IPv6Address": ipv6}});
+        serde_json::from_value(addresses).expect("settings")
+    }
+
+    #[test]
+    fn a_refused_address_costs_no_other_that_was_held_before() {
+        let (mut state, network) = (State::default(), network());
+        let (own, other) = (ContainerId::new([2; 32]), ContainerId::new([3; 32]));
+        state.leases.open(&network);
+        state.networks.insert(network.id, network.clone());
+        reserve_static(&mut state, other, network.id, &settings("", "fd00:1::9")).unwrap();
+        reserve_static(&mut state, own, network.id, &settings("10.1.0.9", "")).unwrap();
+        let both = settings("10.1.0.9", "fd00:1::9");
+        reserve_static(&mut state, own, network.id, &both).unwrap_err();
+        let holder = |state: &State, address: &str| {
+            state.leases.holder(network.id, address.parse().expect("an address")).cloned()
+        };
+        assert_eq!(holder(&state, "10.1.0.9"), Some(Holder::Container(own)));
+        // One that was taken on the way is given back.
+        let fresh = settings("10.1.0.10", "fd00:1::9");
+        reserve_static(&mut state, own, network.id, &fresh).unwrap_err();
+        assert_eq!(holder(&state, "10.1.0.10"), None);
+        assert_eq!(holder(&state, "fd00:1::9"), Some(Holder::Container(other)));
     }
 }

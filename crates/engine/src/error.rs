@@ -23,13 +23,15 @@ pub enum Kind {
 pub struct Error {
     pub kind: Kind,
     pub message: String,
+    /// Why the launcher could not start a process, where that is what has failed.
+    pub launch: Option<runtime::FailureKind>,
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string() }
+        Self { kind, message: message.to_string(), launch: None }
     }
     pub fn invalid(message: impl fmt::Display) -> Self {
         Self::new(Kind::Invalid, message)
@@ -49,7 +51,7 @@ impl Error {
     }
     /// The same kind, with the attempt in front.
     pub fn context(self, attempt: impl fmt::Display) -> Self {
-        Self { kind: self.kind, message: format!("{attempt}: {}", self.message) }
+        Self { message: format!("{attempt}: {}", self.message), ..self }
     }
 }
 

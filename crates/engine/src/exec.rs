@@ -125,7 +125,17 @@ impl Engine {
         detach: bool,
         size: Option<(u16, u16)>,
     ) -> Result<Option<runtime::Attached>> {
-        let exec = self.exec(id)?;
+        let (engine, exec) = (self.clone(), self.exec(id)?);
+        self.detached(async move { engine.start_found_exec(&exec, detach, size).await }).await
+    }
+
+    async fn start_found_exec(
+        self: &Arc<Self>,
+        exec: &Arc<Exec>,
+        detach: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<Option<runtime::Attached>> {
+        let id = exec.id;
         let (record, live) = {
             let state = self.state();
             let entry = state.entry(exec.container)?;
@@ -163,12 +173,7 @@ impl Engine {
         let (handle, attached, pid) = match started.await {
             Ok(started) => started,
             Err(e) => {
-                let code = match e.kind() {
-                    runtime::FailureKind::NotFound => 127,
-                    runtime::FailureKind::NotExecutable => 126,
-                    _ => 126,
-                };
-                never(code);
+                never(if e.kind() == runtime::FailureKind::NotFound { 127 } else { 126 });
                 let is_over = matches!(&e, runtime::StartError::Call(e) if e.is_over());
                 if is_over || live.exit_status().is_some() {
                     return Err(Error::conflict(format!("container {} is not running", exec.container)));
@@ -177,7 +182,7 @@ impl Engine {
                     "OCI runtime exec failed: exec failed: unable to start container process: {}",
                     crate::error::chain(&e)
                 );
-                return Err(Error::new(Kind::Invalid, message));
+                return Err(Error { launch: Some(e.kind()), ..Error::new(Kind::Invalid, message) });
             }
         };
         {
@@ -189,7 +194,7 @@ impl Engine {
         self.tell_container(
             &record,
             &format!("exec_start: {}", exec.request.command.join(" ")),
-            &[("execID", id.to_owned())],
+            &[("execID", id.to_string())],
         );
         let (engine, exec) = (self.clone(), exec.clone());
         tokio::spawn(async move {

@@ -41,6 +41,11 @@ impl Engine {
             ));
         }
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let ipv4_forwarding = read("/proc/sys/net/ipv4/ip_forward").trim() == "1";
+        if !ipv4_forwarding {
+            warnings.push("IPv4 forwarding is disabled: containers reach only their own networks".to_owned());
+        }
+        warnings.extend(self.overlapping_routes());
         let memory = read("/proc/meminfo")
             .lines()
             .find_map(|l| l.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<u64>().ok())
@@ -68,12 +73,28 @@ impl Engine {
                     ("bridged frames pass the firewall (br_netfilter)", f.br_netfilter),
                 ]
             },
-            ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
+            ipv4_forwarding,
             memory,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             os,
             hostname: read("/proc/sys/kernel/hostname").trim().to_owned(),
         }
+    }
+
+    /// Networks whose subnet the host has got another route to since they were made: a VPN's, for one (IP-03). What is
+    /// behind it cannot be reached from this host.
+    fn overlapping_routes(&self) -> Vec<String> {
+        let Ok(routes) = self.network.host_routes() else { return Vec::new() };
+        let state = self.state();
+        let pools = state.networks.values().flat_map(|n| n.ipam.pools.iter().map(move |p| (n, p.subnet)));
+        let clashes = pools.filter_map(|(network, subnet)| {
+            let route = routes.iter().find(|r| r.contains(&subnet) || subnet.contains(*r))?;
+            Some(format!(
+                "network {} has subnet {subnet}, which the host has a route to as well: {route}",
+                network.name
+            ))
+        });
+        clashes.collect()
     }
 }

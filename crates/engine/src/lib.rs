@@ -5,9 +5,9 @@
 //! Operations on one container take their turns; each runs detached from its client, so that one who hangs up leaves
 //! nothing half done.
 //!
-//! - [`networks`], [`endpoints`], [`naming`]: networks, who is on them, and under which names
+//! - [`networks`], [`endpoints`], [`naming`], [`ports`]: networks, who is on them, under which names and host ports
 //! - [`create`], [`start`], [`stop`], [`exec`], [`attach`]: the life of a container
-//! - [`volumes`], [`images`], [`build`]: what containers are made of
+//! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
 //! - [`recover`]: what a new daemon does with what the last one left
 //! - [`events`], [`list`], [`info`]: what clients are told
 //! - [`faults`]: steps that tests make fail
@@ -21,6 +21,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod faults;
+mod files;
 pub mod images;
 pub mod info;
 pub mod keeper;
@@ -28,6 +29,7 @@ mod links;
 pub mod list;
 mod naming;
 pub mod networks;
+mod ports;
 pub mod recover;
 pub mod start;
 mod state;
@@ -38,13 +40,13 @@ pub mod volumes;
 pub use error::{Error, Kind, Result};
 
 use keeper::Keeper;
-use model::id::RootId;
-use model::ipam::Pools;
+use model::id::{ContainerId, RootId};
 use state::State;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use store::Store;
+use tokio::sync::OwnedMutexGuard;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -55,10 +57,15 @@ pub struct Settings {
     pub program: PathBuf,
     pub shim: PathBuf,
     pub version: String,
-    pub pools: Pools,
-    /// The default network's bridge.
-    pub default_bridge: model::net::InterfaceName,
+    pub networking: model::daemon::Networking,
     pub resolv_conf: PathBuf,
+}
+
+impl Settings {
+    /// Where a container's files are, but for its file system.
+    fn container_dir(&self, id: ContainerId) -> PathBuf {
+        self.root.join("containers").join(id.to_string())
+    }
 }
 
 /// A running engine.
@@ -87,6 +94,33 @@ pub struct Engine {
 impl Engine {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no decision panics")
+    }
+
+    /// Finds a container, waits for its turn, and runs an operation on it to its end.
+    async fn in_turn<T, O>(
+        self: &Arc<Self>,
+        reference: &str,
+        operation: impl FnOnce(Arc<Engine>, ContainerId) -> O + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        O: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (engine, id) = (self.clone(), self.state().resolve(reference)?);
+        self.detached(async move {
+            let _turn = engine.turn(id).await?;
+            operation(engine, id).await
+        })
+        .await
+    }
+
+    /// A container's turn: until it is dropped, nobody else does anything with the container.
+    ///
+    /// # Errors
+    /// There is no such container any more.
+    async fn turn(&self, id: ContainerId) -> Result<OwnedMutexGuard<()>> {
+        let turn = self.state().entry(id)?.turn.clone();
+        Ok(turn.lock_owned().await)
     }
 
     /// Runs an operation to its end, whether or not its client waits for it.

@@ -71,7 +71,7 @@ impl Engine {
         };
         Ok(ContainerView {
             directory: self.container_dir(id),
-            log_path: self.log_path(id).display().to_string(),
+            log_path: crate::describe::log_path(&self.settings, id).display().to_string(),
             execs,
             graph,
             user_defined,

@@ -32,6 +32,7 @@ pub fn join_changes(state: &State, container: &Container) -> Vec<Change> {
 pub fn routes_change(container: &Container) -> Option<Change> {
     let publications = container.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| &a.publications);
     let routes: Vec<Route> = publications
+        .filter(|p| p.host_port != 0)
         .filter(|p| p.host.is_ipv6() || p.host.is_ipv4() != p.container.is_ipv4())
         .map(|p| Route {
             host: p.host,
@@ -42,6 +43,11 @@ pub fn routes_change(container: &Container) -> Option<Change> {
         })
         .collect();
     (!routes.is_empty()).then_some(Change::Routes { container: container.id, routes })
+}
+
+/// The same, where the container may have had some before.
+pub fn moved_routes_change(container: &Container) -> Change {
+    routes_change(container).unwrap_or(Change::RoutesGone { container: container.id })
 }
 
 /// One membership.

@@ -5,37 +5,46 @@ use crate::state::Going;
 use crate::store::Write;
 use crate::{Engine, blocking};
 use model::container::Container;
-use model::desired::Bridge;
+use model::daemon::Networking;
+use model::desired::{Border, Bridge, Inwards, Outwards};
 use model::id::NetworkId;
 use model::names::Change;
 use model::net::MacAddr;
-use model::network::{Driver, Network, Request, plan_create};
+use model::network::{Driver, GatewayMode, Network, Request, plan_create};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The device that realises a network, if one does.
-pub fn bridge_of(network: &Network) -> Option<Bridge> {
+pub fn bridge_of(network: &Network, networking: &Networking) -> Option<Bridge> {
     if network.driver != Driver::Bridge {
         return None;
     }
     let [a, b, c, d, e, f, ..] = *network.id.bytes();
-    let isolated =
-        network.internal && network.option("com.docker.network.bridge.gateway_mode_ipv4") == Some("isolated");
-    let gateways = network
-        .ipam
-        .pools
-        .iter()
-        .filter_map(|p| ipnet::IpNet::new(p.gateway?, p.subnet.prefix_len()).ok().filter(|_| !isolated));
+    let border = |ipv6: bool| Border {
+        outwards: match network.outbound(ipv6) {
+            Some(address) => Outwards::Address(address),
+            None if network.masquerades(ipv6) => Outwards::HostsAddress,
+            None => Outwards::Own,
+        },
+        inwards: match network.gateway_mode(ipv6) {
+            GatewayMode::NatUnprotected => Inwards::Everything,
+            GatewayMode::Routed => Inwards::Published,
+            GatewayMode::Nat if networking.direct_routing => Inwards::Published,
+            GatewayMode::Nat | GatewayMode::Isolated => Inwards::Nothing,
+        },
+    };
     Some(Bridge {
         network: network.id,
         device: network.device(),
         mac: MacAddr::local([a, b, c, d, e, f]),
-        gateways: gateways.collect(),
+        gateways: network.bridge_addresses().collect(),
         subnets: network.ipam.pools.iter().map(|p| p.subnet).collect(),
         mtu: network.mtu(),
         icc: network.icc(),
         internal: network.internal,
-        masquerade: network.masquerades(),
+        border4: border(false),
+        border6: border(true),
+        trusted: network.trusted_interfaces().collect(),
         check_sources: network.checks_sources(),
     })
 }
@@ -84,6 +93,14 @@ impl Engine {
     /// See [`model::network::Refusal`]; or the kernel refuses.
     pub async fn create_network(self: &Arc<Self>, mut request: Request) -> Result<NetworkId> {
         let engine = self.clone();
+        // The daemon's defaults stand under what the client says, but not under a template (API-34).
+        let driver = if request.driver.is_empty() { "bridge" } else { request.driver.as_str() };
+        if let Some(defaults) = self.settings.networking.default_options.get(driver)
+            && request.config_from.is_empty()
+        {
+            let defaults = defaults.clone().into_iter();
+            request.options = defaults.chain(std::mem::take(&mut request.options)).collect();
+        }
         self.detached(async move {
             let asked = engine.clone();
             let (routes, mtu) = blocking(move || (asked.network.host_routes(), asked.network.uplink_mtu())).await;
@@ -93,7 +110,8 @@ impl Engine {
                 let mut state = engine.state();
                 let id = NetworkId::new(crate::random());
                 let existing = state.networks.values().chain(state.making.values());
-                let network = plan_create(request, id, crate::now(), existing, &routes, &engine.settings.pools)?;
+                let network =
+                    plan_create(request, id, crate::now(), existing, &routes, &engine.settings.networking.pools)?;
                 state.making.insert(network.id, network.clone());
                 let in_the_way = state.going.iter().filter(|g| stands_in_the_way(&g.network, &network));
                 let in_the_way: Vec<_> = in_the_way.map(|g| g.gone.clone()).collect();
@@ -127,7 +145,7 @@ impl Engine {
         self.faults.pass("network: record").await?;
         self.store.commit(vec![Write::Network(Box::new(network.clone()))]).await?;
         self.faults.pass("network: bridge").await?;
-        let bridge = bridge_of(network);
+        let bridge = bridge_of(network, &self.settings.networking);
         if let Some(bridge) = bridge.clone() {
             let engine = self.clone();
             blocking(move || engine.network.create_bridge(&bridge)).await.map_err(Error::internal)?;
@@ -187,6 +205,14 @@ impl Engine {
                     let name = &network.name;
                     return Err(Error::forbidden(format!("{name} is a pre-defined network and cannot be removed")));
                 }
+                if let Some(user) =
+                    state.networks.values().find(|n| network.config_only && n.config_from == network.name)
+                {
+                    let (name, user) = (&network.name, &user.name);
+                    return Err(Error::forbidden(format!(
+                        "configuration network {name:?} is in use by network {user}"
+                    )));
+                }
                 let members: Vec<String> = state
                     .members(network.id)
                     .map(|(c, a)| format!("name:\"{}\" id:\"{}\"", c.name, a.attachment.endpoint.short()))
@@ -231,7 +257,7 @@ impl Engine {
         }
         let (engine, network) = (self.clone(), network.clone());
         tokio::task::spawn_blocking(move || {
-            if let Some(bridge) = bridge_of(&network)
+            if let Some(bridge) = bridge_of(&network, &engine.settings.networking)
                 && let Err(e) = engine.network.remove_bridge(&bridge)
             {
                 let device = &bridge.device;

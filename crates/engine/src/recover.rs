@@ -6,6 +6,7 @@
 //!      ─▶ reconcile the kernel ─▶ feed the keeper ─▶ restart what its policy says
 //! ```
 
+use crate::describe::{log_of, stdio_of};
 use crate::error::{Error, Kind, Result};
 use crate::keeper::{Act, Held, Keeper};
 use crate::state::{Entry, LiveSandbox, State};
@@ -13,12 +14,14 @@ use crate::store::{Store, Write};
 use crate::{Engine, Settings, naming};
 use keeper_protocol::Key;
 use model::container::{Container, NetworkMode, Status};
+use model::daemon::Networking;
 use model::id::{ContainerId, NetworkId, RootId};
-use model::network::{Driver, Ipam, Network, Pool, option};
+use model::network::{Driver, Ipam, Network, Surroundings, plan_default};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A container that the store says was running, and what has become of it.
 enum Found {
@@ -30,12 +33,26 @@ enum Found {
     HalfStarted,
 }
 
+/// What has become of a container, by its record and its shim; `None`: nothing that is not recorded.
+fn judge(record: &Container, of_shim: Option<runtime::Reconnected>) -> Option<Found> {
+    let said_to_run = record.state.is_running();
+    let is_attached = record.endpoints.iter().any(|e| e.active.is_some());
+    let is_half_up = is_attached || record.state.sandbox.is_some();
+    match of_shim {
+        Some(runtime::Reconnected::Running(container)) => Some(Found::Running(container)),
+        Some(runtime::Reconnected::Exited(status)) => (said_to_run || is_half_up).then_some(Found::Ended(status)),
+        None if said_to_run => Some(Found::Lost),
+        None => is_attached.then_some(Found::HalfStarted),
+    }
+}
+
 impl Engine {
     /// Opens an engine on its root directory.
     ///
     /// # Errors
     /// Another daemon works on it; a directory or the kernel cannot be used.
     pub async fn open(settings: Settings) -> Result<Arc<Engine>> {
+        settings.networking.check().map_err(Error::invalid)?;
         for directory in [&settings.root, &settings.run] {
             make_private(directory)?;
         }
@@ -50,6 +67,7 @@ impl Engine {
             value
         };
         let root_text = fact(&mut facts, "root", RootId::new(crate::random()).to_string());
+        let mut settings = settings;
         let engine_id = fact(&mut facts, "engine", ContainerId::new(crate::random()).to_string());
         let root_id: RootId = serde_json::from_value(root_text.into())
             .map_err(|e| Error::new(Kind::Internal, format!("the store's root id cannot be read: {e}")))?;
@@ -67,13 +85,17 @@ impl Engine {
         let (connecting, mut held) = Keeper::connect(keeper_settings).await?;
         let owner = held.remove(&Key::TableOwner).and_then(|mut fds| fds.pop());
         let proxy = match held.remove(&Key::Proxy).and_then(|mut fds| fds.pop()) {
+            _ if !settings.networking.proxy => None,
             Some(socket) => Some(std::net::TcpListener::from(socket)),
             // Dual-stack. Where the host has no IPv6 there is nothing to carry.
             None => std::net::TcpListener::bind("[::]:0").ok(),
         };
         let proxy_port = proxy.as_ref().and_then(|p| p.local_addr().ok()).map(|a| a.port());
-        let network = network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port })
-            .map_err(Error::internal)?;
+        settings.networking.pools.add_own(&engine_id);
+        let forwarding = settings.networking.forwarding;
+        let network =
+            network::Network::open(network::Settings { root: root_id.clone(), owner, proxy_port, forwarding })
+                .map_err(Error::internal)?;
         let images = image::Images::open(&settings.root.join("images")).map_err(crate::images::image_error)?;
         let runtime = runtime::Runtime::open(runtime::Settings {
             run_dir: settings.run.clone(),
@@ -85,11 +107,16 @@ impl Engine {
         .map_err(Error::internal)?;
 
         let routes = network.host_routes().map_err(Error::internal)?;
-        let mut state = State::default();
+        let mut state = State { networking: Arc::new(settings.networking.clone()), ..State::default() };
         for network in contents.networks {
             state.networks.insert(network.id, network);
         }
-        let new_networks = predefined(&mut state, &settings, &routes)?;
+        let default_bridge = &settings.networking.default_bridge;
+        let is_on_default =
+            |c: &Container| c.endpoints.iter().any(|e| e.network_name == "bridge" && e.active.is_some());
+        let busy = contents.containers.iter().any(is_on_default);
+        let device = network.foreign_addresses(&default_bridge.device).map_err(Error::internal)?;
+        let new_networks = predefined(&mut state, &settings.networking, busy, &device, &routes)?;
         store.record(new_networks);
         for network in state.networks.values() {
             state.leases.open(network);
@@ -107,28 +134,17 @@ impl Engine {
                 continue;
             }
             // Asked of every container: one may run though its record has not come to say so.
-            let of_shim = match runtime.reconnect(record.id).await {
-                _ if !same_boot => None,
-                Ok(found) => found,
-                Err(e) => {
-                    tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
-                    None
-                }
+            let held_process = held.remove(&Key::Process(record.id));
+            let of_shim = match same_boot {
+                true => find_running(&runtime, &settings, &record, held_process).await,
+                false => None,
             };
-            let said_to_run = record.state.is_running();
-            let is_half_up = record.endpoints.iter().any(|e| e.active.is_some()) || record.state.sandbox.is_some();
-            let now = match of_shim {
-                Some(runtime::Reconnected::Running(container)) => Some(Found::Running(container)),
-                Some(runtime::Reconnected::Exited(status)) if said_to_run || is_half_up => Some(Found::Ended(status)),
+            let has_word = matches!(of_shim, Some(runtime::Reconnected::Exited(_)));
+            let now = judge(&record, of_shim);
+            if now.is_none() && has_word {
                 // Its end is recorded already; only the shim's word on it was left.
-                Some(runtime::Reconnected::Exited(_)) => {
-                    runtime.forget(record.id).await;
-                    None
-                }
-                None if said_to_run => Some(Found::Lost),
-                None if record.endpoints.iter().any(|e| e.active.is_some()) => Some(Found::HalfStarted),
-                None => None,
-            };
+                runtime.forget(record.id).await;
+            }
             if record.state.status == Status::Restarting && !matches!(now, Some(Found::Running(_))) {
                 record.state.status = Status::Exited;
                 if now.is_none() {
@@ -243,33 +259,30 @@ impl Engine {
         let keys: BTreeSet<Key> = {
             let state = self.state();
             let sandboxes = state.sandboxes.keys().map(|id| Key::Sandbox(*id));
-            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id)]);
+            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id), Key::Process(*id)]);
             sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
         };
         self.keeper.keep_only(keys).await?;
         for id in live {
             self.reopen(id, !held_ports.contains(&id)).await;
-            let (pidfd, changes) = {
+            let (record, container) = {
                 let state = self.state();
                 let Ok(entry) = state.entry(id) else { continue };
                 let Some(container) = &entry.live else { continue };
-                (container.pidfd(), naming::leave_changes(&entry.record, false))
+                (entry.record.clone(), container.clone())
             };
-            if let Ok(pidfd) = pidfd {
-                self.keeper.tell(vec![Act::Watch(id, pidfd, changes)]).await?;
-            }
+            self.have_watched(&record, &container).await?;
         }
+        // Owners before those who share their namespaces: whoever is restarted finds them restarting.
+        ended.sort_by_key(|(id, _)| {
+            self.state().entry(*id).is_ok_and(|e| crate::stop::owners(&e.record.host).next().is_some())
+        });
         for (id, status) in ended {
-            let turn = match self.state().entry(id) {
-                Ok(entry) => entry.turn.clone(),
-                Err(_) => continue,
-            };
-            let _turn = turn.lock().await;
+            let Ok(_turn) = self.turn(id).await else { continue };
             self.ended(id, status).await;
         }
         for id in half_started {
-            let Ok(turn) = self.state().entry(id).map(|e| e.turn.clone()) else { continue };
-            let _turn = turn.lock().await;
+            let Ok(_turn) = self.turn(id).await else { continue };
             self.undo_start(id, &Error::new(Kind::Internal, "the daemon ended while it was starting it")).await?;
         }
         Ok(())
@@ -331,8 +344,8 @@ impl Engine {
     /// What shall always run, runs; and what was between two runs comes to the next.
     fn restart_by_policy(self: &Arc<Self>, between_runs: &BTreeSet<ContainerId>) {
         let due: Vec<ContainerId> = {
-            let state = self.state();
-            let due = state.containers.values().filter(|e| {
+            let mut state = self.state();
+            let due = state.containers.values_mut().filter(|e| {
                 let record = &e.record;
                 matches!(record.state.status, Status::Exited)
                     && match record.host.restart_policy.name.as_str() {
@@ -342,17 +355,14 @@ impl Engine {
                         _ => false,
                     }
             });
-            due.map(|e| e.record.id).collect()
+            due.map(|entry| {
+                entry.set_status(Status::Restarting);
+                entry.record.id
+            })
+            .collect()
         };
         for id in due {
-            let engine = self.clone();
-            tokio::spawn(async move {
-                if let Err(e) = engine.start(&id.to_string()).await
-                    && e.kind != Kind::NotModified
-                {
-                    tracing::warn!(container = ?id, "cannot be restarted: {e}");
-                }
-            });
+            self.restart_later(id, Duration::ZERO);
         }
     }
 
@@ -368,6 +378,31 @@ impl Engine {
         });
         for stop in stops.collect::<Vec<_>>() {
             let _ = stop.await;
+        }
+    }
+}
+
+/// Asks the shim of a container, or, if it was killed while no daemon was there, has a new one take over what the keeper
+/// has held.
+async fn find_running(
+    runtime: &runtime::Runtime,
+    settings: &Settings,
+    record: &Container,
+    held: Option<Vec<OwnedFd>>,
+) -> Option<runtime::Reconnected> {
+    let log = || log_of(settings, record);
+    match (runtime.reconnect(record.id, log()).await, held) {
+        (Ok(None), Some(held)) => match runtime.adopt(record.id, held, stdio_of(record), log()).await {
+            Ok(adopted) => adopted.map(runtime::Reconnected::Running),
+            Err(e) => {
+                tracing::error!(container = ?record.id, "no shim can take it over: {}", crate::error::chain(&e));
+                None
+            }
+        },
+        (Ok(found), _) => found,
+        (Err(e), _) => {
+            tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
+            None
         }
     }
 }
@@ -406,49 +441,72 @@ fn lock(root: &Path) -> Result<std::fs::File> {
     }
 }
 
-/// `bridge`, `host` and `none`, made where they are missing.
-fn predefined(state: &mut State, settings: &Settings, routes: &[ipnet::IpNet]) -> Result<Vec<Write>> {
+/// `bridge`, `host` and `none`: made where they are missing, and `bridge` as the settings say (BR-19), unless containers
+/// run on it as it was.
+fn predefined(
+    state: &mut State,
+    settings: &Networking,
+    busy: bool,
+    device: &[ipnet::IpNet],
+    routes: &[ipnet::IpNet],
+) -> Result<Vec<Write>> {
     let mut writes = Vec::new();
-    for (name, driver) in [("none", Driver::Null), ("host", Driver::Host), ("bridge", Driver::Bridge)] {
-        if state.networks.values().any(|n| n.predefined && n.name == name) {
-            continue;
-        }
-        let mut network = Network {
-            id: NetworkId::new(crate::random()),
-            name: name.into(),
-            created: crate::now(),
-            driver,
-            ipv4: true,
-            ipv6: false,
-            internal: false,
-            attachable: false,
-            ipam: Ipam::default(),
-            options: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            mtu: 1500,
-            predefined: true,
-        };
-        if driver == Driver::Bridge {
-            let subnet = model::ipam::default_bridge_subnet(routes, &settings.pools).map_err(Error::invalid)?;
-            network.ipam.pools.push(Pool {
-                subnet: subnet.into(),
-                range: None,
-                gateway: subnet.hosts().next().map(Into::into),
-                auxiliary: BTreeMap::new(),
-                configured: false,
-                gateway_configured: false,
-            });
-            network.options = BTreeMap::from([
-                (option::DEFAULT_BRIDGE.into(), "true".into()),
-                (option::ICC.into(), "true".into()),
-                (option::MASQUERADE.into(), "true".into()),
-                (option::HOST_BINDING.into(), "0.0.0.0".into()),
-                (option::BRIDGE_NAME.into(), settings.default_bridge.to_string()),
-                (option::MTU.into(), "1500".into()),
-            ]);
-        }
+    let mut put = |state: &mut State, network: Network| {
         writes.push(Write::Network(Box::new(network.clone())));
         state.networks.insert(network.id, network);
+    };
+    let find = |state: &State, name: &str| state.networks.values().find(|n| n.predefined && n.name == name).cloned();
+    for (name, driver) in [("none", Driver::Null), ("host", Driver::Host)] {
+        if find(state, name).is_none() {
+            let network = Network {
+                id: NetworkId::new(crate::random()),
+                name: name.into(),
+                created: crate::now(),
+                driver,
+                ipv4: true,
+                ipv6: false,
+                internal: false,
+                attachable: false,
+                ipam: Ipam::default(),
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                mtu: 1500,
+                predefined: true,
+                config_only: false,
+                config_from: String::new(),
+            };
+            put(state, network);
+        }
+    }
+    let before = find(state, "bridge");
+    if busy && before.is_some() {
+        return Ok(writes);
+    }
+    if !settings.default_bridge.enabled {
+        if let Some(before) = before {
+            state.networks.remove(&before.id);
+            writes.push(Write::NetworkGone(before.id));
+        }
+        return Ok(writes);
+    }
+    let others: Vec<ipnet::IpNet> = state
+        .networks
+        .values()
+        .filter(|n| !n.predefined && !n.config_only)
+        .flat_map(|n| n.ipam.pools.iter().map(|p| p.subnet))
+        .collect();
+    let around = Surroundings {
+        before: before.as_ref(),
+        others: &others,
+        device,
+        routes,
+        pools: &settings.pools,
+        id: NetworkId::new(crate::random()),
+        now: crate::now(),
+    };
+    let network = plan_default(&settings.default_bridge, &around).map_err(Error::invalid)?;
+    if before.as_ref() != Some(&network) {
+        put(state, network);
     }
     Ok(writes)
 }

@@ -8,7 +8,7 @@
 //!
 //! What fails takes everything back by the same path that an exit takes: [`Engine::take_down`].
 
-use crate::describe::{Surroundings, describe};
+use crate::describe::{Surroundings, describe, log_of, stdio_of};
 use crate::error::{Error, Kind, Result};
 use crate::faults::Faults;
 use crate::keeper::Act;
@@ -18,10 +18,10 @@ use crate::{Engine, blocking, endpoints, naming};
 use keeper_protocol::Key;
 use model::container::{Container, Endpoint, NetworkMode, Status};
 use model::desired::{Attachment, Publication};
-use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, resolv_conf};
 use model::id::{ContainerId, SandboxId};
-use model::network::{Driver, Network};
-use model::port::{HostPort, Published, Wanted};
+use model::network::{Driver, GatewayMode, Network};
+use model::port::Wanted;
+use runtime::FailureKind;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
@@ -52,17 +52,18 @@ impl Engine {
     /// # Errors
     /// It runs already ([`Kind::NotModified`]), or a step fails; it is then as it was, with the error in its state.
     pub async fn start(self: &Arc<Self>, reference: &str) -> Result<()> {
-        let engine = self.clone();
-        let (id, turn) = {
-            let state = self.state();
-            let entry = state.find(reference)?;
-            (entry.record.id, entry.turn.clone())
-        };
-        self.detached(async move {
-            let _turn = turn.lock().await;
-            engine.start_in_turn(id).await
-        })
-        .await
+        self.in_turn(reference, |engine, id| async move { engine.start_by_client(id).await }).await
+    }
+
+    /// The same, in the container's turn. Its restarts are counted from here.
+    pub(crate) async fn start_by_client(self: &Arc<Self>, id: ContainerId) -> Result<()> {
+        if let Ok(entry) = self.state().entry_mut(id)
+            && !entry.record.state.is_running()
+        {
+            entry.record.restarts = 0;
+            entry.backoff = None;
+        }
+        self.start_in_turn(id).await
     }
 
     /// The same, by whoever has the container's turn.
@@ -131,10 +132,7 @@ impl Engine {
         self.faults.pass("planned").await?;
         let sandbox = self.plumb(&mut record, &place, &wanted, resolver).await.map_err(networking)?;
         // What it has is on the disk before it runs: a daemon that finds it running knows its ports.
-        let known = tokio::spawn({
-            let (store, record) = (self.store.clone(), record.clone());
-            async move { store.commit(vec![Write::Container(Box::new(record))]).await }
-        });
+        let known = self.store.commit(vec![Write::Container(Box::new(record.clone()))]);
         self.faults.pass("files").await?;
         self.write_files(&record)?;
         self.faults.pass("order").await?;
@@ -142,7 +140,7 @@ impl Engine {
         self.faults.pass("prepare").await?;
         let prepared = self.runtime.prepare(order).await.map_err(start_error)?;
         self.join_waiting_attaches(id, &prepared).await;
-        known.await.map_err(Error::internal)??;
+        known.await?;
         self.faults.pass("launch").await?;
         let container = prepared.launch().await.map_err(start_error)?;
         for warning in container.warnings() {
@@ -173,7 +171,7 @@ impl Engine {
         self.store.record(vec![Write::Container(Box::new(record.clone()))]);
         for endpoint in &record.endpoints {
             if let Some(network) = endpoint.network.and_then(|n| self.state().networks.get(&n).cloned()) {
-                tell_connected(self, &network, &record, "connect");
+                self.tell_network(&network, "connect", Some(&record));
             }
         }
         self.tell_container(&record, "start", &[]);
@@ -181,11 +179,14 @@ impl Engine {
         Ok(())
     }
 
-    /// The keeper takes the container's names out when its process ends, whether or not a daemon is there.
-    async fn have_watched(&self, record: &Container, container: &runtime::Container) -> Result<()> {
+    /// The keeper takes the container's names out when its process ends, whether or not a daemon is there; and it holds
+    /// what a new shim needs, should the present one be killed.
+    pub(crate) async fn have_watched(&self, record: &Container, container: &runtime::Container) -> Result<()> {
         self.faults.pass("watch").await?;
-        let pidfd = container.pidfd().map_err(|e| Error::new(Kind::Internal, e))?;
-        self.keeper.tell(vec![Act::Watch(record.id, pidfd, naming::leave_changes(record, false))]).await
+        let none_left = |e| Error::new(Kind::Internal, format!("no descriptor is left: {e}"));
+        let (pidfd, held) = (container.pidfd().map_err(none_left)?, container.held().map_err(none_left)?);
+        let watch = Act::Watch(record.id, pidfd, naming::leave_changes(record, false));
+        self.keeper.tell(vec![Act::Hold(Key::Process(record.id), held), watch]).await
     }
 
     /// Makes the sandbox with its attachments, resolver and published ports; fills the record with what was chosen.
@@ -272,7 +273,7 @@ impl Engine {
         match sockets {
             Some(sockets) => self.serve_sandbox(sandbox_id, &sandbox, sockets).await?,
             None if !kept => {
-                let netns = duplicate(&sandbox.netns)?;
+                let netns = endpoints::duplicate(&sandbox.netns)?;
                 self.keeper.tell(vec![Act::Hold(Key::Sandbox(sandbox_id), vec![netns])]).await?;
             }
             None => {}
@@ -281,112 +282,6 @@ impl Engine {
         let changes = naming::join_changes(&self.state(), record);
         self.keeper.apply(changes).await?;
         Ok(Some(sandbox))
-    }
-
-    /// Hands a sandbox's resolver to the keeper.
-    pub(crate) async fn serve_sandbox(
-        self: &Arc<Self>,
-        id: SandboxId,
-        sandbox: &network::Sandbox,
-        sockets: network::ResolverSockets,
-    ) -> Result<()> {
-        let mut descriptors = vec![duplicate(&sandbox.netns)?, sockets.udp, sockets.tcp];
-        descriptors.extend(sockets.owner);
-        self.keeper.tell(vec![Act::Hold(Key::Sandbox(id), descriptors)]).await?;
-        if let Some(live) = self.state().sandboxes.get_mut(&id) {
-            live.resolver = true;
-        }
-        Ok(())
-    }
-
-    /// Takes the host ports that the container publishes. A published port is a bound socket, held by the keeper too.
-    pub(crate) async fn reserve_ports(
-        self: &Arc<Self>,
-        record: &Container,
-        wanted: &[Wanted],
-    ) -> Result<Vec<Published>> {
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        let endpoint = record.endpoints.iter().find_map(|e| e.active.as_ref());
-        let address = |v6: bool| -> Option<IpAddr> {
-            let active = record.endpoints.iter().filter_map(|e| e.active.as_ref());
-            let own = active.flat_map(|a| a.attachment.addresses.iter().map(|n| n.addr()));
-            own.into_iter().find(|a| a.is_ipv6() == v6)
-        };
-        let (ipv4, ipv6) = (address(false), address(true));
-        let attempt = || match endpoint {
-            Some(active) => format!(
-                "driver failed programming external connectivity on endpoint {} ({})",
-                record.name, active.attachment.endpoint
-            ),
-            None => format!("cannot publish ports of {}", record.name),
-        };
-        {
-            let state = self.state();
-            let others = state.containers.values().filter(|e| e.record.id != record.id);
-            for other in others {
-                for (wanted, held) in wanted.iter().flat_map(|w| other.record.state.ports.iter().map(move |p| (w, p))) {
-                    if held.collides(wanted) {
-                        let (HostPort::Exactly(port), Some(host)) = (&wanted.host, wanted.hosts.first()) else {
-                            continue;
-                        };
-                        let at = std::net::SocketAddr::new(*host, *port);
-                        let busy = format!(
-                            "Bind for {at} failed: port is already allocated by container {}",
-                            other.record.name
-                        );
-                        return Err(Error::new(Kind::Internal, busy).context(attempt()));
-                    }
-                }
-            }
-        }
-        let requests: Vec<network::PortRequest> = wanted
-            .iter()
-            .map(|w| network::PortRequest {
-                targets: w
-                    .hosts
-                    .iter()
-                    .filter_map(|host| {
-                        let container = if host.is_ipv4() { ipv4.or(ipv6) } else { ipv6.or(ipv4) };
-                        Some(network::Target { host: *host, container: container? })
-                    })
-                    .collect(),
-                protocol: w.protocol,
-                ports: match &w.host {
-                    HostPort::Any => 0..=0,
-                    HostPort::Exactly(port) => *port..=port.saturating_add(w.count - 1),
-                    HostPort::FirstOf(range) => range.clone(),
-                },
-                count: w.count,
-                container_port: w.container_port,
-            })
-            .collect();
-        let engine = self.clone();
-        let reservations = blocking(move || engine.network.reserve(&requests))
-            .await
-            .map_err(|e| port_error(&e, ipv4.or(ipv6), wanted).context(attempt()))?;
-        let mut published = Vec::new();
-        let (mut sockets, mut datagrams): (Vec<OwnedFd>, Vec<OwnedFd>) = Default::default();
-        for (wanted, reservation) in wanted.iter().zip(reservations) {
-            published.push(Published::new(wanted, reservation.host_port));
-            for socket in reservation.sockets {
-                match socket.role {
-                    network::Role::Holds => sockets.push(socket.fd),
-                    network::Role::Serves(_) => datagrams.push(socket.fd),
-                }
-            }
-        }
-        let mut acts = vec![Act::Hold(Key::Ports(record.id), sockets)];
-        if !datagrams.is_empty() {
-            acts.push(Act::Hold(Key::Datagrams(record.id), datagrams));
-        }
-        if let Err(e) = self.keeper.tell(acts).await {
-            let held = [Key::Ports(record.id), Key::Datagrams(record.id)];
-            let _ = self.keeper.tell(held.map(Act::Release).into()).await;
-            return Err(e);
-        }
-        Ok(published)
     }
 
     /// What the shim is told.
@@ -434,15 +329,13 @@ impl Engine {
                     Some(host.map_err(|e| Error::new(Kind::Internal, format!("cannot open the host's network: {e}")))?)
                 }
                 (Place::Host, _) | (_, None) => None,
-                (_, Some(sandbox)) => Some(duplicate(&sandbox.netns)?),
+                (_, Some(sandbox)) => Some(endpoints::duplicate(&sandbox.netns)?),
             },
             stdio: runtime::Stdio {
-                tty: record.config.tty,
                 size: description.size.map(|(rows, columns)| runtime::Size { rows, columns }),
-                open_stdin: record.config.open_stdin,
-                stdin_once: record.config.stdin_once,
+                ..stdio_of(record)
             },
-            log: self.log_of(record),
+            log: log_of(&self.settings, record),
             init: record.host.init.unwrap_or_default(),
             runtime: match record.host.runtime.as_str() {
                 "runc" | "io.containerd.runc.v2" => runtime::RuntimeKind::Runc,
@@ -483,111 +376,15 @@ impl Engine {
     }
 
     /// Where the container's output is written, and how much of it is kept.
-    pub(crate) fn log_of(&self, record: &Container) -> Option<runtime::Log> {
-        if record.host.log_config.driver == "none" {
-            return None;
-        }
-        let option = |name: &str| record.host.log_config.config.get(name);
-        let size = |text: &String| {
-            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-            let factor = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
-                "" => 1,
-                "k" => 1 << 10,
-                "m" => 1 << 20,
-                "g" => 1 << 30,
-                _ => return None,
-            };
-            digits.parse::<u64>().ok()?.checked_mul(factor)
-        };
-        Some(runtime::Log {
-            path: self.log_path(record.id),
-            max_size: option("max-size").and_then(size),
-            max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(1),
-        })
-    }
-
-    pub(crate) fn log_path(&self, id: ContainerId) -> std::path::PathBuf {
-        self.container_dir(id).join(format!("{id}-json.log"))
-    }
-
-    /// Writes the container's `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`. They are bind-mounted, so they are
-    /// written in place.
-    pub(crate) fn write_files(&self, record: &Container) -> Result<()> {
-        let directory = self.container_dir(record.id);
-        let failed = |e: std::io::Error| {
-            Error::new(Kind::Internal, format!("cannot write the files of container {}: {e}", record.name))
-        };
-        std::fs::create_dir_all(&directory).map_err(failed)?;
-        if let NetworkMode::Container(other) = record.host.network_mode() {
-            // Whoever shares the network sees its owner's files.
-            let owner = self.state().resolve(other)?;
-            for name in ["hosts", "resolv.conf", "hostname"] {
-                let bytes = std::fs::read(self.container_dir(owner).join(name)).unwrap_or_default();
-                std::fs::write(directory.join(name), bytes).map_err(failed)?;
-            }
-            return Ok(());
-        }
-        let host_text = std::fs::read_to_string(&self.settings.resolv_conf).unwrap_or_default();
-        let host = HostResolv::parse(&host_text);
-        let embedded = naming::has_resolver(&self.state(), record);
-        let overrides = ResolvOverrides {
-            nameservers: record.host.dns.iter().filter_map(|d| d.parse().ok()).collect(),
-            search: record.host.dns_search.clone(),
-            options: record.host.dns_options.clone(),
-        };
-        let is_host = matches!(record.host.network_mode(), NetworkMode::Host);
-        let asks = match () {
-            () if embedded => Asks::Resolver,
-            () if is_host => Asks::HostsServers,
-            () => Asks::Servers,
-        };
-        let resolv = resolv_conf(&host, &overrides, asks);
-        let extra = self.extra_hosts(record)?;
-        let hosts = if is_host && extra.is_empty() {
-            std::fs::read_to_string("/etc/hosts").unwrap_or_default()
-        } else {
-            let active = record.endpoints.iter().filter_map(|e| e.active.as_ref());
-            let own = active.flat_map(|a| a.attachment.addresses.iter().map(|n| n.addr())).collect();
-            Hosts {
-                ipv6: true,
-                extra,
-                own,
-                hostname: record.config.hostname.clone(),
-                domainname: record.config.domainname.clone(),
-            }
-            .render()
-        };
-        for (name, text) in
-            [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{}\n", record.config.hostname))]
-        {
-            std::fs::write(directory.join(name), text).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// `--add-host`, and the legacy links of the default bridge.
-    fn extra_hosts(&self, record: &Container) -> Result<Vec<(String, String)>> {
-        let mut extra = Vec::new();
-        let state = self.state();
-        for text in record.host.extra_hosts.iter().flatten() {
-            let (name, address) = split_extra_host(text)?;
-            if address == "host-gateway" {
-                let bridge = state.networks.values().find(|n| n.name == "bridge");
-                let gateways = bridge.into_iter().flat_map(|n| n.ipam.pools.iter().filter_map(|p| p.gateway));
-                extra.extend(gateways.map(|g| (g.to_string(), name.to_owned())));
-            } else {
-                extra.push((address.to_owned(), name.to_owned()));
-            }
-        }
-        extra.extend(crate::links::links(&state, record)?.iter().map(crate::links::Link::hosts_line));
-        Ok(extra)
-    }
-
     /// Takes everything down that a start has put up, or part of it: names first, so that nobody is sent to what is
     /// going; then ports, endpoints, and the sandbox if nobody else is in it. It goes on past failures.
     pub(crate) async fn take_down(self: &Arc<Self>, id: ContainerId) {
         let Some((before, sandbox_gone)) = self.take_down_records(id) else { return };
-        let mut acts = vec![Act::Unwatch(id), Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some()))];
+        let mut acts = vec![
+            Act::Unwatch(id),
+            Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some())),
+            Act::Release(Key::Process(id)),
+        ];
         // Asked of what it wants, too: what it has may not have come to its record.
         if !before.state.ports.is_empty() || !before.host.port_bindings.is_empty() || before.host.publish_all_ports {
             acts.extend([Act::Release(Key::Ports(id)), Act::Release(Key::Datagrams(id))]);
@@ -724,33 +521,44 @@ fn take_endpoints(state: &mut State, faults: &Faults, record: &mut Container, pl
             if network.driver != Driver::Bridge {
                 continue;
             }
-            let inner = endpoints::next_interface(record, &network);
+            let inner = endpoints::next_interface(record, index, &network)?;
             let active = endpoints::activate(state, record, index, sandbox, inner)?;
             record.endpoints[index].active = Some(active);
             faults.check("lease")?;
         }
         endpoints::rewire(state, record);
+        return wanted_ports(state, record);
     }
-    let exposed = record.config.exposed_ports.keys().filter_map(|p| model::port::parse_range(p).ok()).flatten();
-    let is_published = matches!(place, Place::Own { .. })
-        && record.endpoints.iter().any(|e| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty()));
+    Ok(Vec::new())
+}
+
+/// The host ports that a container is to publish by the endpoints that it has.
+///
+/// # Errors
+/// A text is no port or address.
+pub(crate) fn wanted_ports(state: &State, record: &Container) -> Result<Vec<Wanted>> {
+    let is_published =
+        record.endpoints.iter().any(|e| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty()));
     if !is_published {
         return Ok(Vec::new());
     }
     let default_host = gateway_network(state, record).and_then(|n| n.host_binding());
     let default_host = default_host.filter(|h| *h != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let publish_all = record.host.publish_all_ports;
-    Ok(model::port::plan_requests(&record.host.port_bindings, exposed, publish_all, default_host)?)
-}
-
-/// `name:address` or `name=address`, of `--add-host`.
-///
-/// # Errors
-/// It is neither.
-pub fn split_extra_host(text: &str) -> Result<(&str, &str)> {
-    let parts = text.split_once(['=', ':']).filter(|(name, _)| !name.is_empty());
-    let (name, address) = parts.ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{text}\"")))?;
-    Ok((name, address.trim_start_matches('[').trim_end_matches(']')))
+    let mut wanted = endpoints::asked_ports(record, default_host)?;
+    // Where the way in is routed, there is no port of the host's (BR-09).
+    let mode = |v6: bool| {
+        let is_way_out = |e: &&Endpoint| {
+            e.active.as_ref().is_some_and(|a| a.attachment.default_routes.iter().any(|r| r.is_ipv6() == v6))
+        };
+        let network = record.endpoints.iter().find(is_way_out).and_then(|e| state.networks.get(&e.network?));
+        network.map(|n| n.gateway_mode(v6))
+    };
+    let (mode4, mode6) = (mode(false), mode(true));
+    for one in &mut wanted {
+        one.hosts.retain(|h| if h.is_ipv4() { mode4.or(mode6) } else { mode6.or(mode4) } != Some(GatewayMode::Routed));
+    }
+    wanted.retain(|one| !one.hosts.is_empty());
+    Ok(wanted)
 }
 
 /// The network that an endpoint is on: by id, or by name where it was made anew meanwhile (pain 10).
@@ -766,71 +574,40 @@ fn gateway_network<'a>(state: &'a State, record: &Container) -> Option<&'a Netwo
     record.endpoints.iter().find(is_way_out).and_then(|e| state.networks.get(&e.network?))
 }
 
-/// Which publications a change of the record takes away, and which it adds.
-pub fn publish_changes(before: &Container, after: &Container) -> (BTreeSet<Publication>, BTreeSet<Publication>) {
-    let all = |c: &Container| -> BTreeSet<Publication> {
-        c.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.iter().cloned()).collect()
-    };
-    let (before, after) = (all(before), all(after));
-    (before.difference(&after).cloned().collect(), after.difference(&before).cloned().collect())
-}
-
-pub fn tell_connected(engine: &Engine, network: &Network, record: &Container, action: &str) {
-    engine.tell_network(network, action, Some(record));
-}
-
-fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    fd.try_clone().map_err(|e| Error::new(Kind::Internal, format!("no descriptor is left: {e}")))
-}
-
-/// A port that could not be had, in Docker's words (PT-05).
-fn port_error(error: &network::PortError, container: Option<IpAddr>, wanted: &[Wanted]) -> Error {
-    use network::PortError;
-    let to = |port: u16, protocol: model::net::Protocol| {
-        let inner = wanted.iter().find_map(|w| match w.host {
-            HostPort::Exactly(first) if first <= port && port - first < w.count => {
-                Some(w.container_port + (port - first))
-            }
-            _ => None,
-        });
-        match (container, inner) {
-            (Some(address), Some(inner)) => format!(":{address}:{inner}/{protocol}"),
-            _ => format!("/{protocol}"),
-        }
-    };
-    let message = match error {
-        PortError::Taken { host, port, protocol, .. } => {
-            format!("failed to bind host port for {host}:{port}{}: address already in use", to(*port, *protocol))
-        }
-        PortError::NotHere { host, port, protocol, .. } => {
-            format!(
-                "failed to bind host port for {host}:{port}{}: cannot assign requested address",
-                to(*port, *protocol)
-            )
-        }
-        other => crate::error::chain(other),
-    };
-    Error::new(Kind::Internal, message)
-}
-
-/// A launcher's failure as Docker's clients know it: 127 and 126 are read from the message.
+/// A launcher's failure, in Docker's words.
 fn start_error(error: runtime::StartError) -> Error {
     let kind = match error.kind() {
         runtime::FailureKind::Other => Kind::Internal,
         _ => Kind::Invalid,
     };
     let prefix = "failed to create task for container: failed to create shim task: OCI runtime create failed";
-    Error::new(kind, format!("{prefix}: {}", crate::error::chain(&error)))
+    Error { launch: Some(error.kind()), ..Error::new(kind, format!("{prefix}: {}", crate::error::chain(&error))) }
 }
 
 /// The exit code of a container that could not be started.
 fn exit_code_of(error: &Error) -> i64 {
-    let message = &error.message;
-    if message.contains("executable file not found") || message.contains("no such file or directory") {
-        127
-    } else if message.contains("permission denied") || message.contains("is a directory") {
-        126
-    } else {
-        128
+    match error.launch {
+        Some(FailureKind::NotFound) => 127,
+        Some(FailureKind::NotExecutable) => 126,
+        Some(FailureKind::Other) | None => 128,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_is_the_launchers_word_and_no_matter_of_wording() {
+        let launched = |launch| Error { launch, ..Error::new(Kind::Invalid, "no such file or directory") };
+        let cases = [
+            (Some(FailureKind::NotFound), 127),
+            (Some(FailureKind::NotExecutable), 126),
+            (Some(FailureKind::Other), 128),
+            (None, 128),
+        ];
+        for (launch, code) in cases {
+            assert_eq!(exit_code_of(&launched(launch).context("cannot start")), code, "{launch:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use crate::store::Volume;
 use model::container::{Container, Status};
+use model::daemon::Networking;
 use model::id::{ContainerId, ExecId, NetworkId, SandboxId};
 use model::ipam::Leases;
 use model::network::Network;
@@ -23,6 +24,8 @@ pub struct State {
     pub sandboxes: BTreeMap<SandboxId, LiveSandbox>,
     pub execs: BTreeMap<ExecId, Arc<crate::exec::Exec>>,
     pub leases: Leases,
+    /// What the daemon was told about networks; it never changes.
+    pub networking: Arc<Networking>,
     /// Networks that have their names and addresses, and no device yet: nobody can join them.
     pub making: BTreeMap<NetworkId, Network>,
     /// Removed networks whose devices are still being taken down.
@@ -51,6 +54,8 @@ pub struct Entry {
     pub waiting_attaches: Vec<crate::attach::Waiting>,
     /// Stops a restart that is waiting for its time.
     pub restart: Option<tokio::task::AbortHandle>,
+    /// How long the last restart waited; `None` before the first since a client has started it.
+    pub backoff: Option<std::time::Duration>,
     /// How many clients are restarting it: its end is then not the end, whatever `--rm` says.
     pub restarting_by_client: u32,
 }
@@ -94,6 +99,7 @@ impl Entry {
             pulse: watch::Sender::new(pulse),
             waiting_attaches: Vec::new(),
             restart: None,
+            backoff: None,
             restarting_by_client: 0,
         }
     }
@@ -220,7 +226,7 @@ impl State {
     pub fn desired(&self) -> model::desired::Desired {
         let mut desired = model::desired::Desired::default();
         for network in self.networks.values() {
-            if let Some(bridge) = crate::networks::bridge_of(network) {
+            if let Some(bridge) = crate::networks::bridge_of(network, &self.networking) {
                 desired.bridges.insert(network.id, bridge);
             }
         }

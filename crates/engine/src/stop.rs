@@ -1,11 +1,10 @@
 //! How a container ends: by itself, by a signal, by removal; and who waits for it.
 
 use crate::error::{Error, Kind, Result};
-use crate::start::tell_connected;
 use crate::state::Pulse;
 use crate::store::Write;
 use crate::{Engine, blocking, naming};
-use model::container::{Container, Status};
+use model::container::{Container, HostConfig, Status};
 use model::id::ContainerId;
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 /// Docker's: how long a container has to end by itself.
 const GRACE: i64 = 10;
-/// A restart waits for twice as long as the last one, from here up to a minute; a run of ten seconds resets it.
+/// A restart waits for twice as long as the last one, from here up to a minute; a run of ten seconds begins anew.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 const GOOD_RUN: Duration = Duration::from_secs(10);
@@ -39,11 +38,7 @@ impl Engine {
         let engine = self.clone();
         tokio::spawn(async move {
             let status = container.wait().await;
-            let turn = match engine.state().entry(id) {
-                Ok(entry) => entry.turn.clone(),
-                Err(_) => return,
-            };
-            let _turn = turn.lock().await;
+            let Ok(_turn) = engine.turn(id).await else { return };
             // A restart may have been quicker: then this end is not the present run's.
             let is_current = engine.state().entry(id).is_ok_and(|e| {
                 e.live.as_ref().is_some_and(|l| l.pid() == container.pid() && l.started_at() == container.started_at())
@@ -91,24 +86,29 @@ impl Engine {
             if endpoint.active.is_some()
                 && let Some(network) = endpoint.network.and_then(|n| self.state().networks.get(&n).cloned())
             {
-                tell_connected(self, &network, &record, "disconnect");
+                self.tell_network(&network, "disconnect", Some(&record));
             }
         }
-        let again = restart_delay(&record, exit_code, ran);
-        let record = {
+        let (record, again) = {
             let mut state = self.state();
             let Ok(entry) = state.entry_mut(id) else { return };
+            let again = comes_again(&record, exit_code).then(|| backoff(entry.backoff, ran));
+            entry.backoff = again;
             if again.is_some() {
                 entry.record.state.status = Status::Restarting;
                 entry.record.restarts += 1;
             }
-            entry.record.clone()
+            (entry.record.clone(), again)
         };
-        // The shim's word on the end is let go of only when ours is on the disk.
-        if let Err(e) = self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await {
-            tracing::error!(container = ?id, "its end is not recorded: {e}");
+        let recorded = async {
+            self.faults.pass("end: record").await?;
+            self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await
+        };
+        match recorded.await {
+            Ok(()) => self.runtime.forget(id).await,
+            // The shim's word on the end stays, for the next daemon to find.
+            Err(e) => tracing::error!(container = ?id, "its end is not recorded: {e}"),
         }
-        self.runtime.forget(id).await;
         let removes = {
             let mut state = self.state();
             let Ok(entry) = state.entry_mut(id) else { return };
@@ -129,14 +129,23 @@ impl Engine {
         }
     }
 
-    fn restart_later(self: &Arc<Self>, id: ContainerId, delay: Duration) {
+    /// Starts a container that is restarting: after `delay`, and after those whose namespaces it shares.
+    pub(crate) fn restart_later(self: &Arc<Self>, id: ContainerId, delay: Duration) {
         let engine = self.clone();
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
+            let owners: Vec<_> = {
+                let state = engine.state();
+                let Ok(entry) = state.entry(id) else { return };
+                let owners = owners(&entry.record.host).filter_map(|owner| state.find(owner).ok());
+                owners.map(|owner| owner.pulse.subscribe()).collect()
+            };
+            for mut owner in owners {
+                let _ = owner.wait_for(|p| p.status != Status::Restarting || p.removed).await;
+            }
             // From here on it is a start like any other, which nobody aborts half way.
             tokio::spawn(async move {
-                let Ok(turn) = engine.state().entry(id).map(|e| e.turn.clone()) else { return };
-                let _turn = turn.lock().await;
+                let Ok(_turn) = engine.turn(id).await else { return };
                 let is_due = engine.state().entry(id).is_ok_and(|e| e.record.state.status == Status::Restarting);
                 if is_due && let Err(e) = engine.start_in_turn(id).await {
                     tracing::warn!(container = ?id, "cannot be restarted: {e}");
@@ -161,8 +170,7 @@ impl Engine {
 
     async fn stop_id(self: &Arc<Self>, id: ContainerId, timeout: Option<i64>, signal: Option<&str>) -> Result<()> {
         // A start that is under way comes first, or it would not be stopped.
-        let turn = self.state().entry(id)?.turn.clone();
-        let guard = turn.lock().await;
+        let turn = self.turn(id).await?;
         let (record, live, number, mut pulse) = {
             let mut state = self.state();
             let entry = state.entry_mut(id)?;
@@ -182,7 +190,7 @@ impl Engine {
         self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
         // Counted in our turn: an end that is recorded right after it is the one that we wait for.
         let ends = pulse.borrow().ends;
-        drop(guard);
+        drop(turn);
         let Some(live) = live else { return Ok(()) };
         self.send_signal(&record, &live, number, true).await?;
         let grace = timeout.or(record.config.stop_timeout).unwrap_or(GRACE);
@@ -235,8 +243,7 @@ impl Engine {
     }
 
     async fn kill_id(self: &Arc<Self>, id: ContainerId, reference: &str, number: i32) -> Result<()> {
-        let turn = self.state().entry(id)?.turn.clone();
-        let guard = turn.lock().await;
+        let turn = self.turn(id).await?;
         let (record, live, ends, mut pulse) = {
             let mut state = self.state();
             let entry = state.entry_mut(id)?;
@@ -258,7 +265,7 @@ impl Engine {
         };
         self.store.record(vec![Write::Container(Box::new(record.clone()))]);
         let before = pulse.borrow().ends;
-        drop(guard);
+        drop(turn);
         let Some(live) = live else { return Ok(()) };
         self.send_signal(&record, &live, number, ends).await?;
         if number == 9 {
@@ -290,8 +297,7 @@ impl Engine {
             };
             if unwanted {
                 // It has ended again before this client was done.
-                let turn = engine.state().entry(id)?.turn.clone();
-                let _turn = turn.lock().await;
+                let _turn = engine.turn(id).await?;
                 let still = engine.state().entry(id).is_ok_and(|e| e.record.state.status == Status::Exited);
                 if still {
                     engine.remove_in_turn(id, true).await?;
@@ -307,9 +313,8 @@ impl Engine {
             Err(e) if e.kind == Kind::NotModified => {}
             other => other?,
         }
-        let turn = self.state().entry(id)?.turn.clone();
-        let _turn = turn.lock().await;
-        match self.start_in_turn(id).await {
+        let _turn = self.turn(id).await?;
+        match self.start_by_client(id).await {
             Err(e) if e.kind == Kind::NotModified => {}
             other => other?,
         }
@@ -331,14 +336,7 @@ impl Engine {
     }
 
     async fn freeze(self: &Arc<Self>, reference: &str, frozen: bool) -> Result<()> {
-        let engine = self.clone();
-        let (id, turn) = {
-            let state = self.state();
-            let entry = state.find(reference)?;
-            (entry.record.id, entry.turn.clone())
-        };
-        self.detached(async move {
-            let _turn = turn.lock().await;
+        self.in_turn(reference, move |engine, id| async move {
             let (record, live) = {
                 let state = engine.state();
                 let entry = state.entry(id)?;
@@ -453,15 +451,8 @@ impl Engine {
     /// # Errors
     /// The name is malformed or taken.
     pub async fn rename(self: &Arc<Self>, reference: &str, name: &str) -> Result<()> {
-        let engine = self.clone();
         let name = name.trim_start_matches('/').to_owned();
-        let (id, turn) = {
-            let state = self.state();
-            let entry = state.find(reference)?;
-            (entry.record.id, entry.turn.clone())
-        };
-        self.detached(async move {
-            let _turn = turn.lock().await;
+        self.in_turn(reference, move |engine, id| async move {
             let (old, record, changes) = {
                 let mut state = engine.state();
                 let old = state.entry(id)?.record.name.clone();
@@ -577,10 +568,10 @@ fn check_removable(status: Status, name: &str) -> Result<()> {
     Err(Error::conflict(format!("cannot remove container \"/{name}\": {hint}")))
 }
 
-/// When a container that has ended is to be started again, by its restart policy.
-pub(crate) fn restart_delay(record: &Container, exit_code: i64, ran: Duration) -> Option<Duration> {
+/// Whether a container that has ended is to be started again, by its restart policy.
+fn comes_again(record: &Container, exit_code: i64) -> bool {
     let policy = &record.host.restart_policy;
-    let again = match policy.name.as_str() {
+    match policy.name.as_str() {
         _ if record.stopped_by_client => false,
         "always" | "unless-stopped" => true,
         "on-failure" => {
@@ -588,13 +579,20 @@ pub(crate) fn restart_delay(record: &Container, exit_code: i64, ran: Duration) -
             exit_code != 0 && (most == 0 || i64::from(record.restarts) < most)
         }
         _ => false,
-    };
-    again.then(|| {
-        if ran >= GOOD_RUN {
-            return FIRST_BACKOFF;
-        }
-        FIRST_BACKOFF.saturating_mul(1 << record.restarts.min(10)).min(LONGEST_BACKOFF)
-    })
+    }
+}
+
+/// How long the next restart waits, after a run that itself began after waiting for `last`.
+fn backoff(last: Option<Duration>, ran: Duration) -> Duration {
+    match last {
+        Some(last) if ran < GOOD_RUN => last.saturating_mul(2).min(LONGEST_BACKOFF),
+        _ => FIRST_BACKOFF,
+    }
+}
+
+/// The containers whose namespaces one with these settings shares.
+pub(crate) fn owners(host: &HostConfig) -> impl Iterator<Item = &str> {
+    [&host.network_mode, &host.pid_mode, &host.ipc_mode].into_iter().filter_map(|mode| mode.strip_prefix("container:"))
 }
 
 fn to_timestamp(status: &runtime::ExitStatus) -> jiff::Timestamp {
@@ -635,6 +633,19 @@ pub fn signal_number(text: &str) -> Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restart_waits_twice_as_long_as_the_last_one_until_a_run_was_good() {
+        let (quick, good) = (Duration::from_secs(1), GOOD_RUN);
+        let mut waited = Vec::new();
+        let mut last = None;
+        for ran in [quick, quick, quick, good, quick] {
+            last = Some(backoff(last, ran));
+            waited.extend(last.map(|d| d.as_millis()));
+        }
+        assert_eq!(waited, [100, 200, 400, 100, 200]);
+        assert_eq!(backoff(Some(LONGEST_BACKOFF), quick), LONGEST_BACKOFF);
+    }
 
     #[test]
     fn signals_have_names_and_numbers() {

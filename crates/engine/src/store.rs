@@ -11,6 +11,7 @@ use model::network::Network;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::Path;
 use std::sync::mpsc;
 use tokio::sync::oneshot;
@@ -93,16 +94,19 @@ impl Store {
         Ok((Store { batches }, contents))
     }
 
-    /// Writes, and returns when a power cut cannot take it away any more.
+    /// Writes. What it returns is over when a power cut cannot take it away any more; its place in the order of writes
+    /// it has from the call on, whether or not anybody waits.
     ///
     /// # Errors
     /// The disk refuses; nothing of `writes` is kept.
-    pub async fn commit(&self, writes: Vec<Write>) -> Result<()> {
+    pub fn commit(&self, writes: Vec<Write>) -> impl Future<Output = Result<()>> + Send + use<> {
         let (done, answer) = oneshot::channel();
-        let gone = || Error::new(Kind::Internal, "the store's writer is gone");
-        self.batches.send(Batch { writes, done: Some(done) }).map_err(|_| gone())?;
-        let answer = answer.await.map_err(|_| gone())?;
-        answer.map_err(|e| Error::new(Kind::Internal, format!("cannot write the state: {e}")))
+        // A writer that is gone drops `done`.
+        let _ = self.batches.send(Batch { writes, done: Some(done) });
+        async {
+            let answer = answer.await.map_err(|_| Error::new(Kind::Internal, "the store's writer is gone"))?;
+            answer.map_err(|e| Error::new(Kind::Internal, format!("cannot write the state: {e}")))
+        }
     }
 
     /// Writes behind the caller's back, in order: for what the kernel would tell us again.
@@ -215,4 +219,25 @@ fn write<'a>(database: &Database, writes: impl Iterator<Item = &'a Write>) -> st
 
 fn json(record: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(record).expect("records have string keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_has_its_place_in_the_order_before_anybody_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(directory.path()).unwrap();
+        let first = store.commit(vec![Write::Fact("word", "first".into())]);
+        store.record(vec![Write::Fact("word", "second".into())]);
+        first.await.unwrap();
+        store.commit(Vec::new()).await.unwrap();
+        drop(store);
+        let reopened = (0..100).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            Store::open(directory.path()).ok()
+        });
+        assert_eq!(reopened.expect("its writer has ended").1.facts["word"], "second");
+    }
 }

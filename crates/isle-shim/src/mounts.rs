@@ -49,8 +49,8 @@ pub fn overlay(root: &Root) -> Result<Option<OwnedFd>, Failure> {
     };
     match by_descriptor() {
         Ok(()) => {}
-        // Before 6.13: the old way, in the mount namespace where it is attached.
-        Err(Errno::INVAL | Errno::BADF) => return Ok(None),
+        // Before 6.13, and before 6.5 in these words: the old way, in the mount namespace where it is attached.
+        Err(Errno::INVAL | Errno::BADF | Errno::OPNOTSUPP) => return Ok(None),
         Err(errno) => return Err(failure(step, errno, "of its layers")),
     }
     if root.volatile {

@@ -214,7 +214,7 @@ impl Shim {
         loop {
             let Some(client) = self.clients.get_mut(&id) else { return };
             let Some(socket) = &client.socket else { return };
-            match transport::receive(socket, &mut buffer, &mut client.received, rustix::net::RecvFlags::DONTWAIT) {
+            match transport::receive_now(socket, &mut buffer, &mut client.received) {
                 Ok(n) if n > 0 => client.decoder.push(&buffer[..n]),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,
@@ -493,17 +493,24 @@ impl Shim {
         }
         let pidfd = descriptors.pop_front().ok_or(Refusal::Malformed)?;
         let mut take = |there: bool| if there { descriptors.pop_front() } else { None };
-        let ends = Ends {
+        let mut ends = Ends {
             stdin: take(adopt.has_stdin),
             stdout: take(adopt.has_stdout),
             stderr: take(adopt.has_stderr),
             slave: None,
         };
+        if adopt.stdio.tty {
+            ends.slave = ends.stdout.as_ref().and_then(sys::terminal_of);
+        }
         for fd in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
             let _ = rustix::io::ioctl_fionbio(fd, true);
         }
         self.log = adopt.log.and_then(|log| Writer::open(log).ok());
-        self.launched = Some(Launched { cgroup: adopt.cgroup, user_namespace: false, shares_pids: false });
+        self.launched = Some(Launched {
+            cgroup: adopt.cgroup,
+            user_namespace: has_own_users(adopt.pid),
+            shares_pids: !is_first_of_its_namespace(adopt.pid),
+        });
         let running = Running { pid: adopt.pid, started: adopt.started, warnings: Vec::new() };
         self.write_file(file::RUNNING, &running);
         if let Some(slot) = self.slots.get_mut(&Process::Main) {
@@ -621,15 +628,16 @@ impl Shim {
 
     fn adopted_died(&mut self, process: Process) {
         let Some(pidfd) = self.slots.get(&process).and_then(|slot| slot.pidfd.as_ref()) else { return };
-        // Its parent may not have reaped it yet: then the kernel does not tell by the pidfd.
-        let status = sys::exit_info(pidfd);
-        let status = status.or_else(|| {
+        // Its parent may not have reaped it yet: then the kernel does not tell by the pidfd, but of the zombie. And it may
+        // do so between the two questions.
+        let of_zombie = || {
             let pid = self.slots.get(&process)?.pid;
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             // The same process before and after: a reused number is told by the pidfd.
             sys::pidfd_signal(pidfd, 0).ok()?;
             stat.rsplit(' ').next()?.trim().parse().ok()
-        });
+        };
+        let status = sys::exit_info(pidfd).or_else(of_zombie).or_else(|| sys::exit_info(pidfd));
         self.died(process, status);
     }
 
@@ -784,6 +792,19 @@ impl Shim {
 
 fn kernel(doing: &str, errno: Errno) -> Refusal {
     Refusal::Kernel { doing: doing.to_owned(), errno: errno.raw_os_error() }
+}
+
+/// Whether a process is in another user namespace than we are.
+fn has_own_users(pid: i32) -> bool {
+    let namespace = |whose: &str| std::fs::read_link(format!("/proc/{whose}/ns/user")).ok();
+    namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) != namespace("self"))
+}
+
+/// Whether a process is number 1 of a pid namespace: with it go all others.
+fn is_first_of_its_namespace(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().last() == Some("1"))
 }
 
 /// Whether the kernel has killed something there for want of memory.

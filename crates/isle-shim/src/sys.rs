@@ -355,3 +355,10 @@ pub fn exit_info(pidfd: impl AsFd) -> Option<i32> {
     let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
     (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
+
+/// The terminal's other end, opened anew through its master.
+pub fn terminal_of(master: &OwnedFd) -> Option<OwnedFd> {
+    use rustix::pty::OpenptFlags;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    rustix::pty::ioctl_tiocgptpeer(master, flags).ok()
+}

@@ -201,6 +201,11 @@ pub enum Expression {
         address: Register,
         port: Option<Register>,
     },
+    /// The source becomes this address.
+    Snat {
+        ipv6: bool,
+        address: Register,
+    },
     Masquerade,
     /// To this machine itself, at a port.
     Redirect {
@@ -221,7 +226,7 @@ impl Expression {
             Self::Compare { .. } => "cmp",
             Self::Lookup { .. } | Self::VerdictMap { .. } => "lookup",
             Self::Load { .. } | Self::Verdict(_) => "immediate",
-            Self::Dnat { .. } => "nat",
+            Self::Dnat { .. } | Self::Snat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Redirect { .. } => "redir",
             Self::NoTrack => "notrack",
@@ -283,6 +288,10 @@ impl Expression {
                 if let Some(port) = port {
                     m.be32(5, port.number());
                 }
+            }
+            Self::Snat { ipv6, address } => {
+                let family = if *ipv6 { libc::AF_INET6 } else { libc::AF_INET };
+                m.be32(1, 0).be32(2, family as u32).be32(3, address.number());
             }
             Self::Redirect { port } => {
                 m.be32(1, port.number());

@@ -7,6 +7,7 @@
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, open_tree,
@@ -34,8 +35,10 @@ pub struct Changes<'a> {
 /// and returns the mount's root. It goes when the descriptor and all that was opened through it are closed.
 pub fn mount_detached(lower: &[PathBuf], changes: Option<Changes<'_>>) -> io::Result<OwnedFd> {
     match by_configuration(lower, changes) {
-        // a kernel that does not know `lowerdir+`, or not as a descriptor
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => by_paths(lower, changes),
+        // a kernel that does not know `lowerdir+`, or no descriptors there, or (before 6.5) anywhere in a configuration
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::OPNOTSUPP)) => {
+            by_paths(lower, changes)
+        }
         other => other,
     }
 }
@@ -86,7 +89,7 @@ fn by_paths(lower: &[PathBuf], changes: Option<Changes<'_>>) -> io::Result<Owned
             for (key, value) in OPTIONS {
                 options.push_str(&format!(",{key}={value}"));
             }
-            let options = std::ffi::CString::new(options).map_err(|_| io::Error::from(rustix::io::Errno::INVAL))?;
+            let options = std::ffi::CString::new(options).map_err(|_| io::Error::from(Errno::INVAL))?;
             let flags = if changes.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
             // any directory serves as the place: this namespace is seen by nobody
             mount("isle", "/proc/fs", "overlay", flags, options.as_c_str())?;

@@ -1,4 +1,4 @@
-//! Processes held by descriptor (pidfd_open(2)), and a process's own limits.
+//! Processes held by descriptor (pidfd_open(2)), this process's own limits, and what lives are counted in.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -49,6 +49,21 @@ pub fn kill(pidfd: impl AsFd) -> Result<(), Errno> {
 pub fn raise_descriptor_limit() -> Result<(), Errno> {
     let Rlimit { maximum, .. } = process::getrlimit(Resource::Nofile);
     process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+}
+
+/// The capabilities that this process is permitted, by bits.
+pub fn permitted_capabilities() -> u64 {
+    rustix::thread::capabilities(None).map_or(0, |sets| sets.permitted.bits())
+}
+
+/// The unit of times in `/proc/PID/stat`: so many a second.
+pub fn ticks_per_second() -> u64 {
+    rustix::param::clock_ticks_per_second().max(1)
+}
+
+/// The unit of memory there, in bytes.
+pub fn page_size() -> u64 {
+    rustix::param::page_size() as u64
 }
 
 #[cfg(test)]

@@ -37,10 +37,44 @@ pub struct Bridge {
     pub icc: bool,
     /// No way out and none in (SEC-02).
     pub internal: bool,
-    /// Whether flows that leave by another device take the host's address (BR-08).
-    pub masquerade: bool,
+    /// What crosses the network's border by IPv4 and by IPv6.
+    pub border4: Border,
+    pub border6: Border,
+    /// Host interfaces from which published ports are reached by a container's own address (BR-18).
+    pub trusted: Vec<InterfaceName>,
     /// Members' source addresses are checked in every packet (costs 3 to 7 %).
     pub check_sources: bool,
+}
+
+/// How flows of one family cross a network's border (BR-08, BR-09).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Border {
+    pub outwards: Outwards,
+    pub inwards: Inwards,
+}
+
+impl Border {
+    /// Docker's `nat`: out by the host's address, in by published ports of the host.
+    pub const NAT: Border = Border { outwards: Outwards::HostsAddress, inwards: Inwards::Nothing };
+}
+
+/// Which source address flows have that leave by another device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outwards {
+    Own,
+    /// The one that the route says.
+    HostsAddress,
+    /// This one of the host's.
+    Address(IpAddr),
+}
+
+/// What comes in from outside to a container's own address, beside answers and flows to published ports of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inwards {
+    Nothing,
+    /// ICMP, and published ports ([`Publication::direct`]).
+    Published,
+    Everything,
 }
 
 /// An endpoint made real in a sandbox: a veth pair between the bridge and the sandbox.
@@ -58,10 +92,13 @@ pub struct Attachment {
     pub inner: InterfaceName,
     pub mac: MacAddr,
     pub addresses: Vec<IpNet>,
+    /// Addresses of the link alone that were asked for, beside the one that IPv6 brings (IP-10).
+    #[serde(default)]
+    pub link_local: Vec<IpNet>,
     /// The bridge's hardware address and addresses: permanent neighbours in the sandbox.
     pub gateway_mac: MacAddr,
     pub gateways: Vec<IpAddr>,
-    /// Through which of `gateways` this endpoint is the sandbox's way out: at most one per family.
+    /// Through whom this endpoint is the sandbox's way out: at most one per family, the bridge or a router on it.
     pub default_routes: Vec<IpAddr>,
     pub mtu: u32,
     /// The network has `icc=false`: the port is isolated from other isolated ports.
@@ -75,6 +112,7 @@ pub struct Attachment {
 }
 
 /// Host ports that lead to an endpoint: `count` consecutive ones from `host_port` to as many from `container_port`.
+/// Where `host_port` is 0 there is none: the container's ports are open, on networks that are routed (BR-09).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Publication {
     /// The address on the host: a specific one, or the unspecified one of its family for all.
@@ -84,4 +122,7 @@ pub struct Publication {
     pub count: u16,
     pub container: IpAddr,
     pub container_port: u16,
+    /// Who has a route to the container's own address, and may use it, finds the port there, too.
+    #[serde(default)]
+    pub direct: bool,
 }

@@ -57,6 +57,8 @@ mod tests {
             labels: BTreeMap::new(),
             mtu: 1500,
             predefined: false,
+            config_only: false,
+            config_from: String::new(),
         }
     }
 

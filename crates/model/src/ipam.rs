@@ -6,8 +6,8 @@
 
 use crate::id::{ContainerId, NetworkId};
 use crate::network::{AskedPool, Network, Pool};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use std::collections::BTreeMap;
+use ipnet::{IpNet, Ipv6Net};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where automatic subnets come from: each base is cut into pieces of `size` bits.
@@ -18,12 +18,26 @@ pub struct Pools {
 
 impl Default for Pools {
     /// 172.18.0.0 to 172.31.255.255 and 192.168.0.0/16 by /22: 960 networks of 1022 addresses, what one bridge can
-    /// hold. IPv6: /64s of one unique local /48 (RFC 4193).
+    /// hold.
     fn default() -> Self {
         let v4 = ["172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16"];
-        let bases = v4.iter().map(|b| (b.parse().expect("a subnet"), 22));
-        let v6 = ("fd69:736c:6500::/48".parse().expect("a subnet"), 64);
-        Self { bases: bases.chain([v6]).collect() }
+        Self { bases: v4.iter().map(|b| (b.parse().expect("a subnet"), 22)).collect() }
+    }
+}
+
+impl Pools {
+    /// Where no pool has IPv6: /64s of the unique local /48 (RFC 4193) that goes with this daemon, so that those of two
+    /// machines can be routed to each other (IP-02).
+    pub fn add_own(&mut self, daemon: &str) {
+        if self.bases.iter().any(|(base, _)| base.addr().is_ipv6()) {
+            return;
+        }
+        // FNV-1a: 40 bits that are random enough, since the name is.
+        let hash = daemon
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let base = Ipv6Addr::from(u128::from(0xfd00_0000_0000 | hash & 0xff_ffff_ffff) << 80);
+        self.bases.push((IpNet::V6(Ipv6Net::new_assert(base, 48)), 64));
     }
 }
 
@@ -59,8 +73,7 @@ pub enum PoolRefusal {
 /// See [`PoolRefusal`].
 pub fn choose_pools<'a>(
     asked: &[AskedPool],
-    ipv4: bool,
-    ipv6: bool,
+    needs: &[Need],
     existing: impl Iterator<Item = &'a Network> + Clone,
     routes: &[IpNet],
     pools: &Pools,
@@ -79,26 +92,40 @@ pub fn choose_pools<'a>(
             }
             continue;
         };
+        let gateway = needs.iter().any(|n| n.ipv6 == subnet.addr().is_ipv6() && n.gateway);
+        let held = existing.clone().flat_map(|n| n.ipam.pools.iter().map(|p| (n.name.as_str(), p.subnet)));
+        if subnet.addr().is_unspecified() {
+            // By its size alone (IP-05).
+            let pieces = pools.bases.iter().filter(|(base, _)| base.prefix_len() <= subnet.prefix_len());
+            let pieces = pieces.map(|(base, _)| (*base, subnet.prefix_len()));
+            let chosen_already = chosen.iter().map(|p| ("itself", p.subnet));
+            let found = automatic(subnet.addr().is_ipv6(), held.chain(chosen_already), routes, pieces)?;
+            chosen.push(complete(found, a, gateway)?);
+            continue;
+        }
         usable(subnet)?;
-        for network in existing.clone() {
-            if let Some(pool) = network.ipam.pools.iter().find(|p| overlap(p.subnet, subnet)) {
-                let holder = network.name.clone();
-                return Err(PoolRefusal::Overlaps { asked: subnet, holder, held: pool.subnet });
-            }
+        let own = chosen.iter().map(|p| ("itself", p.subnet));
+        if let Some((holder, held)) = held.chain(own).find(|(_, held)| overlap(*held, subnet)) {
+            return Err(PoolRefusal::Overlaps { asked: subnet, holder: holder.to_owned(), held });
         }
-        if let Some(other) = chosen.iter().find(|p| overlap(p.subnet, subnet)) {
-            return Err(PoolRefusal::Overlaps { asked: subnet, holder: "itself".into(), held: other.subnet });
-        }
-        chosen.push(complete(subnet, a)?);
+        chosen.push(complete(subnet, a, gateway)?);
     }
-    let has = |chosen: &[Pool], v6: bool| chosen.iter().any(|p| p.subnet.addr().is_ipv6() == v6);
-    for (wanted, v6) in [(ipv4, false), (ipv6, true)] {
-        if wanted && !has(&chosen, v6) {
-            let subnet = automatic(v6, existing.clone(), routes, pools)?;
-            chosen.push(Pool { configured: false, ..complete(subnet, &AskedPool::default())? });
+    for need in needs {
+        if !chosen.iter().any(|p| p.subnet.addr().is_ipv6() == need.ipv6) {
+            let held = existing.clone().flat_map(|n| n.ipam.pools.iter().map(|p| (n.name.as_str(), p.subnet)));
+            let subnet = automatic(need.ipv6, held, routes, pools.bases.iter().copied())?;
+            chosen.push(Pool { configured: false, ..complete(subnet, &AskedPool::default(), need.gateway)? });
         }
     }
     Ok(chosen)
+}
+
+/// A family that a network shall have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    pub ipv6: bool,
+    /// The host has an address there (BR-09).
+    pub gateway: bool,
 }
 
 fn usable(subnet: IpNet) -> Result<(), PoolRefusal> {
@@ -123,46 +150,72 @@ fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
-fn complete(subnet: IpNet, asked: &AskedPool) -> Result<Pool, PoolRefusal> {
+fn complete(subnet: IpNet, asked: &AskedPool, with_gateway: bool) -> Result<Pool, PoolRefusal> {
     let gateway = match asked.gateway {
-        Some(gateway) => gateway,
-        None => candidates(subnet, subnet)
-            .find(|a| !asked.auxiliary.values().any(|aux| aux == a))
-            .ok_or(PoolRefusal::TooSmall(subnet))?,
+        Some(gateway) if asked.auxiliary.values().any(|a| *a == gateway) => {
+            return Err(PoolRefusal::GatewayTwice(gateway));
+        }
+        Some(gateway) => Some(gateway),
+        None if with_gateway => Some(
+            candidates(subnet, subnet)
+                .find(|a| !asked.auxiliary.values().any(|aux| aux == a))
+                .ok_or(PoolRefusal::TooSmall(subnet))?,
+        ),
+        None => None,
     };
-    if asked.gateway.is_some() && asked.auxiliary.values().any(|a| *a == gateway) {
-        return Err(PoolRefusal::GatewayTwice(gateway));
-    }
     Ok(Pool {
         subnet,
         range: asked.range,
-        gateway: Some(gateway),
+        gateway,
         auxiliary: asked.auxiliary.clone(),
         configured: true,
         gateway_configured: asked.gateway.is_some(),
     })
 }
 
-/// The first free piece of the pools: free of other networks and of the host's own subnets.
+/// The first free piece of the pools: free of other networks (`held`, with their names) and of the host's own subnets.
 fn automatic<'a>(
     v6: bool,
-    existing: impl Iterator<Item = &'a Network> + Clone,
+    held: impl Iterator<Item = (&'a str, IpNet)>,
     routes: &[IpNet],
-    pools: &Pools,
+    pieces: impl Iterator<Item = (IpNet, u8)>,
 ) -> Result<IpNet, PoolRefusal> {
-    let networks = existing.clone().count();
-    let mut taken: Vec<IpNet> = existing.flat_map(|n| n.ipam.pools.iter().map(|p| p.subnet)).collect();
+    let mut networks = BTreeSet::new();
+    let mut taken: Vec<IpNet> = Vec::new();
+    for (name, net) in held {
+        networks.insert(name);
+        taken.push(net);
+    }
     taken.extend(routes.iter().copied().filter(|r| r.prefix_len() > 0));
     taken.retain(|n| n.addr().is_ipv6() == v6);
-    taken.sort_unstable_by_key(|n| n.network());
-    for (base, size) in pools.bases.iter().filter(|(base, _)| base.addr().is_ipv6() == v6) {
-        let Ok(mut pieces) = base.subnets(*size) else { continue };
-        // `taken` is short beside the number of pieces: a /64 walk of a /48 stops at the first gap.
-        if let Some(free) = pieces.find(|piece| !taken.iter().any(|t| overlap(*t, *piece))) {
+    let pieces = pieces.filter(|(base, size)| base.addr().is_ipv6() == v6 && *size >= base.prefix_len());
+    for (base, size) in pieces {
+        if let Some(free) = first_gap(base, size, &taken) {
             return Ok(free);
         }
     }
-    Err(PoolRefusal::Exhausted { networks })
+    Err(PoolRefusal::Exhausted { networks: networks.len() })
+}
+
+/// The first subnet of `size` bits in `base` that nothing taken overlaps. It goes from one that is in the way to its end:
+/// a /48 has 2^48 pieces of /96.
+fn first_gap(base: IpNet, size: u8, taken: &[IpNet]) -> Option<IpNet> {
+    let (mut at, end) = bounds(base);
+    let host_bits = u32::from(base.max_prefix_len() - size);
+    let mask = 1u128.checked_shl(host_bits).map_or(u128::MAX, |step| step - 1);
+    let mut in_the_way: Vec<(u128, u128)> = taken.iter().filter(|t| overlap(**t, base)).map(|t| bounds(*t)).collect();
+    in_the_way.sort_unstable();
+    for (first, last) in in_the_way {
+        if last < at {
+            continue;
+        }
+        if first > at | mask {
+            break;
+        }
+        // The next of its size.
+        at = last.max(at | mask).checked_add(1)?.checked_add(mask)? & !mask;
+    }
+    if at > end { None } else { IpNet::new(from_number(at, base), size).ok() }
 }
 
 /// The addresses that members may have, in order: without the subnet's first and last one, except where it has only
@@ -330,16 +383,17 @@ impl Leases {
     }
 }
 
-/// The default network's subnet: 172.17.0.0/16, or the next free pool where that is taken.
-pub fn default_bridge_subnet(routes: &[IpNet], pools: &Pools) -> Result<Ipv4Net, PoolRefusal> {
-    let first: Ipv4Net = "172.17.0.0/16".parse().expect("a subnet");
-    if routes.iter().all(|r| r.prefix_len() == 0 || !overlap(*r, first.into())) {
+/// The default network's subnet: 172.17.0.0/16, or the next free pool where that is taken, and for IPv6.
+///
+/// # Errors
+/// No pool is free.
+pub fn default_subnet(ipv6: bool, others: &[IpNet], routes: &[IpNet], pools: &Pools) -> Result<IpNet, PoolRefusal> {
+    let first: IpNet = "172.17.0.0/16".parse().expect("a subnet");
+    let mut in_the_way = others.iter().chain(routes.iter().filter(|r| r.prefix_len() > 0));
+    if !ipv6 && !in_the_way.any(|net| overlap(*net, first)) {
         return Ok(first);
     }
-    match automatic(false, std::iter::empty(), routes, pools)? {
-        IpNet::V4(net) => Ok(net),
-        IpNet::V6(net) => Err(PoolRefusal::Unusable(net.into(), "it is not IPv4")),
-    }
+    automatic(ipv6, others.iter().map(|net| ("", *net)), routes, pools.bases.iter().copied())
 }
 
 #[cfg(test)]
@@ -363,13 +417,21 @@ mod tests {
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
             mtu: 1500,
+            config_only: false,
+            config_from: String::new(),
         }
+    }
+
+    fn pools() -> Pools {
+        let mut pools = Pools::default();
+        pools.add_own("a daemon");
+        pools
     }
 
     fn create(request: Request, existing: &[Network], routes: &[&str]) -> Result<Network, Refusal> {
         let routes: Vec<IpNet> = routes.iter().map(|r| r.parse().unwrap()).collect();
         let id = NetworkId::new([existing.len() as u8; 32]);
-        plan_create(request, id, Timestamp::UNIX_EPOCH, existing.iter(), &routes, &Pools::default())
+        plan_create(request, id, Timestamp::UNIX_EPOCH, existing.iter(), &routes, &pools())
     }
 
     #[test]
@@ -426,6 +488,112 @@ mod tests {
         check("10.3.0.0/32", "", "too small");
         check("127.3.0.0/24", "", "loopback");
         check("224.3.0.0/24", "", "multicast");
+    }
+
+    #[test]
+    fn ip_05_a_subnet_is_had_by_its_size_alone() {
+        let mut r = request("a", &["0.0.0.0/24", "::/96"]);
+        r.ipv6 = true;
+        let a = create(r.clone(), &[], &["172.18.0.0/24"]).unwrap();
+        let subnets = |n: &Network| n.ipam.pools.iter().map(|p| p.subnet.to_string()).collect::<Vec<_>>();
+        let IpNet::V6(ours) = pools().bases.pop().unwrap().0 else { panic!("an IPv6 pool") };
+        assert_eq!(subnets(&a), ["172.18.1.0/24".to_owned(), format!("{}/96", ours.addr())]);
+        r.name = "b".into();
+        let next = Ipv6Addr::from(u128::from(ours.addr()) + (1 << 32));
+        assert_eq!(subnets(&create(r, &[a], &[]).unwrap()), ["172.18.0.0/24".to_owned(), format!("{next}/96")]);
+        let huge = create(request("c", &["0.0.0.0/8"]), &[], &[]).unwrap_err();
+        assert!(huge.to_string().contains("fully subnetted"), "{huge}");
+    }
+
+    #[test]
+    fn ip_12_subnets_of_more_than_64_bits_of_hosts_have_addresses() {
+        let mut r = request("a", &["fd00::/8"]);
+        (r.ipv4, r.ipv6) = (false, true);
+        r.pools[0].range = "fd80::/16".into();
+        let network = create(r, &[], &[]).unwrap();
+        assert_eq!(network.way_out(true).unwrap().to_string(), "fd00::1");
+        let mut leases = Leases::default();
+        leases.open(&network);
+        let mut any =
+            || leases.lease_any(&network, &network.ipam.pools[0], ContainerId::new([1; 32])).unwrap().to_string();
+        assert_eq!([any(), any()], ["fd80::", "fd80::1"]);
+    }
+
+    #[test]
+    fn br_13_point_to_point_subnets_have_two_members() {
+        let two = |subnet: &str, mode: &str| {
+            let mut r = request("a", &[subnet]);
+            let ipv6 = subnet.contains(':');
+            (r.ipv4, r.ipv6, r.internal) = (!ipv6, ipv6, mode == "isolated");
+            let key =
+                if ipv6 { crate::network::option::GATEWAY_MODE_6 } else { crate::network::option::GATEWAY_MODE_4 };
+            r.options.insert(key.into(), mode.into());
+            let network = create(r, &[], &[]).unwrap();
+            let mut leases = Leases::default();
+            leases.open(&network);
+            let pool = &network.ipam.pools[0];
+            let addresses = (1..4).map_while(|n| leases.lease_any(&network, pool, ContainerId::new([n; 32])).ok());
+            addresses.map(|a| a.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(two("10.1.0.0/31", "nat"), ["10.1.0.1"], "the bridge is the other");
+        assert_eq!(two("fd00::/127", "nat"), ["fd00::1"]);
+        assert_eq!(two("10.1.0.0/31", "isolated"), ["10.1.0.0", "10.1.0.1"]);
+        assert_eq!(two("fd00::/127", "isolated"), ["fd00::", "fd00::1"]);
+    }
+
+    #[test]
+    fn ip_13_a_bridge_has_one_subnet_of_each_family() {
+        let refused = create(request("a", &["10.1.0.0/24", "10.2.0.0/24"]), &[], &[]).unwrap_err();
+        assert!(refused.to_string().starts_with("bridge driver doesn't support multiple subnets"), "{refused}");
+    }
+
+    #[test]
+    fn ip_11_the_null_driver_gives_no_addresses() {
+        let mut r = request("a", &[]);
+        r.ipam_driver = "null".into();
+        assert_eq!(create(r.clone(), &[], &[]).unwrap().ipam.pools, []);
+        r.pools = vec![PoolRequest { subnet: "10.1.0.0/24".into(), ..Default::default() }];
+        assert_eq!(create(r, &[], &[]).unwrap_err(), Refusal::NullWithSubnet);
+    }
+
+    #[test]
+    fn br_11_members_leave_by_whom_an_auxiliary_address_names() {
+        let mut r = request("a", &["10.1.0.0/24"]);
+        r.pools[0].auxiliary.insert("DefaultGatewayIPv4".into(), "10.1.0.254".into());
+        let network = create(r, &[], &[]).unwrap();
+        assert_eq!(network.way_out(false).unwrap().to_string(), "10.1.0.254");
+        assert_eq!(network.bridge_addresses().next().unwrap().to_string(), "10.1.0.1/24");
+        let mut r = request("b", &["10.1.0.0/24"]);
+        r.options.insert(crate::network::option::INHIBIT_IPV4.into(), "true".into());
+        let network = create(r, &[], &[]).unwrap();
+        assert_eq!(
+            (network.bridge_addresses().count(), network.way_out(false).unwrap().to_string()),
+            (0, "10.1.0.1".into())
+        );
+    }
+
+    #[test]
+    fn api_32_a_template_gives_its_options_and_addresses_to_a_network_of_its_name() {
+        let mut r = request("template", &["10.1.0.0/24"]);
+        r.config_only = true;
+        r.options.insert(crate::network::option::MTU.into(), "1400".into());
+        let template = create(r.clone(), &[], &[]).unwrap();
+        let mut from = request("real", &[]);
+        from.config_from = "template".into();
+        let real = create(from.clone(), std::slice::from_ref(&template), &[]).unwrap();
+        assert_eq!((real.driver, real.mtu()), (Driver::Bridge, 1400));
+        assert_eq!(real.ipam.pools[0].subnet, template.ipam.pools[0].subnet);
+        let refused = |r: &Request| create(r.clone(), &[template.clone(), real.clone()], &[]).unwrap_err();
+        from.name = "second".into();
+        assert!(matches!(refused(&from), Refusal::Pool(PoolRefusal::Overlaps { .. })));
+        from.config_from = "real".into();
+        assert_eq!(refused(&from), Refusal::NotATemplate("real".into()));
+        from.config_from = "nobody".into();
+        assert_eq!(refused(&from), Refusal::NoTemplate("nobody".into()));
+        from.labels.insert("a".into(), "b".into());
+        assert_eq!(refused(&from), Refusal::TemplateAndOwn);
+        (r.name, r.internal) = ("other".into(), true);
+        assert_eq!(refused(&r), Refusal::TemplateOperates);
     }
 
     #[test]

@@ -5,12 +5,17 @@
 //! - [`id`]: who is who
 //! - [`container`], [`image`], [`rootfs`], [`spec`]: what a container shall be
 //! - [`reference`]: how people name images
-//! - [`net`], [`network`], [`ipam`], [`port`]: networks, their addresses and their published ports
+//! - [`net`], [`network`], [`endpoint`], [`ipam`], [`port`]: networks, who is on them, their addresses and their published ports
+//! - [`daemon`]: what a daemon is told about networks
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`names`]: what each sandbox may resolve
+//! - [`duration`]: how long ago, in Docker's words
 
 pub mod container;
+pub mod daemon;
 pub mod desired;
+pub mod duration;
+pub mod endpoint;
 pub mod files;
 pub mod gateway;
 pub mod id;

@@ -1,7 +1,13 @@
 //! Networks as records, and the decision whether one may be created.
 
+mod default;
+mod options;
+
+pub use default::{Surroundings, plan_default};
+pub use options::{GatewayMode, option};
+
 use crate::id::NetworkId;
-use crate::ipam::{self, Pools};
+use crate::ipam::{self, Need, Pools};
 use crate::net::InterfaceName;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -28,6 +34,12 @@ pub struct Network {
     pub mtu: u32,
     /// `bridge`, `host` and `none`: there from the start, never removed (API-09, API-11).
     pub predefined: bool,
+    /// A template for others: it has no device, and nobody joins it (API-32).
+    #[serde(default)]
+    pub config_only: bool,
+    /// The template that it was made from, by name.
+    #[serde(default)]
+    pub config_from: String,
 }
 
 /// What makes a network real.
@@ -52,8 +64,29 @@ impl fmt::Display for Driver {
 /// Where a network's addresses come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipam {
+    #[serde(default)]
+    pub driver: IpamDriver,
     pub options: BTreeMap<String, String>,
     pub pools: Vec<Pool>,
+}
+
+/// Who gives members their addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpamDriver {
+    #[default]
+    Default,
+    /// Nobody: they bring their own, or have none (IP-11).
+    Null,
+}
+
+impl fmt::Display for IpamDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IpamDriver::Default => "default",
+            IpamDriver::Null => "null",
+        })
+    }
 }
 
 /// One subnet of a network.
@@ -84,52 +117,9 @@ impl Network {
     pub fn is_user_defined(&self) -> bool {
         !self.predefined
     }
-    pub fn option(&self, key: &str) -> Option<&str> {
-        self.options.get(key).map(String::as_str)
-    }
-    fn flag(&self, key: &str, default: bool) -> bool {
-        self.option(key).map_or(default, |v| matches!(v, "1" | "t" | "T" | "true" | "TRUE" | "True"))
-    }
-    /// Members reach each other (SEC-03).
-    pub fn icc(&self) -> bool {
-        self.flag(option::ICC, true)
-    }
-    pub fn masquerades(&self) -> bool {
-        self.flag(option::MASQUERADE, true) && !self.internal
-    }
-    pub fn checks_sources(&self) -> bool {
-        self.flag(option::CHECK_SOURCES, false)
-    }
-    /// What a client asked for, or the uplink's when it was made.
-    pub fn mtu(&self) -> u32 {
-        self.option(option::MTU).and_then(|m| m.parse().ok()).filter(|m| *m > 0).unwrap_or(self.mtu)
-    }
-    /// The bridge's name: given, or `br-<12 hex>` (BR-02).
-    pub fn device(&self) -> InterfaceName {
-        self.option(option::BRIDGE_NAME)
-            .and_then(|name| name.parse().ok())
-            .unwrap_or_else(|| format!("br-{}", self.id.short()).parse().expect("15 bytes"))
-    }
-    /// Where ports are published when a binding names no address (PT-03).
-    pub fn host_binding(&self) -> Option<IpAddr> {
-        self.option(option::HOST_BINDING)?.parse().ok()
-    }
     pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
         self.ipam.pools.iter().find(|p| p.subnet.contains(&address))
     }
-}
-
-/// Docker's keys for the options of a bridge network.
-pub mod option {
-    pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-    pub const ICC: &str = "com.docker.network.bridge.enable_icc";
-    pub const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-    pub const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
-    pub const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
-    pub const MTU: &str = "com.docker.network.driver.mtu";
-    pub const CONTAINER_IFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
-    /// Isle's own: check the source address of every packet a member sends.
-    pub const CHECK_SOURCES: &str = "isle.network.check_sources";
 }
 
 /// What a client asks for in `POST /networks/create`, parsed.
@@ -148,6 +138,9 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// The uplink's, in bytes.
     pub mtu: u32,
+    pub config_only: bool,
+    /// The name of a template.
+    pub config_from: String,
 }
 
 /// One entry of `IPAM.Config`, as the texts the client sent: all that is wrong is told at once (API-10).
@@ -184,6 +177,23 @@ pub enum Refusal {
     BadOption(String),
     #[error("bridge device {device} is already used by network {holder}")]
     DeviceTaken { device: InterfaceName, holder: String },
+    #[error("bridge driver doesn't support multiple subnets of a family: {0} and {1} are")]
+    TwoSubnets(IpNet, IpNet),
+    #[error("invalid network config: the null IPAM driver gives no addresses, so there can be no subnet")]
+    NullWithSubnet,
+    #[error("configuration network {0:?} not found")]
+    NoTemplate(String),
+    #[error("{0:?} is not a configuration network: one that is was made with --config-only")]
+    NotATemplate(String),
+    #[error("a configuration network cannot depend on another configuration network")]
+    TemplateOfTemplate,
+    #[error(
+        "configuration network can only contain network specific fields. Network operator fields like \
+         [ ingress | internal | attachable | scope ] are not supported."
+    )]
+    TemplateOperates,
+    #[error("user specified configurations are not supported if the network depends on a configuration network")]
+    TemplateAndOwn,
     #[error(transparent)]
     Pool(#[from] ipam::PoolRefusal),
 }
@@ -214,19 +224,23 @@ pub fn plan_create<'a>(
     if existing.clone().any(|n| n.name == name) {
         return Err(Refusal::NameTaken(name));
     }
+    let request = apply_template(request, existing.clone())?;
     let driver = match request.driver.as_str() {
+        _ if request.config_only => Driver::Null,
         "" | "bridge" => Driver::Bridge,
         "host" => return Err(Refusal::OneInstance(Driver::Host)),
         "null" => return Err(Refusal::OneInstance(Driver::Null)),
         other => return Err(Refusal::UnknownDriver(other.to_owned())),
     };
-    if !matches!(request.ipam_driver.as_str(), "" | "default") {
-        return Err(Refusal::UnknownIpamDriver(request.ipam_driver));
-    }
+    let ipam_driver = match request.ipam_driver.as_str() {
+        "" | "default" => IpamDriver::Default,
+        "null" => IpamDriver::Null,
+        _ => return Err(Refusal::UnknownIpamDriver(request.ipam_driver)),
+    };
     if !request.ipv4 && !request.ipv6 {
         return Err(Refusal::NoFamily);
     }
-    check_options(&request.options)?;
+    options::check(&request.options, request.internal || request.config_only)?;
 
     let mut asked = parse_pools(&request.pools)?;
     // A v6 subnet without `--ipv6` is ignored, and so is a v4 one without IPv4 (V6-01).
@@ -235,7 +249,26 @@ pub fn plan_create<'a>(
         Some(IpNet::V6(_)) => request.ipv6,
         None => true,
     });
-    let pools = ipam::choose_pools(&asked, request.ipv4, request.ipv6, existing.clone(), routes, pools)?;
+    let subnets = || asked.iter().filter_map(|p| p.subnet);
+    for (n, subnet) in subnets().enumerate() {
+        if let Some(other) = subnets().take(n).find(|o| o.addr().is_ipv6() == subnet.addr().is_ipv6()) {
+            return Err(Refusal::TwoSubnets(other, subnet));
+        }
+    }
+    let needs: Vec<Need> = [(false, request.ipv4), (true, request.ipv6)]
+        .into_iter()
+        .filter(|(_, enabled)| *enabled)
+        .map(|(ipv6, _)| Need { ipv6, gateway: options::needs_gateway(&request.options, ipv6) })
+        .collect();
+    let pools = match ipam_driver {
+        _ if request.config_only => asked.iter().filter_map(as_asked).collect(),
+        IpamDriver::Null if !asked.is_empty() => return Err(Refusal::NullWithSubnet),
+        IpamDriver::Null => Vec::new(),
+        IpamDriver::Default => {
+            let others = existing.clone().filter(|n| !n.config_only);
+            ipam::choose_pools(&asked, &needs, others, routes, pools)?
+        }
+    };
 
     let network = Network {
         id,
@@ -246,46 +279,80 @@ pub fn plan_create<'a>(
         ipv6: request.ipv6,
         internal: request.internal,
         attachable: request.attachable,
-        ipam: Ipam { options: request.ipam_options, pools },
+        ipam: Ipam { driver: ipam_driver, options: request.ipam_options, pools },
         options: request.options,
         labels: request.labels,
         mtu: request.mtu,
         predefined: false,
+        config_only: request.config_only,
+        config_from: request.config_from,
     };
     let device = network.device();
-    if let Some(holder) = existing.clone().find(|n| n.driver == Driver::Bridge && n.device() == device) {
+    let mut bridges = existing.filter(|n| n.driver == Driver::Bridge);
+    if driver == Driver::Bridge
+        && let Some(holder) = bridges.find(|n| n.device() == device)
+    {
         return Err(Refusal::DeviceTaken { device, holder: holder.name.clone() });
     }
     Ok(network)
 }
 
-fn check_options(options: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    for (key, value) in options {
-        let bad = |why: String| Err(Refusal::BadOption(why));
-        match key.as_str() {
-            option::BRIDGE_NAME if !value.is_empty() => {
-                if let Err(e) = value.parse::<InterfaceName>() {
-                    return bad(e.to_string());
-                }
-            }
-            option::MTU => match value.parse::<u32>() {
-                Ok(mtu) if mtu == 0 || (68..=65535).contains(&mtu) => {}
-                _ => return bad(format!("invalid value {value:?} for {key}: a number of bytes from 68 to 65535 is")),
-            },
-            option::ICC | option::MASQUERADE | option::CHECK_SOURCES => {
-                let known = ["1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"]
-                    .contains(&value.as_str());
-                if !known {
-                    return bad(format!("invalid value {value:?} for {key}: true or false is"));
-                }
-            }
-            option::HOST_BINDING if value.parse::<std::net::Ipv4Addr>().is_err() => {
-                return bad(format!("invalid value {value:?} for {key}: an IPv4 address is"));
-            }
-            _ => {}
-        }
+/// What a template says, as if the client had said it (API-32).
+fn apply_template<'a>(
+    mut request: Request,
+    mut existing: impl Iterator<Item = &'a Network>,
+) -> Result<Request, Refusal> {
+    if request.config_only && (request.internal || request.attachable) {
+        return Err(Refusal::TemplateOperates);
     }
-    Ok(())
+    if request.config_from.is_empty() {
+        return Ok(request);
+    }
+    if request.config_only {
+        return Err(Refusal::TemplateOfTemplate);
+    }
+    let own = !matches!(request.ipam_driver.as_str(), "" | "default")
+        || request.ipv6
+        || !request.labels.is_empty()
+        || !request.ipam_options.is_empty()
+        || !request.pools.is_empty()
+        || !request.options.is_empty();
+    if own {
+        return Err(Refusal::TemplateAndOwn);
+    }
+    let from = request.config_from.clone();
+    let template = existing.find(|n| n.name == from || n.id.to_string() == from);
+    let template = template.ok_or_else(|| Refusal::NoTemplate(from.clone()))?;
+    if !template.config_only {
+        return Err(Refusal::NotATemplate(from));
+    }
+    request.config_from.clone_from(&template.name);
+    (request.ipv4, request.ipv6) = (template.ipv4, template.ipv6);
+    request.ipam_driver = template.ipam.driver.to_string();
+    request.ipam_options.clone_from(&template.ipam.options);
+    request.options.clone_from(&template.options);
+    request.labels.clone_from(&template.labels);
+    let text = |a: Option<IpAddr>| a.map(|a| a.to_string()).unwrap_or_default();
+    let pools = template.ipam.pools.iter().map(|p| PoolRequest {
+        subnet: p.subnet.to_string(),
+        range: p.range.map(|r| r.to_string()).unwrap_or_default(),
+        gateway: text(p.gateway),
+        auxiliary: p.auxiliary.iter().map(|(name, a)| (name.clone(), a.to_string())).collect(),
+    });
+    request.pools = pools.collect();
+    Ok(request)
+}
+
+/// A template's subnet: nothing is chosen for it.
+fn as_asked(asked: &AskedPool) -> Option<Pool> {
+    Some(Pool {
+        subnet: asked.subnet?,
+        range: asked.range,
+        gateway: asked.gateway,
+        auxiliary: asked.auxiliary.clone(),
+        configured: true,
+        gateway_configured: asked.gateway.is_some(),
+    })
 }
 
 /// A [`PoolRequest`] whose texts were addresses.
@@ -312,6 +379,7 @@ fn parse_pools(requests: &[PoolRequest]) -> Result<Vec<AskedPool>, Refusal> {
                 Ok(net) => pool.subnet = Some(net),
             }
         }
+        // One that is asked for by its size alone (`0.0.0.0/24`, IP-05) has no addresses yet.
         let inside = |a: IpAddr| pool.subnet.is_none_or(|s| s.contains(&a));
         if !request.range.is_empty() {
             match request.range.parse::<IpNet>() {

@@ -74,6 +74,12 @@ pub struct Wanted {
     pub host: HostPort,
 }
 
+/// The ports of a container that shall be published, whatever the addresses: protocol, first, count. Where a network is
+/// routed they are open by themselves (BR-09).
+pub fn published_ports(wanted: &[Wanted]) -> BTreeSet<(Protocol, u16, u16)> {
+    wanted.iter().map(|w| (w.protocol, w.container_port, w.count)).collect()
+}
+
 /// Which number on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPort {
@@ -207,7 +213,7 @@ impl Published {
 
     /// Which flows lead where. The container's address of the host's family is taken, the other one where there is
     /// none (the keeper's proxy then carries the flow).
-    pub fn publications(&self, ipv4: Option<IpAddr>, ipv6: Option<IpAddr>) -> impl Iterator<Item = Publication> {
+    pub fn publications(&self, ipv4: Option<IpAddr>, ipv6: Option<IpAddr>) -> impl Iterator<Item = Publication> + '_ {
         let to = move |host: &IpAddr| if host.is_ipv4() { ipv4.or(ipv6) } else { ipv6.or(ipv4) };
         self.hosts.iter().filter_map(move |host| {
             Some(Publication {
@@ -217,6 +223,7 @@ impl Published {
                 count: self.count,
                 container: to(host)?,
                 container_port: self.container_port,
+                direct: false,
             })
         })
     }

@@ -135,6 +135,52 @@ pub struct Ulimit {
     pub hard: i64,
 }
 
+impl Ulimit {
+    const NAMES: [&str; 16] = [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+
+    fn check(&self) -> Result<(), Refusal> {
+        if !Self::NAMES.contains(&&*self.name) {
+            return Err(Refusal::Ulimit(self.name.clone()));
+        }
+        if self.soft as u64 > self.hard as u64 {
+            return Err(Refusal::UlimitOrder { soft: self.soft, hard: self.hard });
+        }
+        Ok(())
+    }
+}
+
+impl std::str::FromStr for Ulimit {
+    type Err = Refusal;
+
+    /// `NAME=SOFT`, or `NAME=SOFT:HARD`.
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        let invalid = || Refusal::UlimitArgument(text.to_owned());
+        let (name, limits) = text.split_once('=').ok_or_else(invalid)?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        let number = |text: &str| text.parse::<i64>().map_err(|_| invalid());
+        let limit = Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? };
+        limit.check()?;
+        Ok(limit)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Seccomp {
     /// Docker's list of what is harmless.
@@ -192,8 +238,10 @@ pub enum Refusal {
     Capability(String),
     #[error("invalid ulimit type: {0}")]
     Ulimit(String),
-    #[error("ulimit {name}: the soft limit {soft} is above the hard limit {hard}")]
-    UlimitOrder { name: String, soft: i64, hard: i64 },
+    #[error("invalid ulimit argument: {0}")]
+    UlimitArgument(String),
+    #[error("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")]
+    UlimitOrder { soft: i64, hard: i64 },
     #[error("invalid device cgroup rule: {0:?}: one as 'c 42:* rmw' is")]
     DeviceRule(String),
     #[error("invalid tmpfs option: {0:?}")]
@@ -672,33 +720,9 @@ fn bind_value(source: &str, target: &str, options: &[&str]) -> Value {
 }
 
 fn rlimit(limit: &Ulimit) -> Result<Value, Refusal> {
-    const NAMES: [&str; 15] = [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-    ];
-    let name = if limit.name == "stack" || NAMES.contains(&&*limit.name) {
-        format!("RLIMIT_{}", limit.name.to_uppercase())
-    } else {
-        return Err(Refusal::Ulimit(limit.name.clone()));
-    };
-    let (soft, hard) = (limit.soft as u64, limit.hard as u64);
-    if soft > hard {
-        return Err(Refusal::UlimitOrder { name: limit.name.clone(), soft: limit.soft, hard: limit.hard });
-    }
-    Ok(json!({"type": name, "soft": soft, "hard": hard}))
+    limit.check()?;
+    let name = format!("RLIMIT_{}", limit.name.to_uppercase());
+    Ok(json!({"type": name, "soft": limit.soft as u64, "hard": limit.hard as u64}))
 }
 
 fn device(device: &Device) -> Value {

@@ -27,7 +27,7 @@ use kernel::route::{self, Route};
 use kernel::{netns, sysctl};
 use model::desired::{Attachment, Bridge, Desired, Publication};
 use model::id::{RootId, SandboxId};
-use model::net::MacAddr;
+use model::net::{InterfaceName, MacAddr};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
@@ -45,6 +45,8 @@ pub struct Settings {
     pub owner: Option<OwnedFd>,
     /// The TCP port of the keeper's proxy on this host, for [::1] and from IPv6 to IPv4-only containers.
     pub proxy_port: Option<u16>,
+    /// Whether the host shall forward, if it does not yet (PT-19).
+    pub forwarding: bool,
 }
 
 /// The networks of one network namespace: cheap to clone, usable from any thread.
@@ -55,6 +57,7 @@ pub struct Network(Arc<Inner>);
 struct Inner {
     root: RootId,
     proxy: Option<u16>,
+    forwarding: bool,
     features: Features,
     /// The namespace that we work on, and what tells it from others.
     home: OwnedFd,
@@ -87,7 +90,7 @@ impl Network {
     /// [`Network::open`] as if the kernel could do only what `limit` leaves of what it can: the fallbacks are tried
     /// this way on a kernel that needs none.
     pub fn open_as(settings: Settings, limit: impl FnOnce(Features) -> Features) -> Result<Self, Error> {
-        let Settings { root, owner, proxy_port } = settings;
+        let Settings { root, owner, proxy_port, forwarding } = settings;
         let home = netns::current().attempt("open", "the network namespace")?;
         let home_identity = netns::identity(home.as_fd()).attempt("identify", "the network namespace")?;
         let mut route = Socket::open(Protocol::Route).attempt("open", "a socket for links")?;
@@ -100,11 +103,14 @@ impl Network {
 
         let nothing = format!("isle-{root}");
         ensure_nothing(&mut route, &nothing, &mark(root.as_str(), NOTHING))?;
-        forward_ipv4().attempt("enable", "forwarding of IPv4")?;
+        if forwarding {
+            forward_ipv4().attempt("enable", "forwarding of IPv4")?;
+        }
         raise_neighbour_limits();
         Ok(Self(Arc::new(Inner {
             root,
             proxy: proxy_port,
+            forwarding,
             features,
             home,
             home_identity,
@@ -157,6 +163,16 @@ impl Network {
         let best = default_routes(&routes).min_by_key(|r| (r.destination.0.is_ipv6(), r.metric));
         let device = best.and_then(|r| links.iter().find(|l| Some(l.index) == r.link));
         Ok(device.map_or(1500, |link| link.mtu))
+    }
+
+    /// The addresses of a device that somebody else made: a default network on it takes them over.
+    pub fn foreign_addresses(&self, device: &InterfaceName) -> Result<Vec<IpNet>, Error> {
+        let Some(link) = self.0.find(device.as_str())?.filter(|link| !self.0.is_ours(link)) else {
+            return Ok(Vec::new());
+        };
+        let all = self.0.with_route(address::list).attempt("list", format!("addresses of {device}"))?;
+        let own = all.iter().filter(|a| a.link == link.index && !is_link_local(a.ip));
+        Ok(own.filter_map(|a| IpNet::new(a.ip, a.prefix).ok()).collect())
     }
 
     /// Makes a bridge, or makes the one that is there as it shall be. One that the user had made before is used, and

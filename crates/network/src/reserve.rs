@@ -76,6 +76,8 @@ pub enum PortError {
     NoneFree { host: IpAddr, ports: RangeInclusive<u16>, protocol: Protocol, source: Errno },
     #[error("the range of {count} ports from {first} ends after port 65535")]
     TooFar { first: u16, count: u16 },
+    #[error("cannot publish port {port}/{protocol}: this kernel lacks {protocol} (its module 'sctp')")]
+    NoTransport { port: u16, protocol: Protocol },
     #[error("could not bind port {}", show(*host, *port, *protocol))]
     Failed { host: IpAddr, port: u16, protocol: Protocol, source: Errno },
     #[error("could not enter the host's network namespace")]
@@ -140,8 +142,6 @@ fn ephemeral(request: &PortRequest, count: u16, means: &Means<'_>) -> Result<Res
                 drop(socket); // it is held again just below, in its proper way, with the others
                 port
             }
-            // nobody can hold a port of a transport that the kernel does not have
-            Err(Errno::PROTONOSUPPORT) => 49152,
             Err(errno) => return Err(failure(first.host, 0, request.protocol, errno)),
         };
         match hold_group(request, port, count, means) {
@@ -171,6 +171,7 @@ fn hold_group(request: &PortRequest, port: u16, count: u16, means: &Means<'_>) -
             count,
             container: target.container,
             container_port: request.container_port,
+            direct: false,
         });
     }
     Ok(reservation)
@@ -194,10 +195,7 @@ fn hold_target(
     for offset in 0..count {
         let port = first + offset;
         let device = (udp && !served).then_some(means.nothing);
-        let socket = match hold(transport, host, port, device) {
-            Err(Errno::PROTONOSUPPORT) => continue,
-            other => other.map_err(|errno| (port, errno))?.0,
-        };
+        let (socket, _) = hold(transport, host, port, device).map_err(|errno| (port, errno))?;
         if !keep {
             continue;
         }
@@ -227,6 +225,7 @@ fn is_absent(host: IpAddr, errno: Errno) -> bool {
 
 fn failure(host: IpAddr, port: u16, protocol: Protocol, source: Errno) -> PortError {
     match source {
+        Errno::PROTONOSUPPORT => PortError::NoTransport { port, protocol },
         Errno::ADDRINUSE => PortError::Taken { host, port, protocol, source },
         Errno::ADDRNOTAVAIL => PortError::NotHere { host, port, protocol, source },
         _ => PortError::Failed { host, port, protocol, source },

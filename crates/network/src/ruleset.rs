@@ -17,7 +17,7 @@
 use ipnet::IpNet;
 use kernel::address::octets;
 use kernel::nft::{self, Base, Data, DataType, Element, Expression, Family, Hook, Meta, Register, Track, hook};
-use model::desired::{Attachment, Bridge, Publication};
+use model::desired::{Attachment, Bridge, Inwards, Outwards, Publication};
 use model::net::{MacAddr, Protocol};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -152,6 +152,8 @@ pub enum Act {
     /// To the address, and port where the map has one.
     Dnat(Ip, &'static [Field], Set, bool),
     Redirect(&'static [Field], Set),
+    /// From the address that the map has.
+    Snat(Ip, &'static [Field], Set),
     Masquerade,
     /// Notes on the packet that it is a published port's ([`PUBLISHED`]).
     Note,
@@ -209,6 +211,22 @@ sets! {
     /// Bridges whose members take this host's address on the way out.
     Masquerade4 Inet "masquerade4" [InputName] [] false,
     Masquerade6 Inet "masquerade6" [InputName] [] false,
+    /// Bridges whose members take this address of the host's.
+    Outbound4 Inet "outbound4" [InputName] [Source4] false,
+    Outbound6 Inet "outbound6" [InputName] [Source6] false,
+    /// Bridges that let who is outside reach published ports by a container's own address.
+    Open4 Inet "open4" [OutputName] [] false,
+    Open6 Inet "open6" [OutputName] [] false,
+    /// Bridges that let who is outside reach everything.
+    Unprotected4 Inet "unprotected4" [OutputName] [] false,
+    Unprotected6 Inet "unprotected6" [OutputName] [] false,
+    /// Interfaces of the host, and the bridges whose published ports are open to what comes from them.
+    Trusted Inet "trusted" [InputName OutputName] [] false,
+    /// Published ports at a container's own address.
+    Direct4 Inet "direct4" [Destination4 Transport DestinationPort] [] false,
+    Direct6 Inet "direct6" [Destination6 Transport DestinationPort] [] false,
+    DirectRange4 Inet "direct-range4" [Destination4 Transport DestinationPort] [] true,
+    DirectRange6 Inet "direct-range6" [Destination6 Transport DestinationPort] [] true,
     /// Source and destination in one network.
     Hairpin4 Inet "hairpin4" [Source4 Destination4] [] true,
     Hairpin6 Inet "hairpin6" [Source6 Destination6] [] true,
@@ -247,6 +265,8 @@ impl Set {
     }
 }
 
+const ICMP: Match = Match::Is(Transport, &[1], "icmp");
+const ICMP6: Match = Match::Is(Transport, &[58], "ipv6-icmp");
 const TCP: Match = Match::Is(Transport, &[6], "tcp");
 const NOT_LO: Match = Match::IsNot(InputName, b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "lo");
 const V4: Match = Match::Protocol(Ip::V4);
@@ -293,6 +313,16 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
     }
     vec![
         Chain {
+            name: "direct",
+            hook: None,
+            rules: vec![
+                Rule(&[V4, In(&[Destination4, Transport, DestinationPort], Set::Direct4)], Accept),
+                Rule(&[V6, In(&[Destination6, Transport, DestinationPort], Set::Direct6)], Accept),
+                Rule(&[V4, In(&[Destination4, Transport, DestinationPort], Set::DirectRange4)], Accept),
+                Rule(&[V6, In(&[Destination6, Transport, DestinationPort], Set::DirectRange6)], Accept),
+            ],
+        },
+        Chain {
             name: "from-network",
             hook: None,
             rules: vec![
@@ -300,6 +330,8 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[In(&[InputName], Set::Internal)], Drop),
                 Rule(&[In(&[OutputName], Set::Internal)], Drop),
                 Rule(&[Translated], Accept),
+                Rule(&[V4, In(&[OutputName], Set::Open4)], Jump("direct")),
+                Rule(&[V6, In(&[OutputName], Set::Open6)], Jump("direct")),
                 Rule(&[In(&[OutputName], Set::Bridges)], Drop),
             ],
         },
@@ -310,6 +342,13 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[INVALID], Drop),
                 Rule(&[In(&[OutputName], Set::Internal)], Drop),
                 Rule(&[Translated], Accept),
+                Rule(&[V4, In(&[OutputName], Set::Unprotected4)], Accept),
+                Rule(&[V6, In(&[OutputName], Set::Unprotected6)], Accept),
+                Rule(&[V4, ICMP, In(&[OutputName], Set::Open4)], Accept),
+                Rule(&[V6, ICMP6, In(&[OutputName], Set::Open6)], Accept),
+                Rule(&[V4, In(&[OutputName], Set::Open4)], Jump("direct")),
+                Rule(&[V6, In(&[OutputName], Set::Open6)], Jump("direct")),
+                Rule(&[In(&[InputName, OutputName], Set::Trusted)], Jump("direct")),
                 Rule(&[], Drop),
             ],
         },
@@ -357,6 +396,8 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[V4, Translated, In(&[Source4, Destination4], Set::Hairpin4)], Masquerade),
                 Rule(&[V6, Translated, In(&[Source6, Destination6], Set::Hairpin6)], Masquerade),
                 Rule(&[V4, Loopback(Source4), In(&[OutputName], Set::Bridges)], Masquerade),
+                Rule(&[V4, NotIn(&[OutputName], Set::Bridges)], Snat(Ip::V4, &[InputName], Set::Outbound4)),
+                Rule(&[V6, NotIn(&[OutputName], Set::Bridges)], Snat(Ip::V6, &[InputName], Set::Outbound6)),
                 Rule(&[V4, In(&[InputName], Set::Masquerade4), NotIn(&[OutputName], Set::Bridges)], Masquerade),
                 Rule(&[V6, In(&[InputName], Set::Masquerade6), NotIn(&[OutputName], Set::Bridges)], Masquerade),
             ],
@@ -378,8 +419,8 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
     }
     port.extend([
         Rule(&[ARP], Jump("arp")),
-        Rule(&[FRAME6, Is(Transport, &[58], "ipv6-icmp")], Jump("icmp6")),
-        Rule(&[FRAME4, Is(Transport, &[1], "icmp"), NotIn(&[InputName, Source4], Set::Addresses4)], Drop),
+        Rule(&[FRAME6, ICMP6], Jump("icmp6")),
+        Rule(&[FRAME4, ICMP, NotIn(&[InputName, Source4], Set::Addresses4)], Drop),
         Rule(&[In(&[InputName], Set::Strict)], Jump("strict")),
     ]);
     let mut chains = vec![
@@ -520,6 +561,10 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
             look_up(fields, map, Some(FIRST), false, &mut out);
             out.push(Expression::Redirect { port: FIRST });
         }
+        Act::Snat(ip, fields, map) => {
+            look_up(fields, map, Some(FIRST), false, &mut out);
+            out.push(Expression::Snat { ipv6: ip == Ip::V6, address: FIRST });
+        }
         Act::Masquerade => out.push(Expression::Masquerade),
         Act::Note => {
             out.push(Expression::Load { value: PUBLISHED.to_vec(), into: FIRST });
@@ -562,6 +607,10 @@ pub fn render(rule: &Rule) -> String {
             format!("dnat {ip} {to} to {} map @{}", key_text(fields), map.name())
         }
         Act::Redirect(fields, map) => format!("redirect to {} map @{}", key_text(fields), map.name()),
+        Act::Snat(ip, fields, map) => {
+            let ip = if ip == Ip::V4 { "ip" } else { "ip6" };
+            format!("snat {ip} to {} map @{}", key_text(fields), map.name())
+        }
         Act::Masquerade => "masquerade".into(),
         Act::Note => "meta priority set published".into(),
     });
@@ -639,9 +688,27 @@ pub fn bridge_elements(bridge: &Bridge) -> Elements {
         elements.insert((Set::Internal, plain(name)));
         return elements;
     }
-    if bridge.masquerade {
-        elements.insert((Set::Masquerade4, plain(name.clone())));
-        elements.insert((Set::Masquerade6, plain(name)));
+    for (border, v6) in [(&bridge.border4, false), (&bridge.border6, true)] {
+        let of_family = |four, six| if v6 { six } else { four };
+        match border.outwards {
+            Outwards::Own => {}
+            Outwards::HostsAddress => {
+                elements.insert((of_family(Set::Masquerade4, Set::Masquerade6), plain(name.clone())));
+            }
+            Outwards::Address(ip) => {
+                let data = Some(Data::Value(octets(ip)));
+                elements.insert((of_family(Set::Outbound4, Set::Outbound6), Element { data, ..plain(name.clone()) }));
+            }
+        }
+        let open = match border.inwards {
+            Inwards::Nothing => continue,
+            Inwards::Published => of_family(Set::Open4, Set::Open6),
+            Inwards::Everything => of_family(Set::Unprotected4, Set::Unprotected6),
+        };
+        elements.insert((open, plain(name.clone())));
+    }
+    for interface in &bridge.trusted {
+        elements.insert((Set::Trusted, plain(joined(&[&name_key(interface.as_str()), &name]))));
     }
     for source in &bridge.subnets {
         for destination in &bridge.subnets {
@@ -718,7 +785,8 @@ pub fn shared_elements<'a>(endpoints: impl IntoIterator<Item = &'a [IpNet]>) -> 
 pub fn addresses_with_link_local(attachment: &Attachment) -> impl Iterator<Item = IpAddr> + '_ {
     let addresses = attachment.addresses.iter().map(|net| net.addr());
     let ipv6 = addresses.clone().any(|ip| ip.is_ipv6());
-    addresses.chain(ipv6.then(|| link_local(attachment.mac).into()))
+    let asked_for = attachment.link_local.iter().map(|net| net.addr());
+    addresses.chain(asked_for).chain(ipv6.then(|| link_local(attachment.mac).into()))
 }
 
 /// The elements that belong to nobody in particular.
@@ -726,11 +794,31 @@ pub fn base_elements(proxy: Option<u16>) -> Elements {
     proxy.map(|port| (Set::ProxyPort, plain(port.to_be_bytes().to_vec()))).into_iter().collect()
 }
 
+/// The container's own ports, for who may use them.
+fn direct_elements(publication: &Publication) -> Elements {
+    let Publication { protocol, count, container, container_port, .. } = *publication;
+    let address = octets(container);
+    let key = |port: u16| joined(&[&address, &[protocol.number()], &port.to_be_bytes()]);
+    if count >= INTERVAL_FROM {
+        let set = if container.is_ipv4() { Set::DirectRange4 } else { Set::DirectRange6 };
+        let end = Some(key(container_port.wrapping_add(count - 1)));
+        return [(set, Element { key: key(container_port), end, data: None })].into();
+    }
+    let set = if container.is_ipv4() { Set::Direct4 } else { Set::Direct6 };
+    (0..count).map(|offset| (set, plain(key(container_port.wrapping_add(offset))))).collect()
+}
+
 /// The elements of published ports. Without `proxy`, nothing is served on [::1], or where host and container have no
 /// family in common.
 pub fn publication_elements(publication: &Publication, proxy: Option<u16>) -> Elements {
     let mut elements = Elements::new();
-    let Publication { host, protocol, host_port, count, container, container_port } = *publication;
+    let Publication { host, protocol, host_port, count, container, container_port, direct } = *publication;
+    if direct {
+        elements.extend(direct_elements(publication));
+    }
+    if host_port == 0 {
+        return elements;
+    }
     let mut proxied = |host: IpAddr| {
         let Some(proxy) = proxy.filter(|_| protocol == Protocol::Tcp) else { return };
         let set = match (host.is_unspecified(), host) {
@@ -806,6 +894,7 @@ mod tests {
             count,
             container: container.parse().unwrap(),
             container_port: to,
+            direct: false,
         }
     }
 
@@ -843,6 +932,10 @@ mod tests {
         check(publication("::", 80, v4, 80, 1), None, &[]);
         check(Publication { protocol: Protocol::Udp, ..publication("::", 80, v4, 80, 1) }, Some(999), &[]);
         check(publication("0.0.0.0", 65535, v4, 65535, 1), None, &[(Any4, 1)]);
+        let direct = |publication| Publication { direct: true, ..publication };
+        check(direct(publication("0.0.0.0", 80, v4, 81, 2)), None, &[(Direct4, 2), (Any4, 2)]);
+        check(direct(publication("::", 0, v6, 80, 2)), Some(999), &[(Direct6, 2)]);
+        check(direct(publication("::", 0, v6, 80, 17)), Some(999), &[(DirectRange6, 1)]);
     }
 
     #[test]

@@ -112,6 +112,7 @@ fn pt_17_ranges_keep_their_ports_or_shift_them() {
             count,
             container: ip,
             container_port: to,
+            direct: false,
         };
         let published = [range(any, 3000, 3000, 10_000), range(host, 20_000, 3000, 11)].into();
         world.network.publish(&published).unwrap();

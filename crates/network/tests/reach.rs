@@ -2,6 +2,7 @@
 
 mod world;
 
+use model::desired::Outwards;
 use model::net::Protocol::{Tcp, Udp};
 use std::os::fd::AsFd;
 use world::*;
@@ -59,7 +60,13 @@ fn pt_14_a_container_is_not_reached_from_outside_by_its_own_address() {
 fn br_08_the_way_out_takes_the_hosts_address_unless_told_otherwise() {
     let Some(world) = world() else { return };
     let a = world.member(&world.bridge(1), 2);
-    let b = world.member(&world.bridge_with(2, |bridge| bridge.masquerade = false), 2);
+    let b = world.member(
+        &world.bridge_with(2, |bridge| {
+            bridge.border4.outwards = Outwards::Own;
+            bridge.border6.outwards = Outwards::Own;
+        }),
+        2,
+    );
     for (n, (outside, host)) in [(OUTSIDE4, HOST4), (OUTSIDE6, HOST6)].into_iter().enumerate() {
         serve(&world.outside, Tcp, outside, 80);
         assert_eq!(ask(&a, Tcp, outside, 80).ok(), Some(host), "{outside}");

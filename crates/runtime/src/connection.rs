@@ -1,8 +1,6 @@
 //! Talking to a shim: one connection for calls and events, one more for each attachment.
 
 use bytes::Bytes;
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use shim_protocol::frame::{self, Decoder, Frame, Kind, STDIO_MAX};
 use shim_protocol::{Call, Event, ExitRecord, Message, Process, Refusal, Reply, Request, transport};
 use std::collections::{BTreeMap, VecDeque};
@@ -11,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -85,12 +82,6 @@ struct Inbox {
     descriptors: VecDeque<OwnedFd>,
 }
 
-/// A descriptor whose readability can be waited for.
-#[allow(deprecated, reason = "unsound for types that may close their descriptor early, which an owned one does not")]
-pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(fd, Interest::READABLE)
-}
-
 /// Connect to a socket below a directory, however long the path is.
 async fn connect(home: &OwnedFd) -> io::Result<UnixStream> {
     use std::os::fd::AsRawFd;
@@ -118,9 +109,9 @@ impl Inbox {
                 return Ok(Some(frame));
             }
             let descriptors = &mut self.descriptors;
-            let receive = || match transport::receive(stream, &mut buffer, descriptors, RecvFlags::DONTWAIT) {
-                Err(Errno::CONNRESET) => Ok(0),
-                other => other.map_err(io::Error::from),
+            let receive = || match transport::receive_now(stream, &mut buffer, descriptors).map_err(io::Error::from) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+                other => other,
             };
             let got =
                 stream.async_io(Interest::READABLE, receive).await.map_err(|error| CallError::Gone(Some(error)))?;

@@ -2,23 +2,26 @@
 
 use crate::connection::{self, CallError, Control, Told};
 use crate::{
-    AttachOptions, Attached, Error, Log, Runtime, RuntimeKind, Size, StartError, StartOrder, Usage, make_private,
-    translate,
+    AttachOptions, Attached, Error, Log, Runtime, RuntimeKind, Size, StartError, StartOrder, Stdio, Usage,
+    make_private, translate,
 };
 use jiff::Timestamp;
 use kernel::cgroup::Cgroup;
 use model::id::ContainerId;
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process as SpecProcess};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use shim_protocol::frame::Decoder;
 use shim_protocol::launch::{Foreign, Launch, Stdio as ShimStdio};
 use shim_protocol::{Adopt, ExitRecord, Process, Reply, Request, Running, State, Status, Time, Whom, file};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::Stdio;
-use std::sync::Arc;
+use std::process::Stdio as ChildStdio;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// How long a new shim may take to replace a killed one.
+const REPLACEMENT: Duration = Duration::from_secs(5);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,18 +58,16 @@ pub enum Reconnected {
     Exited(ExitStatus),
 }
 
-/// What must outlive a shim for the container to outlive it: the keeper's part.
-pub struct Held {
-    pub pid: i32,
-    pub started_at: Timestamp,
-    pub tty: bool,
-    pub open_stdin: bool,
-    pub stdin_once: bool,
-    pub pidfd: OwnedFd,
-    pub stdin: Option<OwnedFd>,
+/// What must outlive a shim for its container to: duplicates of what the shim holds. The keeper has them, too.
+struct Held {
+    stdio: ShimStdio,
+    log: Option<Log>,
+    pidfd: OwnedFd,
     /// Of a terminal, its master.
-    pub stdout: Option<OwnedFd>,
-    pub stderr: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    /// Only where the shim never closes it while the process runs: it would stay open here.
+    stdin: Option<OwnedFd>,
 }
 
 /// A shim that waits for its launch. Dropped, it goes, and nothing is left.
@@ -91,10 +92,11 @@ struct Shared {
     runtime: Runtime,
     id: ContainerId,
     home: Arc<OwnedFd>,
-    control: Control,
+    /// Another one's when a new shim has taken over.
+    control: watch::Sender<Control>,
     cgroup: Cgroup,
     running: RunningState,
-    pidfd: OwnedFd,
+    held: Held,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
@@ -126,6 +128,8 @@ pub struct ExecOrder {
 #[derive(Clone)]
 pub struct Exec {
     container: Container,
+    /// Of the shim that it is a child of: with that one it ends.
+    control: Control,
     number: u32,
     command: Arc<shim_protocol::launch::Command>,
 }
@@ -232,7 +236,7 @@ impl Drop for Leftovers<'_> {
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    std::fs::File::open(path).map(OwnedFd::from)
 }
 
 /// A fresh run directory.
@@ -253,7 +257,7 @@ async fn spawn(runtime: &Runtime, path: &Path, home: &OwnedFd) -> Result<Control
     let listener = std::os::unix::net::UnixListener::bind(&socket).map_err(StartError::Shim)?;
     let mut command = std::process::Command::new(runtime.shim_program());
     command.arg0("isle-shim").env_clear().current_dir(path).process_group(0);
-    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(OwnedFd::from(listener)).stdout(ChildStdio::null()).stderr(ChildStdio::null());
     let mut child = tokio::process::Command::from(command).spawn().map_err(StartError::Shim)?;
     // Reaped when it ends, while this daemon lives; nobody waits for that.
     tokio::spawn(async move {
@@ -327,7 +331,7 @@ impl Prepared {
     /// At which step it failed, and why. Nothing is left then.
     pub async fn launch(mut self) -> Result<Container, StartError> {
         let (launch, joins) = self.launch.take().ok_or(StartError::Call(CallError::Gone(None)))?;
-        let foreign = launch.foreign.is_some();
+        let (foreign, stdio, log) = (launch.foreign.is_some(), launch.stdio, launch.log.clone());
         // A foreign runtime finds namespaces by our descriptors: they stay open here meanwhile.
         let (passed, kept) = if foreign { (Vec::new(), joins) } else { (joins, Vec::new()) };
         let (reply, mut descriptors) = self.control.call(Request::Launch(Box::new(launch)), passed).await?;
@@ -337,7 +341,11 @@ impl Prepared {
         };
         running.warnings.splice(0..0, std::mem::take(&mut self.warnings));
         self.finished = true;
-        Ok(Container::new(&self.runtime, self.id, self.home.clone(), self.control.clone(), running.into(), pidfd))
+        let handed = self.control.call(Request::HandOver, Vec::new()).await;
+        let held = handed.and_then(|(reply, descriptors)| Held::new(&reply, descriptors, log.clone()));
+        // It may have ended already.
+        let held = held.unwrap_or(Held { stdio, log, pidfd, stdout: None, stderr: None, stdin: None });
+        Ok(Container::new(&self.runtime, self.id, self.home.clone(), self.control.clone(), running.into(), held))
     }
 }
 
@@ -364,7 +372,11 @@ async fn remove_cgroup(cgroup: Cgroup) {
     }
 }
 
-pub(crate) async fn reconnect(runtime: &Runtime, id: ContainerId) -> Result<Option<Reconnected>, Error> {
+pub(crate) async fn reconnect(
+    runtime: &Runtime,
+    id: ContainerId,
+    log: Option<Log>,
+) -> Result<Option<Reconnected>, Error> {
     runtime.finish_cleanup(id).await;
     let path = runtime.home(id);
     let Ok(home) = open_directory(&path) else { return Ok(None) };
@@ -384,19 +396,13 @@ pub(crate) async fn reconnect(runtime: &Runtime, id: ContainerId) -> Result<Opti
     let Status { main, .. } = status;
     match main {
         State::Running(running) => {
-            let (reply, mut descriptors) = match control.call(Request::HandOver, Vec::new()).await {
+            let (reply, descriptors) = match control.call(Request::HandOver, Vec::new()).await {
                 Ok(answer) => answer,
                 // It ended in between.
                 Err(_) => return Ok(exited()),
             };
-            let Reply::Held { .. } = reply else {
-                return Err(CallError::Garbled(shim_protocol::frame::Garbled).into());
-            };
-            if descriptors.is_empty() {
-                return Err(CallError::Garbled(shim_protocol::frame::Garbled).into());
-            }
-            let pidfd = descriptors.remove(0);
-            let container = Container::new(runtime, id, Arc::new(home), control, running.into(), pidfd);
+            let held = Held::new(&reply, descriptors, log)?;
+            let container = Container::new(runtime, id, Arc::new(home), control, running.into(), held);
             Ok(Some(Reconnected::Running(container)))
         }
         State::Exited(exit) => {
@@ -423,31 +429,83 @@ fn read_file<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
 pub(crate) async fn adopt(
     runtime: &Runtime,
     id: ContainerId,
-    held: Held,
+    descriptors: Vec<OwnedFd>,
+    stdio: Stdio,
     log: Option<Log>,
-) -> Result<Container, StartError> {
+) -> Result<Option<Container>, StartError> {
+    runtime.finish_cleanup(id).await;
     let path = runtime.home(id);
-    make_private(&path).map_err(StartError::Shim)?;
+    let Some(running) = read_file::<Running>(&path.join(file::RUNNING)) else { return Ok(None) };
+    let Some(held) = Held::from_descriptors(descriptors, stdio, log) else { return Ok(None) };
     let home = open_directory(&path).map_err(StartError::Shim)?;
-    let control = spawn(runtime, &path, &home).await?;
-    let stdio = ShimStdio { tty: held.tty, size: None, stdin: held.open_stdin, stdin_once: held.stdin_once };
-    let started = held.started_at;
+    let running = RunningState::from(running);
+    let control = take_over(runtime, id, &home, &held, &running).await?;
+    Ok(Some(Container::new(runtime, id, Arc::new(home), control, running, held)))
+}
+
+/// Start a shim that holds a running container in the place of its dead one.
+async fn take_over(
+    runtime: &Runtime,
+    id: ContainerId,
+    home: &OwnedFd,
+    held: &Held,
+    running: &RunningState,
+) -> Result<Control, StartError> {
+    let mut passed = vec![held.pidfd.try_clone().map_err(StartError::Shim)?];
+    for fd in [&held.stdin, &held.stdout, &held.stderr].into_iter().flatten() {
+        passed.push(fd.try_clone().map_err(StartError::Shim)?);
+    }
+    let started = running.started_at;
     let adopt = Adopt {
-        pid: held.pid,
+        pid: running.pid,
         started: Time { seconds: started.as_second(), nanoseconds: started.subsec_nanosecond().unsigned_abs() },
-        stdio,
+        stdio: held.stdio,
         has_stdin: held.stdin.is_some(),
         has_stdout: held.stdout.is_some(),
         has_stderr: held.stderr.is_some(),
-        log,
+        log: held.log.clone(),
         cgroup: translate::shim_cgroup(&runtime.cgroup(id)),
     };
-    let own = held.pidfd.try_clone().map_err(StartError::Shim)?;
-    let mut passed = vec![held.pidfd];
-    passed.extend([held.stdin, held.stdout, held.stderr].into_iter().flatten());
+    let control = spawn(runtime, &runtime.home(id), home).await?;
     control.call(Request::Adopt(Box::new(adopt)), passed).await?;
-    let running = RunningState { pid: held.pid, started_at: started, warnings: Vec::new() };
-    Ok(Container::new(runtime, id, Arc::new(home), control, running, own))
+    Ok(control)
+}
+
+impl Held {
+    /// From a shim's answer to [`Request::HandOver`].
+    fn new(reply: &Reply, descriptors: Vec<OwnedFd>, log: Option<Log>) -> Result<Held, CallError> {
+        let mut descriptors = descriptors.into_iter();
+        let (Reply::Held { stdio, stdin, stdout, stderr }, Some(pidfd)) = (reply, descriptors.next()) else {
+            return Err(CallError::Garbled(shim_protocol::frame::Garbled));
+        };
+        let mut take = |there: &bool| if *there { descriptors.next() } else { None };
+        let (stdin, stdout, stderr) = (take(stdin), take(stdout), take(stderr));
+        let stdin = stdin.filter(|_| !stdio.stdin_once);
+        Ok(Held { stdio: *stdio, log, pidfd, stdout, stderr, stdin })
+    }
+
+    /// In an order that [`Held::from_descriptors`] understands: pidfd, stdout (a terminal's master), and without a
+    /// terminal stderr, and perhaps stdin. A stream that has ended is one of `/dev/null`.
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let or_ended = |fd: &Option<OwnedFd>| match fd {
+            Some(fd) => fd.try_clone(),
+            None => std::fs::File::open("/dev/null").map(OwnedFd::from),
+        };
+        let mut all = vec![self.pidfd.try_clone()?, or_ended(&self.stdout)?];
+        if !self.stdio.tty {
+            all.push(or_ended(&self.stderr)?);
+            all.extend(self.stdin.as_ref().map(OwnedFd::try_clone).transpose()?);
+        }
+        Ok(all)
+    }
+
+    fn from_descriptors(descriptors: Vec<OwnedFd>, stdio: Stdio, log: Option<Log>) -> Option<Held> {
+        let mut descriptors = descriptors.into_iter();
+        let (pidfd, stdout) = (descriptors.next()?, descriptors.next()?);
+        let stdio = ShimStdio { tty: stdio.tty, size: None, stdin: stdio.open_stdin, stdin_once: stdio.stdin_once };
+        let (stderr, stdin) = (descriptors.next(), descriptors.next());
+        Some(Held { stdio, log, pidfd, stdout: Some(stdout), stderr, stdin })
+    }
 }
 
 pub(crate) async fn forget(runtime: &Runtime, id: ContainerId) {
@@ -460,7 +518,7 @@ pub(crate) async fn forget(runtime: &Runtime, id: ContainerId) {
     if path.join("config.json").exists() {
         let mut delete = tokio::process::Command::new(&runtime.settings().runc);
         delete.arg("--root").arg(runtime.settings().run_dir.join("runc")).args(["delete", "--force", &id.to_string()]);
-        let _ = delete.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        let _ = delete.stdin(ChildStdio::null()).stdout(ChildStdio::null()).stderr(ChildStdio::null()).status().await;
     }
     remove_cgroup(runtime.cgroup(id)).await;
     let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path)).await;
@@ -473,14 +531,15 @@ impl Container {
         home: Arc<OwnedFd>,
         control: Control,
         running: RunningState,
-        pidfd: OwnedFd,
+        held: Held,
     ) -> Container {
         let (telling, exit) = watch::channel(None);
         let cgroup = runtime.cgroup(id);
-        let watched = pidfd.try_clone();
-        tokio::spawn(follow(runtime.clone(), id, control.clone(), watched, cgroup.clone(), telling));
         let runtime = runtime.clone();
-        Container { shared: Arc::new(Shared { runtime, id, home, control, cgroup, running, pidfd, exit }) }
+        let control = watch::Sender::new(control);
+        let shared = Arc::new(Shared { runtime, id, home, control, cgroup, running, held, exit });
+        tokio::spawn(follow(Arc::downgrade(&shared), Followed::of(&shared), telling));
+        Container { shared }
     }
 
     pub fn id(&self) -> ContainerId {
@@ -505,7 +564,16 @@ impl Container {
     /// # Errors
     /// There are too many descriptors.
     pub fn pidfd(&self) -> io::Result<OwnedFd> {
-        self.shared.pidfd.try_clone()
+        self.shared.held.pidfd.try_clone()
+    }
+
+    /// Duplicates of what its shim holds, for the keeper: with them a shim that is killed while no daemon is there costs
+    /// nothing either ([`Runtime::adopt`]).
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn held(&self) -> io::Result<Vec<OwnedFd>> {
+        self.shared.held.descriptors()
     }
 
     /// The network namespace that the process is in.
@@ -513,8 +581,7 @@ impl Container {
     /// # Errors
     /// It has ended.
     pub fn netns(&self) -> io::Result<OwnedFd> {
-        let path = format!("/proc/{}/ns/net", self.pid());
-        let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = std::fs::File::open(format!("/proc/{}/ns/net", self.pid()))?.into();
         // The number may have been reused before it was opened; it is not if the process is still there afterwards.
         if self.exit_status().is_some() {
             return Err(io::ErrorKind::NotFound.into());
@@ -561,7 +628,11 @@ impl Container {
     /// # Errors
     /// The shim is gone.
     pub async fn attach(&self, options: AttachOptions) -> Result<Attached, CallError> {
-        connection::attach(&self.shared.home, Process::Main, options).await
+        self.with_shim(|_| {
+            let home = self.shared.home.clone();
+            async move { connection::attach(&home, Process::Main, options).await }
+        })
+        .await
     }
 
     /// Set the terminal's size.
@@ -584,15 +655,21 @@ impl Container {
         let tty = order.process.terminal().unwrap_or(false);
         let size = order.size.or_else(|| translate::size(&order.process));
         let stdio = ShimStdio { tty, size, stdin: order.open_stdin, stdin_once: true };
-        match self.shared.control.call(Request::PrepareExec { stdio }, Vec::new()).await? {
-            (Reply::Exec(number), _) => Ok(Exec { container: self.clone(), number, command: Arc::new(command) }),
+        let prepared = self.with_shim(|control| async move {
+            let (reply, _) = control.call(Request::PrepareExec { stdio }, Vec::new()).await?;
+            Ok((reply, control))
+        });
+        match prepared.await? {
+            (Reply::Exec(number), control) => {
+                Ok(Exec { container: self.clone(), control, number, command: Arc::new(command) })
+            }
             _ => Err(StartError::Call(CallError::Garbled(shim_protocol::frame::Garbled))),
         }
     }
 
     /// Log lines that no disk wanted, so far.
     pub fn lines_lost(&self) -> u64 {
-        self.shared.control.told.borrow().lines_lost
+        self.shared.control.borrow().told.borrow().lines_lost
     }
 
     /// Stop every process in the container until [`Self::unpause`].
@@ -659,59 +736,99 @@ impl Container {
         }
     }
 
-    /// Duplicates of what the shim holds, for the keeper: with them a killed shim costs nothing.
-    ///
-    /// # Errors
-    /// It has ended, or the shim is gone.
-    pub async fn hold(&self) -> Result<Held, CallError> {
-        let (reply, descriptors) = self.shared.control.call(Request::HandOver, Vec::new()).await?;
-        let mut descriptors = descriptors.into_iter();
-        let (Reply::Held { stdio, stdin, stdout, stderr }, Some(pidfd)) = (reply, descriptors.next()) else {
-            return Err(CallError::Garbled(shim_protocol::frame::Garbled));
-        };
-        let mut take = |there: bool| if there { descriptors.next() } else { None };
-        let (stdin, stdout, stderr) = (take(stdin), take(stdout), take(stderr));
-        Ok(Held {
-            pid: self.pid(),
-            started_at: self.started_at(),
-            tty: stdio.tty,
-            open_stdin: stdio.stdin,
-            stdin_once: stdio.stdin_once,
-            pidfd,
-            stdin,
-            stdout,
-            stderr,
+    async fn call(&self, request: Request) -> Result<(), CallError> {
+        self.with_shim(|control| {
+            let request = request.clone();
+            async move { control.call(request, Vec::new()).await.map(|_| ()) }
         })
+        .await
     }
 
-    async fn call(&self, request: Request) -> Result<(), CallError> {
-        self.shared.control.call(request, Vec::new()).await.map(|_| ())
+    /// Ask the shim; one that has just died is waited for to be replaced, and its successor asked.
+    async fn with_shim<T, A>(&self, ask: impl Fn(Control) -> A) -> Result<T, CallError>
+    where
+        A: Future<Output = Result<T, CallError>>,
+    {
+        let mut control = self.shared.control.subscribe();
+        let first = control.borrow_and_update().clone();
+        let why = match ask(first).await {
+            Err(CallError::Gone(why)) => why,
+            other => return other,
+        };
+        let mut exit = self.shared.exit.clone();
+        let replaced = async {
+            tokio::select! {
+                biased;
+                _ = exit.wait_for(Option::is_some) => false,
+                changed = control.changed() => changed.is_ok(),
+            }
+        };
+        if !tokio::time::timeout(REPLACEMENT, replaced).await.unwrap_or(false) {
+            return Err(CallError::Gone(why));
+        }
+        let next = self.shared.control.borrow().clone();
+        ask(next).await
     }
 }
 
-/// Tell of the end, then take the cgroup away and let the shim go: behind everybody's back.
-async fn follow(
+/// What is needed to follow a container to its end, also when nobody has it any more.
+struct Followed {
     runtime: Runtime,
     id: ContainerId,
     control: Control,
     pidfd: io::Result<OwnedFd>,
     cgroup: Cgroup,
-    telling: watch::Sender<Option<ExitStatus>>,
-) {
-    let mut told = control.told.clone();
-    let heard = told.wait_for(|told| told.gone || told.exits.contains_key(&Process::Main)).await;
-    let exit = heard.ok().and_then(|told| told.exits.get(&Process::Main).cloned());
-    let (status, shim_lives) = match exit {
-        Some(exit) => ((&exit).into(), true),
+}
+
+impl Followed {
+    fn of(shared: &Shared) -> Followed {
+        Followed {
+            runtime: shared.runtime.clone(),
+            id: shared.id,
+            control: shared.control.borrow().clone(),
+            pidfd: shared.held.pidfd.try_clone(),
+            cgroup: shared.cgroup.clone(),
+        }
+    }
+}
+
+/// Tell of the end, then take the cgroup away and let the shim go: behind everybody's back.
+async fn follow(container: Weak<Shared>, followed: Followed, telling: watch::Sender<Option<ExitStatus>>) {
+    let Followed { runtime, id, mut control, pidfd, cgroup } = followed;
+    let (exit, shim_lives) = loop {
+        let mut told = control.told.clone();
+        let heard = told.wait_for(|told| told.gone || told.exits.contains_key(&Process::Main)).await;
+        if let Some(exit) = heard.ok().and_then(|told| told.exits.get(&Process::Main).cloned()) {
+            break (Some(exit), true);
+        }
+        // The shim was killed. Its word on the end may be there; or a new one takes over, whose first act may be to tell
+        // of the end.
+        let word = read_file::<ExitRecord>(&runtime.home(id).join(file::EXIT));
+        let Some(shared) = container.upgrade().filter(|_| word.is_none()) else { break (word, false) };
+        tracing::warn!(container = ?id, "its shim was killed: a new one takes over");
+        match take_over(&runtime, id, &shared.home, &shared.held, &shared.running).await {
+            Ok(next) => {
+                control = next.clone();
+                shared.control.send_replace(next);
+            }
+            Err(error) => {
+                tracing::error!(container = ?id, error = &error as &dyn std::error::Error, "no shim can take over");
+                break (None, false);
+            }
+        }
+        // One that is killed again and again does not keep us busy.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let status = match exit {
+        Some(exit) => (&exit).into(),
         None => {
-            // The shim was killed. Unless a new one adopts the container, this is all there is to know.
             if let Ok(pidfd) = pidfd
-                && let Ok(pidfd) = connection::readable(pidfd)
+                && let Ok(pidfd) = kernel::readiness::watch_reading(pidfd)
             {
                 let _ = pidfd.readable().await;
             }
             let finished_at = Timestamp::now();
-            (ExitStatus { code: 255, signal: None, unknown: true, oom_killed: false, finished_at }, false)
+            ExitStatus { code: 255, signal: None, unknown: true, oom_killed: false, finished_at }
         }
     };
     // Known before anybody hears of the end, so that a start right afterwards waits for it.
@@ -744,7 +861,7 @@ impl Exec {
     pub async fn start(&self) -> Result<i32, StartError> {
         let command = Box::new((*self.command).clone());
         let request = Request::StartExec { exec: self.number, command };
-        match self.container.shared.control.call(request, Vec::new()).await? {
+        match self.control.call(request, Vec::new()).await? {
             (Reply::Started(running), _) => Ok(running.pid),
             _ => Err(StartError::Call(CallError::Garbled(shim_protocol::frame::Garbled))),
         }
@@ -755,7 +872,7 @@ impl Exec {
     /// # Errors
     /// There is no terminal, or the shim is gone.
     pub async fn resize(&self, size: Size) -> Result<(), CallError> {
-        self.container.call(Request::Resize { process: Process::Exec(self.number), size }).await
+        self.call(Request::Resize { process: Process::Exec(self.number), size }).await
     }
 
     /// Send it a signal.
@@ -763,13 +880,13 @@ impl Exec {
     /// # Errors
     /// It has ended, or the shim is gone.
     pub async fn signal(&self, signal: i32) -> Result<(), CallError> {
-        self.container.call(Request::Signal { whom: Whom::One(Process::Exec(self.number)), signal }).await
+        self.call(Request::Signal { whom: Whom::One(Process::Exec(self.number)), signal }).await
     }
 
     /// Wait for its end.
     pub async fn wait(&self) -> ExitStatus {
         let process = Process::Exec(self.number);
-        let mut told: watch::Receiver<Told> = self.container.shared.control.told.clone();
+        let mut told: watch::Receiver<Told> = self.control.told.clone();
         let heard = told.wait_for(|told| told.gone || told.exits.contains_key(&process)).await;
         let exit = heard.ok().and_then(|told| told.exits.get(&process).map(ExitStatus::from));
         exit.unwrap_or(ExitStatus {
@@ -783,7 +900,11 @@ impl Exec {
 
     /// Forget it, once it has ended.
     pub async fn forget(&self) {
-        let _ = self.container.call(Request::ForgetExec { exec: self.number }).await;
+        let _ = self.call(Request::ForgetExec { exec: self.number }).await;
+    }
+
+    async fn call(&self, request: Request) -> Result<(), CallError> {
+        self.control.call(request, Vec::new()).await.map(|_| ())
     }
 }
 
@@ -797,7 +918,7 @@ fn process_info(pid: i32) -> Option<ProcessInfo> {
     let name = before.split_once('(')?.1;
     let fields: Vec<&str> = after.split_whitespace().collect();
     let number = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    let ticks = rustix::param::clock_ticks_per_second().max(1);
+    let ticks = kernel::process::ticks_per_second();
     let up = uptime.split('.').next()?.parse::<u64>().ok()?;
     let words: Vec<String> = line
         .split(|byte| *byte == 0)
@@ -813,7 +934,7 @@ fn process_info(pid: i32) -> Option<ProcessInfo> {
         age: up.saturating_sub(number(19) / ticks),
         cpu: (number(11) + number(12)) / ticks,
         tty: number(4) as i32,
-        resident: number(21) * rustix::param::page_size() as u64,
+        resident: number(21) * kernel::process::page_size(),
         command: if words.is_empty() { format!("[{name}]") } else { words.join(" ") },
     })
 }

@@ -13,17 +13,17 @@ pub mod logs;
 pub mod translate;
 
 pub use connection::{AttachOptions, Attached, CallError, Output, RefusalText, Stdin, Stream};
-pub use container::{Container, Exec, ExecOrder, ExitStatus, Held, Prepared, ProcessInfo, Reconnected, RunningState};
+pub use container::{Container, Exec, ExecOrder, ExitStatus, Prepared, ProcessInfo, Reconnected, RunningState};
 pub use kernel::cgroup::{BlockUsage, Usage};
 pub use shim_protocol::Size;
 pub use shim_protocol::launch::{Failure, FailureKind, Log, Step};
 
 use kernel::cgroup::{Cgroup, Hierarchies, Version};
+use kernel::program::Program;
 use model::id::{ContainerId, RootId};
 use model::rootfs::Rootfs;
 use model::seccomp::Arch;
 use oci_spec::runtime::{LinuxSeccomp, Spec};
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, openat};
 use shim_protocol::launch::Instruction;
 use std::collections::HashMap;
 use std::io;
@@ -57,8 +57,7 @@ pub(crate) struct Inner {
     pub(crate) hierarchies: Hierarchies,
     warnings: Vec<String>,
     /// The shim's program: sealed, so that no container can change it through its process's /proc/self/exe.
-    shim: OwnedFd,
-    sealed: bool,
+    shim: Program,
     /// What we may do, by bits: a container cannot have more.
     pub(crate) available: u64,
     /// Compiled filters. There are few: one for each set of capabilities in use.
@@ -187,22 +186,21 @@ impl Runtime {
     pub fn open(settings: Settings) -> Result<Runtime, Error> {
         let containers = settings.run_dir.join("containers");
         make_private(&containers).map_err(|source| Error::RunDir { path: containers, source })?;
-        let (shim, sealed) =
-            sealed(&settings.shim).map_err(|source| Error::Shim { path: settings.shim.clone(), source })?;
+        let shim = kernel::program::sealed(&settings.shim)
+            .map_err(|source| Error::Shim { path: settings.shim.clone(), source })?;
         let hierarchies = Hierarchies::detect()?;
         let mut warnings = hierarchies.lacking();
         warnings.extend(hierarchies.ensure_parent(&cgroup_parent(&settings))?);
-        if !sealed {
+        if !shim.sealed {
             warnings.push("the kernel does not execute sealed memory files: shims run from their file".to_owned());
         }
-        let available = permitted_capabilities();
+        let available = kernel::process::permitted_capabilities();
         Ok(Runtime {
             inner: Arc::new(Inner {
                 settings,
                 hierarchies,
                 warnings,
                 shim,
-                sealed,
                 available,
                 filters: Mutex::default(),
                 cleanups: Mutex::default(),
@@ -253,16 +251,23 @@ impl Runtime {
     ///
     /// # Errors
     /// Its shim is there and cannot be understood.
-    pub async fn reconnect(&self, id: ContainerId) -> Result<Option<Reconnected>, Error> {
-        container::reconnect(self, id).await
+    pub async fn reconnect(&self, id: ContainerId, log: Option<Log>) -> Result<Option<Reconnected>, Error> {
+        container::reconnect(self, id, log).await
     }
 
-    /// Hold a container whose shim has died, with what the keeper has held: a new shim takes over.
+    /// Hold a container whose shim was killed while no daemon was there, with what the keeper has held: a new shim takes
+    /// over, and tells if it has ended. `None` if it did not come to run. One that a daemon holds needs no such call.
     ///
     /// # Errors
     /// The shim cannot be started, or refuses.
-    pub async fn adopt(&self, id: ContainerId, held: Held, log: Option<Log>) -> Result<Container, StartError> {
-        container::adopt(self, id, held, log).await
+    pub async fn adopt(
+        &self,
+        id: ContainerId,
+        held: Vec<OwnedFd>,
+        stdio: Stdio,
+        log: Option<Log>,
+    ) -> Result<Option<Container>, StartError> {
+        container::adopt(self, id, held, stdio, log).await
     }
 
     /// Take away what is left of a container's last run: after its end has been recorded.
@@ -285,8 +290,8 @@ impl Runtime {
 
     /// What executes the shim.
     pub(crate) fn shim_program(&self) -> PathBuf {
-        if self.inner.sealed {
-            PathBuf::from(format!("/proc/self/fd/{}", self.inner.shim.as_raw_fd()))
+        if self.inner.shim.sealed {
+            PathBuf::from(format!("/proc/self/fd/{}", self.inner.shim.fd.as_raw_fd()))
         } else {
             self.inner.settings.shim.clone()
         }
@@ -331,32 +336,4 @@ fn cgroup_parent(settings: &Settings) -> String {
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// A copy of the program in memory that nobody can write, and whether there is one: otherwise the file itself.
-fn sealed(path: &Path) -> io::Result<(OwnedFd, bool)> {
-    let mut file = std::fs::File::open(path)?;
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    const EXEC: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
-    let copy =
-        rustix::fs::memfd_create("isle-shim", flags | EXEC).or_else(|_| rustix::fs::memfd_create("isle-shim", flags));
-    let Ok(copy) = copy else { return Ok((file.into(), false)) };
-    let mut writer = std::fs::File::from(copy);
-    io::copy(&mut file, &mut writer)?;
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&writer, seals)?;
-    // A file that is open for writing cannot be executed.
-    let name = format!("/proc/self/fd/{}", writer.as_raw_fd());
-    let reader = openat(CWD, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let executable = rustix::fs::access(format!("/proc/self/fd/{}", reader.as_raw_fd()), rustix::fs::Access::EXEC_OK);
-    match executable {
-        Ok(()) => Ok((reader, true)),
-        // vm.memfd_noexec.
-        Err(_) => Ok((file.into(), false)),
-    }
-}
-
-/// This process's permitted capabilities.
-fn permitted_capabilities() -> u64 {
-    rustix::thread::capabilities(None).map_or(0, |sets| sets.permitted.bits())
 }

@@ -3,17 +3,14 @@
 
 use crate::{Log, Stream};
 use jiff::Timestamp;
-use rustix::fs::inotify;
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use tokio::io::unix::AsyncFd;
+use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 /// What to read.
@@ -64,7 +61,8 @@ pub fn read(
 ) -> io::Result<mpsc::Receiver<io::Result<Line>>> {
     let (sender, receiver) = mpsc::channel(256);
     // Watched before it is read, so that nothing is missed in between.
-    let watch = if query.follow { Some(watch(&log.path)?) } else { None };
+    let directory = log.path.parent().filter(|_| query.follow);
+    let watch = directory.map(kernel::directory::watch).transpose()?;
     let files = Files { path: log.path.clone(), most: log.max_files.max(1) };
     tokio::spawn(async move {
         let history = {
@@ -271,22 +269,11 @@ fn seek_lines_back(file: &mut File, count: usize) -> io::Result<usize> {
     Ok(if end > 0 { found + 1 } else { 0 })
 }
 
-fn watch(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
-    let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
-    let watch = inotify::init(flags)?;
-    let events = inotify::WatchFlags::MODIFY
-        | inotify::WatchFlags::CREATE
-        | inotify::WatchFlags::MOVED_TO
-        | inotify::WatchFlags::DELETE_SELF;
-    inotify::add_watch(&watch, path.parent().unwrap_or(Path::new("/")), events)?;
-    crate::connection::readable(watch)
-}
-
 async fn follow(
     files: &Files,
     mut reader: Reader,
     query: &Query,
-    watch: &AsyncFd<OwnedFd>,
+    watch: &kernel::directory::Watch,
     sender: &mpsc::Sender<io::Result<Line>>,
     ended: impl Future<Output = ()>,
 ) {
@@ -304,11 +291,10 @@ async fn follow(
         tokio::select! {
             () = &mut ended => over = true,
             () = sender.closed() => return,
-            ready = watch.readable() => {
-                let Ok(mut ready) = ready else { return };
-                let mut sink = [0; 4096];
-                while rustix::io::read(watch.get_ref(), &mut sink).is_ok_and(|n| n > 0) {}
-                ready.clear_ready();
+            changed = watch.changed() => {
+                if changed.is_err() {
+                    return;
+                }
             }
         }
     }

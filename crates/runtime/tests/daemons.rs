@@ -68,7 +68,7 @@ async fn a_launch_that_fails_at_any_step_leaves_nothing() {
         let error = world.run(order).await.map(|_| ()).expect_err(&format!("{step:?} was not reached"));
         assert!(error.to_string().ends_with("operation canceled"), "{step:?}: {error}");
         // The same container starts at once: what is left is taken away first.
-        let again = world.runtime.reconnect(id).await.unwrap();
+        let again = world.runtime.reconnect(id, None).await.unwrap();
         assert!(again.is_none(), "{step:?}");
         assert_eq!(cgroups(&world), Vec::<String>::new(), "{step:?}");
         assert_eq!(mounts(), before, "{step:?}");
@@ -83,7 +83,7 @@ async fn a_prepared_container_that_is_given_up_leaves_nothing() {
     let order = world.order(&world.describe(&["true"]));
     let id = order.id;
     drop(world.runtime.prepare(order).await.unwrap());
-    assert!(world.runtime.reconnect(id).await.unwrap().is_none());
+    assert!(world.runtime.reconnect(id, None).await.unwrap().is_none());
     assert!(cgroups(&world).is_empty());
     eventually("the shim has gone", || shims() == 0).await;
 }
@@ -95,12 +95,12 @@ async fn an_end_leaves_its_status_until_it_is_forgotten() {
     let id = order.id;
     let container = world.runtime.start(order).await.unwrap();
     assert_eq!(container.wait().await.code, 9);
-    let Some(Reconnected::Exited(status)) = world.runtime.reconnect(id).await.unwrap() else { panic!() };
+    let Some(Reconnected::Exited(status)) = world.runtime.reconnect(id, None).await.unwrap() else { panic!() };
     assert_eq!(status, container.exit_status().unwrap());
     assert!(cgroups(&world).is_empty());
     eventually("the shim has gone", || shims() == 0).await;
     world.runtime.forget(id).await;
-    assert!(world.runtime.reconnect(id).await.unwrap().is_none());
+    assert!(world.runtime.reconnect(id, None).await.unwrap().is_none());
 }
 
 /// A daemon, as far as containers can tell: a tokio runtime of its own, which is then gone at once.
@@ -125,10 +125,10 @@ fn the_next_daemon_finds_what_runs_and_what_has_ended() {
     std::thread::sleep(Duration::from_millis(500));
     daemon(async {
         let next = open(world.path(), &world.root);
-        let Some(Reconnected::Exited(status)) = next.reconnect(short_id).await.unwrap() else { panic!() };
+        let Some(Reconnected::Exited(status)) = next.reconnect(short_id, None).await.unwrap() else { panic!() };
         assert_eq!((status.code, status.unknown), (6, false));
         assert!(std::fs::read_to_string(&short_log.path).unwrap().contains("ended"));
-        let Some(Reconnected::Running(container)) = next.reconnect(id).await.unwrap() else { panic!() };
+        let Some(Reconnected::Running(container)) = next.reconnect(id, None).await.unwrap() else { panic!() };
         assert_eq!(container.pid(), lives);
         let mut attached = container.attach(AttachOptions::ALL).await.unwrap();
         attached.stdin.write(b"word\n").await.unwrap();
@@ -142,39 +142,80 @@ fn the_next_daemon_finds_what_runs_and_what_has_ended() {
     assert!(cgroups(&world).is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_shim_costs_neither_the_container_nor_a_line() {
-    let world = world!();
-    let script = "i=0; while read x; do echo $i $x; i=$((i+1)); done; exit 3";
-    let mut order = world.order(&world.describe(&["sh", "-c", script]));
-    order.stdio = Stdio { open_stdin: true, stdin_once: true, ..Stdio::default() };
-    let (id, log) = (order.id, order.log.clone().unwrap());
-    let prepared = world.runtime.prepare(order).await.unwrap();
-    let mut attached = prepared.attach(AttachOptions::ALL).await.unwrap();
-    let container = prepared.launch().await.unwrap();
-    let held = container.hold().await.unwrap();
-    let stdin = held.stdin.as_ref().unwrap().try_clone().unwrap();
-    attached.stdin.write(b"before\n").await.unwrap();
-    until(&mut attached, "0 before").await;
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", container.pid())).unwrap();
+/// Kills the shim beside a container's process.
+fn kill_shim(pid: i32) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let shim: i32 = stat.rsplit(')').next().unwrap().split(' ').nth(2).unwrap().parse().unwrap();
     let shim = rustix::process::Pid::from_raw(shim).unwrap();
     rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
-    // Nobody holds it but we, and it goes on.
-    rustix::io::write(&stdin, b"meanwhile\n").unwrap();
-    drop(stdin);
-    let adopted = world.runtime.adopt(id, held, Some(log.clone())).await.unwrap();
-    let mut attached = adopted.attach(AttachOptions::ALL).await.unwrap();
-    attached.stdin.write(b"after\n").await.unwrap();
-    until(&mut attached, "2 after").await;
-    attached.stdin.close().await.unwrap();
-    let status = adopted.wait().await;
+}
+
+const ECHO: &str = "i=0; while read x; do echo $i $x; i=$((i+1)); done; exit 3";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_costs_neither_the_container_nor_a_line() {
+    let world = world!();
+    let mut order = world.order(&world.describe(&["sh", "-c", ECHO]));
+    order.stdio = Stdio { open_stdin: true, ..Stdio::default() };
+    let log = order.log.clone().unwrap();
+    let container = world.runtime.start(order).await.unwrap();
+    for round in 0..3 {
+        let mut attached = container.attach(AttachOptions::ALL).await.unwrap();
+        attached.stdin.write(format!("round {round}\n").as_bytes()).await.unwrap();
+        until(&mut attached, &format!("{round} round {round}")).await;
+        kill_shim(container.pid());
+    }
+    assert_eq!(container.exit_status(), None);
+    container.signal(9).await.unwrap();
+    let status = container.wait().await;
     // From 6.15 on the kernel tells; before, it may not.
-    assert!(status.unknown || status.code == 3, "{status:?}");
+    assert!(status.unknown || status.code == 137, "{status:?}");
     let text = std::fs::read_to_string(&log.path).unwrap();
-    for line in ["0 before", "1 meanwhile", "2 after"] {
+    for line in ["0 round 0", "1 round 1", "2 round 2"] {
         assert_eq!(text.matches(line).count(), 1, "{text}");
     }
+}
+
+#[test]
+fn what_was_held_elsewhere_lets_the_next_daemon_take_over_from_a_killed_shim() {
+    let world = world!();
+    let mut order = world.order(&world.describe(&["sh", "-c", ECHO]));
+    order.stdio = Stdio { open_stdin: true, ..Stdio::default() };
+    let (id, stdio, log) = (order.id, order.stdio, order.log.clone());
+    let mut short = world.order(&world.describe(&["sh", "-c", "echo begun; sleep 1; echo last; exit 5"]));
+    short.stdio.tty = true;
+    let (short_id, short_stdio, short_log) = (short.id, short.stdio, short.log.clone());
+    let (held, short_held) = daemon(async {
+        let container = world.runtime.start(order).await.unwrap();
+        let terminal = world.runtime.start(short).await.unwrap();
+        let path = short_log.as_ref().unwrap().path.clone();
+        eventually("it has begun", || std::fs::read_to_string(&path).unwrap_or_default().contains("begun")).await;
+        (container.held().unwrap(), (terminal.held().unwrap(), terminal.pid(), container.pid()))
+    });
+    let (short_held, short_pid, pid) = short_held;
+    kill_shim(pid);
+    kill_shim(short_pid);
+    // It ends meanwhile, and what it says waits in the terminal.
+    std::thread::sleep(Duration::from_millis(1500));
+    daemon(async {
+        let next = open(world.path(), &world.root);
+        assert!(next.reconnect(id, log.clone()).await.unwrap().is_none());
+        let container = next.adopt(id, held, stdio, log.clone()).await.unwrap().unwrap();
+        let mut attached = container.attach(AttachOptions::ALL).await.unwrap();
+        attached.stdin.write(b"after\n").await.unwrap();
+        until(&mut attached, "0 after").await;
+        container.signal(9).await.unwrap();
+        assert!(matches!(container.wait().await.code, 137 | 255));
+
+        let ended = next.adopt(short_id, short_held, short_stdio, short_log.clone()).await.unwrap().unwrap();
+        let status = ended.wait().await;
+        assert!(status.unknown || status.code == 5, "{status:?}");
+        let text = std::fs::read_to_string(&short_log.unwrap().path).unwrap();
+        assert!(text.contains("last"), "{text}");
+        next.forget(id).await;
+        next.forget(short_id).await;
+    });
+    assert!(cgroups(&world).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,6 +46,14 @@ pub fn receive(
     Ok(got.bytes)
 }
 
+/// The same without waiting.
+///
+/// # Errors
+/// The socket's; `EAGAIN` where there is nothing yet.
+pub fn receive_now(socket: impl AsFd, buffer: &mut [u8], descriptors: &mut VecDeque<OwnedFd>) -> Result<usize, Errno> {
+    receive(socket, buffer, descriptors, RecvFlags::DONTWAIT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use crate::http::{self, Response};
 use crate::{images, upstream, within};
 use anyhow::{Context, bail};
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,6 +21,9 @@ use std::time::Duration;
 pub const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The outside world.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The same by IPv6.
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 51, 0, 0, 0, 0, 2);
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 51, 0, 0, 0, 0, 1);
 /// Where the lab's upstream DNS server listens.
 const UPSTREAM: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 53);
 
@@ -67,7 +70,16 @@ impl Lab {
     /// # Errors
     /// No namespace can be made (root is needed), or the daemon does not start.
     pub fn start(program: &Path) -> anyhow::Result<Lab> {
+        Lab::start_after(program, |_| ())
+    }
+
+    /// The same, on a host to which something was done before.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub fn start_after(program: &Path, prepare: impl FnOnce(&Lab)) -> anyhow::Result<Lab> {
         let mut lab = Lab::empty(program)?;
+        prepare(&lab);
         lab.start_daemon()?;
         let response = lab.post_bytes(
             "/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D",
@@ -108,7 +120,8 @@ impl Lab {
     fn wire(&self) -> anyhow::Result<()> {
         let batch = format!(
             "link set lo up\naddr add {UPSTREAM}/32 dev lo\nlink add eth0 type veth peer name uplink0\n\
-             addr add {HOST}/24 dev eth0\nlink set eth0 up\nroute add default via {OUTSIDE}\n"
+             addr add {HOST}/24 dev eth0\naddr add {HOST6}/64 dev eth0 nodad\nlink set eth0 up\n\
+             route add default via {OUTSIDE}\nroute add default via {OUTSIDE6}\n"
         );
         self.ip(&self.host, &batch)?;
         // The other end goes to the outside by the process that holds its namespace: this thread cannot name it.
@@ -117,7 +130,13 @@ impl Lab {
         let _ = holder.kill();
         let _ = holder.wait();
         moved?;
-        self.ip(&self.outside, &format!("link set lo up\naddr add {OUTSIDE}/24 dev uplink0\nlink set uplink0 up\n"))
+        self.ip(
+            &self.outside,
+            &format!(
+                "link set lo up\naddr add {OUTSIDE}/24 dev uplink0\naddr add {OUTSIDE6}/64 dev uplink0 nodad\n\
+                 link set uplink0 up\n"
+            ),
+        )
     }
 
     fn ip(&self, namespace: &OwnedFd, batch: &str) -> anyhow::Result<()> {
@@ -185,7 +204,7 @@ impl Lab {
             .stderr(log);
         let mut daemon = kernel::netns::inside(self.host.as_fd(), || command.spawn())?
             .with_context(|| format!("cannot start {}", self.program.display()))?;
-        let end = std::time::Instant::now() + Duration::from_secs(10);
+        let end = std::time::Instant::now() + Duration::from_secs(10) * crate::patience();
         while !self.get("/_ping").is_ok_and(|r| r.status == 200) {
             if let Some(status) = daemon.try_wait()? {
                 bail!("the daemon ended, {status}:\n{}", self.log());
@@ -428,7 +447,7 @@ fn tail(text: &str, lines: usize) -> String {
 }
 
 /// The static shim that belongs to a program in `target/PROFILE`; where there is none, the one beside it.
-fn shim_of(program: &Path) -> PathBuf {
+pub fn shim_of(program: &Path) -> PathBuf {
     let target = program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
     let built = target.join(format!("shim/{}-unknown-linux-gnu/debug/isle-shim", std::env::consts::ARCH));
     if built.exists() { built } else { program.with_file_name("isle-shim") }

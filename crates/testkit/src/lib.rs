@@ -3,6 +3,7 @@
 //! - [`Lab`]: a network namespace without a way out, with a daemon in it
 //! - [`images`]: images from what is on the machine, without a registry
 //! - [`http`]: the API, byte for byte; [`client`]: what tests say again and again
+//! - [`traffic`]: who reaches whom, and frames by hand
 //! - `world`: everything that could leak, to be compared
 //! - [`upstream`]: a DNS server for the lab's host
 //! - [`within`]: waiting for a condition, with a deadline
@@ -11,21 +12,28 @@ pub mod client;
 pub mod http;
 pub mod images;
 mod lab;
+pub mod traffic;
 pub mod upstream;
 mod world;
 
-pub use lab::{HOST, Lab, OUTSIDE, Output, Run, processes, program};
+pub use lab::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, Output, Run, processes, program, shim_of};
 
 use std::time::{Duration, Instant};
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// It does not hold within `limit`.
+/// It does not hold within `limit`, times `PATIENCE` where the environment has one: a machine that is emulated.
 pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let limit = limit * patience();
     let end = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < end, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// How many times slower than usual this machine is said to be.
+pub fn patience() -> u32 {
+    std::env::var("PATIENCE").ok().and_then(|p| p.parse().ok()).unwrap_or(1)
 }

@@ -69,3 +69,15 @@ fn unsafe_code_has_two_homes() {
         assert_eq!(allows, ["kernel", "isle-shim"].contains(&name.as_str()), "{name}");
     }
 }
+
+#[test]
+fn system_calls_have_their_homes() {
+    for entry in std::fs::read_dir(root().join("crates")).unwrap() {
+        let directory = entry.unwrap().path();
+        let name = directory.file_name().unwrap().to_string_lossy().into_owned();
+        let manifest = std::fs::read_to_string(directory.join("Cargo.toml")).unwrap();
+        let uses = manifest.split("\n[").find_map(|s| s.strip_prefix("dependencies]")).unwrap_or_default();
+        let calls = uses.lines().any(|l| l.starts_with("rustix") || l.starts_with("libc"));
+        assert_eq!(calls, ["kernel", "isle-shim", "shim-protocol", "cli"].contains(&name.as_str()), "{name}");
+    }
+}

@@ -197,6 +197,12 @@ fn lc_03_restart_policies_are_kept_with_growing_patience() {
         shown["State"]["Status"] == "exited" && shown["RestartCount"] == 2
     });
     assert_eq!(lab.logs("twice", "").0, "x\nx\nx\n");
+    // Counted anew from where a client starts it.
+    lab.ask("/containers/twice/start", 204);
+    within(Duration::from_secs(10), "two more restarts", || {
+        lab.logs("twice", "").0 == "x\n".repeat(6) && lab.status("twice") == "exited"
+    });
+    assert_eq!(lab.inspect("twice")["RestartCount"], 2);
     // A success is no failure.
     lab.run("once", json!({ "Cmd": ["true"], "HostConfig": { "RestartPolicy": { "Name": "on-failure" } } }));
     assert_eq!(lab.wait("once"), 0);

@@ -57,7 +57,7 @@ impl Inner {
             self.set_bridge_ipv6(bridge)?;
         }
         self.set_bridge_addresses(bridge, index, ours, ipv6)?;
-        if plan::has_ipv6(bridge) && !bridge.internal && self.features.ipv6 {
+        if plan::has_ipv6(bridge) && !bridge.internal && self.features.ipv6 && self.forwarding {
             self.forward_ipv6()?;
         }
         undo.commit();

@@ -138,7 +138,7 @@ impl Inner {
         link::set_up(&mut batch, inner);
         link::ask(&mut batch, inner); // IPv6 is ready when the kernel has seen the carrier
         let mut give = |ip: IpAddr, prefix: u8| address::add(&mut batch, &Address { link: pair.inner, ip, prefix });
-        for net in &attachment.addresses {
+        for net in attachment.addresses.iter().chain(&attachment.link_local) {
             give(net.addr(), net.prefix_len());
         }
         if ipv6 && attachment.addresses.iter().any(|net| net.addr().is_ipv6()) {

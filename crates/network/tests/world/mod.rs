@@ -12,7 +12,7 @@ use kernel::address::{self, Address};
 use kernel::link::{self, NewVeth};
 use kernel::netlink::{Batch, Protocol as Netlink, Socket};
 use kernel::{netns, route, sysctl};
-use model::desired::{Attachment, Bridge, Publication};
+use model::desired::{Attachment, Border, Bridge, Publication};
 use model::id::{ContainerId, EndpointId, NetworkId, RootId, SandboxId};
 use model::net::{InterfaceName, MacAddr, Protocol};
 use network::{Features, Network, Sandbox, Settings};
@@ -120,14 +120,14 @@ pub fn bare() -> Option<(OwnedFd, OwnedFd)> {
 }
 
 pub fn open(host: &OwnedFd, proxy_port: Option<u16>, owner: Option<OwnedFd>) -> Network {
-    let settings = Settings { root: root(), owner, proxy_port };
+    let settings = Settings { root: root(), owner, proxy_port, forwarding: true };
     netns::inside(host.as_fd(), || Network::open(settings)).unwrap().unwrap()
 }
 
 /// With a kernel that can do less.
 pub fn world_limited(limit: impl FnOnce(Features) -> Features + Send) -> Option<World> {
     let (host, outside) = bare()?;
-    let settings = Settings { root: root(), owner: None, proxy_port: None };
+    let settings = Settings { root: root(), owner: None, proxy_port: None, forwarding: true };
     let network = netns::inside(host.as_fd(), || Network::open_as(settings, limit)).unwrap().unwrap();
     Some(World { host, outside, network })
 }
@@ -156,7 +156,9 @@ pub fn bridge(n: u8) -> Bridge {
         mtu: 1500,
         icc: true,
         internal: false,
-        masquerade: true,
+        border4: Border::NAT,
+        border6: Border::NAT,
+        trusted: Vec::new(),
         check_sources: false,
     }
 }
@@ -182,6 +184,7 @@ pub fn attachment(bridge: &Bridge, host: u8, index: u8) -> Attachment {
             format!("10.{n}.0.{host}/24").parse().unwrap(),
             format!("fd00:{n}::{host:x}/64").parse().unwrap(),
         ],
+        link_local: Vec::new(),
         gateway_mac: bridge.mac,
         default_routes: if index == 0 && !bridge.internal { gateways.clone() } else { Vec::new() },
         gateways,
@@ -261,7 +264,7 @@ impl World {
 }
 
 pub fn publication(protocol: Protocol, host: IpAddr, container: IpAddr) -> Publication {
-    Publication { host, protocol, host_port: 8080, count: 1, container, container_port: 80 }
+    Publication { host, protocol, host_port: 8080, count: 1, container, container_port: 80, direct: false }
 }
 
 pub fn look(namespace: BorrowedFd<'_>, command: &[&str]) -> String {

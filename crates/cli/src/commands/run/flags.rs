@@ -5,6 +5,7 @@ use super::{mounts, network, ports};
 use crate::grammar::{Flag, Parsed};
 use crate::text::{parse_bytes, parse_duration, parse_nano, quote};
 use anyhow::{Context, bail};
+use model::spec::Ulimit;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -67,34 +68,7 @@ fn add_host(text: &str) -> Result<String, String> {
 }
 
 fn ulimit(text: &str) -> Result<Value, String> {
-    let invalid = || format!("invalid ulimit argument: {text}");
-    let (name, limits) = text.split_once('=').ok_or_else(invalid)?;
-    const NAMES: [&str; 15] = [
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-    if !NAMES.contains(&name) {
-        return Err(format!("invalid ulimit type: {name}"));
-    }
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let number = |text: &str| text.parse::<i64>().map_err(|_| invalid());
-    let (soft, hard) = (number(soft)?, number(hard)?);
-    if hard != -1 && (soft > hard || soft == -1) {
-        return Err(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"));
-    }
+    let Ulimit { name, soft, hard } = text.parse().map_err(|e: model::spec::Refusal| e.to_string())?;
     Ok(json!({ "Name": name, "Soft": soft, "Hard": hard }))
 }
 

@@ -1,0 +1,107 @@
+//! The files that a container finds in /etc: hosts, resolv.conf and hostname.
+
+use crate::error::{Error, Kind, Result};
+use crate::links::{Link, links};
+use crate::state::State;
+use crate::{Engine, naming};
+use model::container::{Container, NetworkMode};
+use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, resolv_conf};
+
+/// What the host's own files say.
+struct OfHost {
+    resolv_conf: String,
+    hosts: String,
+}
+
+impl Engine {
+    /// Writes the container's `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`. They are bind-mounted, so they are
+    /// written in place.
+    pub(crate) fn write_files(&self, record: &Container) -> Result<()> {
+        let directory = self.container_dir(record.id);
+        let failed = |e: std::io::Error| {
+            Error::new(Kind::Internal, format!("cannot write the files of container {}: {e}", record.name))
+        };
+        let files = match record.host.network_mode() {
+            // Whoever shares the network sees its owner's files.
+            NetworkMode::Container(other) => {
+                let owner = self.container_dir(self.state().resolve(other)?);
+                NAMES.map(|name| std::fs::read(owner.join(name)).unwrap_or_default())
+            }
+            _ => {
+                let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+                let of_host =
+                    OfHost { resolv_conf: read(&self.settings.resolv_conf), hosts: read("/etc/hosts".as_ref()) };
+                render(&self.state(), record, of_host)?.map(String::into_bytes)
+            }
+        };
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        for (name, text) in NAMES.iter().zip(files) {
+            std::fs::write(directory.join(name), text).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+const NAMES: [&str; 3] = ["hosts", "resolv.conf", "hostname"];
+
+/// What the files say, in the order of [`NAMES`].
+fn render(state: &State, record: &Container, of_host: OfHost) -> Result<[String; 3]> {
+    let overrides = ResolvOverrides {
+        nameservers: record.host.dns.iter().filter_map(|d| d.parse().ok()).collect(),
+        search: record.host.dns_search.clone(),
+        options: record.host.dns_options.clone(),
+    };
+    let is_host = matches!(record.host.network_mode(), NetworkMode::Host);
+    let asks = match () {
+        () if naming::has_resolver(state, record) => Asks::Resolver,
+        () if is_host => Asks::HostsServers,
+        () => Asks::Servers,
+    };
+    let resolv = resolv_conf(&HostResolv::parse(&of_host.resolv_conf), &overrides, asks);
+    let extra = extra_hosts(state, record)?;
+    let hosts = if is_host && extra.is_empty() {
+        of_host.hosts
+    } else {
+        let active = record.endpoints.iter().filter_map(|e| e.active.as_ref());
+        let own = active.flat_map(|a| a.attachment.addresses.iter().map(|n| n.addr())).collect();
+        Hosts {
+            ipv6: true,
+            extra,
+            own,
+            hostname: record.config.hostname.clone(),
+            domainname: record.config.domainname.clone(),
+        }
+        .render()
+    };
+    Ok([hosts, resolv, format!("{}\n", record.config.hostname)])
+}
+
+/// `--add-host`, and the legacy links of the default bridge.
+fn extra_hosts(state: &State, record: &Container) -> Result<Vec<(String, String)>> {
+    let mut extra = Vec::new();
+    for text in record.host.extra_hosts.iter().flatten() {
+        let (name, address) = split_extra_host(text)?;
+        if address == "host-gateway" {
+            let bridge = state.networks.values().find(|n| n.name == "bridge");
+            let mut gateways = state.networking.host_gateways.clone();
+            if gateways.is_empty() {
+                gateways = bridge.into_iter().flat_map(|n| n.bridge_addresses().map(|a| a.addr())).collect();
+            }
+            extra.extend(gateways.iter().map(|g| (g.to_string(), name.to_owned())));
+        } else {
+            extra.push((address.to_owned(), name.to_owned()));
+        }
+    }
+    extra.extend(links(state, record)?.iter().map(Link::hosts_line));
+    Ok(extra)
+}
+
+/// `name:address` or `name=address`, of `--add-host`.
+///
+/// # Errors
+/// It is neither.
+pub fn split_extra_host(text: &str) -> Result<(&str, &str)> {
+    let parts = text.split_once(['=', ':']).filter(|(name, _)| !name.is_empty());
+    let (name, address) = parts.ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{text}\"")))?;
+    Ok((name, address.trim_start_matches('[').trim_end_matches(']')))
+}

@@ -1,0 +1,236 @@
+//! How a daemon treats networks: what dockerd's flags and daemon.json say of them, as one value with Docker's defaults.
+//! Whoever parses flags fills it; nobody changes it while a daemon runs.
+
+use crate::ipam::Pools;
+use crate::net::InterfaceName;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// All that a daemon is told about networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Networking {
+    /// `--default-address-pool` (IP-02).
+    pub pools: Pools,
+    pub default_bridge: DefaultBridge,
+    /// `--default-network-opt DRIVER=KEY=VALUE`: by driver, under what a network's own options say (API-34).
+    pub default_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// `--iptables` and `--ip6tables`: whether there are rules at all (PT-16).
+    pub firewall: bool,
+    /// `--ip-forward`: whether the daemon makes the host forward (PT-19).
+    pub forwarding: bool,
+    /// `--userland-proxy`: whether the keeper carries what the kernel cannot: [::1], and IPv6 to containers without
+    /// (PT-08, PT-09).
+    pub proxy: bool,
+    /// `--allow-direct-routing`: published ports are reached by a container's own address, too (PT-14).
+    pub direct_routing: bool,
+    /// `--host-gateway-ip`: what `host-gateway` means; the default network's gateways where it is empty (DNS-23).
+    pub host_gateways: Vec<IpAddr>,
+    /// Whether other firewalls' extension points are told of our networks: DOCKER-USER, ufw's route rules, firewalld's
+    /// zone (SEC-07 to SEC-10).
+    pub firewall_integration: bool,
+}
+
+impl Default for Networking {
+    fn default() -> Self {
+        Self {
+            pools: Pools::default(),
+            default_bridge: DefaultBridge::default(),
+            default_options: BTreeMap::new(),
+            firewall: true,
+            forwarding: true,
+            proxy: true,
+            direct_routing: false,
+            host_gateways: Vec::new(),
+            firewall_integration: true,
+        }
+    }
+}
+
+/// The network that containers are on which ask for none (BR-19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultBridge {
+    /// False with `--bridge none`: there is none, and containers that ask for no network have no network.
+    pub enabled: bool,
+    /// `--bridge`.
+    pub device: InterfaceName,
+    /// `--bip`: the bridge's own address and subnet.
+    pub address4: Option<Ipv4Net>,
+    /// `--bip6`.
+    pub address6: Option<Ipv6Net>,
+    /// `--fixed-cidr`: dynamic addresses come from here.
+    pub range4: Option<Ipv4Net>,
+    /// `--fixed-cidr-v6`: the same; without `--bip6` it is the subnet.
+    pub range6: Option<Ipv6Net>,
+    /// `--default-gateway`: the containers' way out, where that is not the bridge.
+    pub gateway4: Option<Ipv4Addr>,
+    /// `--default-gateway-v6`.
+    pub gateway6: Option<Ipv6Addr>,
+    /// `--ipv6`.
+    pub ipv6: bool,
+    /// `--icc`: members reach each other.
+    pub icc: bool,
+    /// `--ip-masq`.
+    pub masquerade: bool,
+    /// `--ip`: where ports are published when a binding names no address.
+    pub host_binding: IpAddr,
+    /// `--mtu`, in bytes.
+    pub mtu: u32,
+}
+
+impl Default for DefaultBridge {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            device: "isle0".parse().expect("a name"),
+            address4: None,
+            address6: None,
+            range4: None,
+            range6: None,
+            gateway4: None,
+            gateway6: None,
+            ipv6: false,
+            icc: true,
+            masquerade: true,
+            host_binding: Ipv4Addr::UNSPECIFIED.into(),
+            mtu: 1500,
+        }
+    }
+}
+
+/// Why settings contradict each other: the daemon does not start with them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsRefusal {
+    #[error("invalid default address pool {base}: its networks' size /{size} is not between /{} and /{}", base.prefix_len(), base.max_prefix_len())]
+    PoolSize { base: IpNet, size: u8 },
+    #[error("invalid default address pool {base}: it should be {}", base.trunc())]
+    PoolHostBits { base: IpNet },
+    #[error("invalid default address pools: {0} overlaps {1}")]
+    PoolsOverlap(IpNet, IpNet),
+    #[error("invalid --fixed-cidr {range}: it is not within the default bridge's subnet {subnet}")]
+    RangeOutside { range: IpNet, subnet: IpNet },
+    #[error("invalid --default-gateway {gateway}: it is not within the default bridge's subnet {subnet}")]
+    GatewayOutside { gateway: IpAddr, subnet: IpNet },
+    #[error("invalid --bip {0}: it is the subnet's own address; one of a host is")]
+    NoHostAddress(IpNet),
+    #[error("invalid MTU {0}: a number of bytes from 68 to 65535 is")]
+    Mtu(u32),
+    #[error(
+        "the firewall cannot be turned off: what keeps networks apart and leads published ports is Isle's own table, \
+         which leaves other rules alone; --no-firewall-integration keeps Isle out of ufw, firewalld and DOCKER-USER"
+    )]
+    NoFirewall,
+}
+
+impl Networking {
+    /// Whether a daemon can start with these.
+    ///
+    /// # Errors
+    /// The first thing that contradicts another.
+    pub fn check(&self) -> Result<(), SettingsRefusal> {
+        use SettingsRefusal as Refusal;
+        if !self.firewall {
+            return Err(Refusal::NoFirewall);
+        }
+        let bases = &self.pools.bases;
+        for (n, (base, size)) in bases.iter().enumerate() {
+            if base.addr() != base.network() {
+                return Err(Refusal::PoolHostBits { base: *base });
+            }
+            if *size < base.prefix_len() || *size > base.max_prefix_len() {
+                return Err(Refusal::PoolSize { base: *base, size: *size });
+            }
+            let other = bases[..n].iter().find(|(other, _)| other.contains(base) || base.contains(other));
+            if let Some((other, _)) = other {
+                return Err(Refusal::PoolsOverlap(*base, *other));
+            }
+        }
+        self.default_bridge.check()
+    }
+}
+
+impl DefaultBridge {
+    fn check(&self) -> Result<(), SettingsRefusal> {
+        use SettingsRefusal as Refusal;
+        if !(68..=65535).contains(&self.mtu) {
+            return Err(Refusal::Mtu(self.mtu));
+        }
+        let v4 = (self.address4.map(IpNet::V4), self.range4.map(IpNet::V4), self.gateway4.map(IpAddr::V4));
+        let v6 = (self.address6.map(IpNet::V6), self.range6.map(IpNet::V6), self.gateway6.map(IpAddr::V6));
+        for (address, range, gateway) in [v4, v6] {
+            if let Some(address) = address
+                && address.addr() == address.network()
+            {
+                return Err(Refusal::NoHostAddress(address));
+            }
+            let Some(subnet) = address.map(|a| a.trunc()).or(range) else { continue };
+            if let Some(range) = range.filter(|r| !subnet.contains(r)) {
+                return Err(Refusal::RangeOutside { range, subnet });
+            }
+            if let Some(gateway) = gateway.filter(|g| !subnet.contains(g)) {
+                return Err(Refusal::GatewayOutside { gateway, subnet });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ip_02_pools_that_contradict_each_other_are_refused() {
+        let check = |pools: &[(&str, u8)], expected: Option<&str>| {
+            let bases = pools.iter().map(|(base, size)| (base.parse().unwrap(), *size)).collect();
+            let settings = Networking { pools: Pools { bases }, ..Networking::default() };
+            let refusal = settings.check().err().map(|e| e.to_string());
+            assert_eq!(refusal.as_deref(), expected, "{pools:?}");
+        };
+        assert_eq!(Networking::default().check(), Ok(()));
+        check(&[("10.0.0.0/8", 24), ("fd00::/48", 64)], None);
+        check(
+            &[("10.0.0.0/8", 4)],
+            Some("invalid default address pool 10.0.0.0/8: its networks' size /4 is not between /8 and /32"),
+        );
+        check(
+            &[("10.0.0.0/8", 24), ("10.1.0.0/16", 24)],
+            Some("invalid default address pools: 10.1.0.0/16 overlaps 10.0.0.0/8"),
+        );
+        check(&[("10.0.0.1/8", 24)], Some("invalid default address pool 10.0.0.1/8: it should be 10.0.0.0/8"));
+    }
+
+    #[test]
+    fn br_19_addresses_of_the_default_bridge_fit_together() {
+        let check = |change: fn(&mut DefaultBridge), ok: bool| {
+            let mut settings = Networking::default();
+            change(&mut settings.default_bridge);
+            assert_eq!(settings.check().is_ok(), ok, "{:?}", settings.default_bridge);
+        };
+        check(|b| b.address4 = Some("10.9.0.1/24".parse().unwrap()), true);
+        check(|b| b.address4 = Some("10.9.0.0/24".parse().unwrap()), false);
+        check(
+            |b| {
+                b.address4 = Some("10.9.0.1/24".parse().unwrap());
+                b.range4 = Some("10.9.0.128/25".parse().unwrap());
+                b.gateway4 = Some("10.9.0.254".parse().unwrap());
+            },
+            true,
+        );
+        check(
+            |b| {
+                b.address4 = Some("10.9.0.1/24".parse().unwrap());
+                b.range4 = Some("10.9.1.0/24".parse().unwrap());
+            },
+            false,
+        );
+        check(
+            |b| {
+                b.address4 = Some("10.9.0.1/24".parse().unwrap());
+                b.gateway4 = Some("10.8.0.1".parse().unwrap());
+            },
+            false,
+        );
+        check(|b| b.mtu = 60, false);
+    }
+}

@@ -1,0 +1,158 @@
+//! The network that containers are on which ask for none: what the daemon's settings make of it (BR-01, BR-19).
+
+use super::{Driver, Ipam, IpamDriver, Network, Pool, option};
+use crate::daemon::DefaultBridge;
+use crate::id::NetworkId;
+use crate::ipam::{self, Pools};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// What is known of the machine and of the last run.
+#[derive(Clone, Debug)]
+pub struct Surroundings<'a> {
+    /// The network as it was when the last daemon ended: what nobody configures stays.
+    pub before: Option<&'a Network>,
+    /// Subnets of other networks.
+    pub others: &'a [IpNet],
+    /// Addresses of the bridge, where somebody else made it before us: they are taken over.
+    pub device: &'a [IpNet],
+    pub routes: &'a [IpNet],
+    pub pools: &'a Pools,
+    pub id: NetworkId,
+    pub now: Timestamp,
+}
+
+/// The default network, `bridge`.
+///
+/// # Errors
+/// No subnet is free.
+pub fn plan_default(settings: &DefaultBridge, around: &Surroundings<'_>) -> Result<Network, ipam::PoolRefusal> {
+    let v4 = Asked {
+        address: settings.address4.map(IpNet::V4),
+        range: settings.range4.map(IpNet::V4),
+        gateway: settings.gateway4.map(IpAddr::V4),
+    };
+    let v6 = Asked {
+        address: settings.address6.map(IpNet::V6),
+        range: settings.range6.map(IpNet::V6),
+        gateway: settings.gateway6.map(IpAddr::V6),
+    };
+    let mut pools = vec![v4.pool(false, around)?];
+    if settings.ipv6 {
+        pools.push(v6.pool(true, around)?);
+    }
+    let options = [
+        (option::DEFAULT_BRIDGE, "true".to_owned()),
+        (option::ICC, settings.icc.to_string()),
+        (option::MASQUERADE, settings.masquerade.to_string()),
+        (option::HOST_BINDING, settings.host_binding.to_string()),
+        (option::BRIDGE_NAME, settings.device.to_string()),
+        (option::MTU, settings.mtu.to_string()),
+    ];
+    let options: BTreeMap<String, String> = options.map(|(key, value)| (key.to_owned(), value)).into();
+    Ok(Network {
+        id: around.before.map_or(around.id, |n| n.id),
+        name: "bridge".into(),
+        created: around.before.map_or(around.now, |n| n.created),
+        driver: Driver::Bridge,
+        ipv4: true,
+        ipv6: settings.ipv6,
+        internal: false,
+        attachable: false,
+        ipam: Ipam { driver: IpamDriver::Default, options: BTreeMap::new(), pools },
+        options,
+        labels: BTreeMap::new(),
+        mtu: settings.mtu,
+        predefined: true,
+        config_only: false,
+        config_from: String::new(),
+    })
+}
+
+/// What is configured of one family.
+struct Asked {
+    address: Option<IpNet>,
+    range: Option<IpNet>,
+    gateway: Option<IpAddr>,
+}
+
+impl Asked {
+    fn pool(&self, ipv6: bool, around: &Surroundings<'_>) -> Result<Pool, ipam::PoolRefusal> {
+        let is_family = |net: &&IpNet| net.addr().is_ipv6() == ipv6;
+        let address = self.address.or_else(|| around.device.iter().find(is_family).copied());
+        let before = around.before.iter().flat_map(|n| &n.ipam.pools);
+        // One that was configured then, and is no more, does not stay.
+        let before = before.filter(|p| !p.gateway_configured && p.range.is_none());
+        let before = before.map(|p| p.subnet).find(|net| net.addr().is_ipv6() == ipv6);
+        let subnet = match address.map(|a| a.trunc()).or(self.range).or(before) {
+            Some(subnet) => subnet,
+            None => ipam::default_subnet(ipv6, around.others, around.routes, around.pools)?,
+        };
+        let way_out = if ipv6 { "DefaultGatewayIPv6" } else { "DefaultGatewayIPv4" };
+        Ok(Pool {
+            subnet,
+            range: self.range.filter(|r| *r != subnet),
+            gateway: address.map(|a| a.addr()).or_else(|| subnet.hosts().find(|a| *a != subnet.network())),
+            auxiliary: self.gateway.iter().map(|g| (way_out.to_owned(), *g)).collect(),
+            configured: false,
+            gateway_configured: address.is_some(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(settings: &DefaultBridge, before: Option<&Network>, routes: &[&str]) -> Network {
+        let routes: Vec<IpNet> = routes.iter().map(|r| r.parse().unwrap()).collect();
+        let around = Surroundings {
+            before,
+            others: &[],
+            device: &[],
+            routes: &routes,
+            pools: &Pools::default(),
+            id: NetworkId::new([7; 32]),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        plan_default(settings, &around).unwrap()
+    }
+
+    #[test]
+    fn br_01_the_default_network_is_172_17_or_the_next_free_pool_and_stays() {
+        let free = plan(&DefaultBridge::default(), None, &[]);
+        assert_eq!(free.ipam.pools[0].subnet.to_string(), "172.17.0.0/16");
+        assert_eq!(free.way_out(false).unwrap().to_string(), "172.17.0.1");
+        let taken = plan(&DefaultBridge::default(), None, &["172.16.0.0/12"]);
+        assert_eq!(taken.ipam.pools[0].subnet.to_string(), "192.168.0.0/22");
+        assert_eq!(plan(&DefaultBridge::default(), Some(&taken), &[]), taken);
+    }
+
+    #[test]
+    fn br_19_the_default_network_is_as_the_flags_say_and_only_as_long_as_they_say_it() {
+        let settings = DefaultBridge {
+            address4: Some("10.9.0.1/16".parse().unwrap()),
+            range4: Some("10.9.8.0/24".parse().unwrap()),
+            gateway4: Some("10.9.0.254".parse().unwrap()),
+            ipv6: true,
+            range6: Some("fd00:9::/64".parse().unwrap()),
+            icc: false,
+            masquerade: false,
+            host_binding: "127.0.0.1".parse().unwrap(),
+            mtu: 1400,
+            ..DefaultBridge::default()
+        };
+        let network = plan(&settings, None, &[]);
+        assert_eq!(network.ipam.pools[0].subnet.to_string(), "10.9.0.0/16");
+        assert_eq!(network.ipam.pools[0].range, settings.range4.map(IpNet::V4));
+        assert_eq!(network.way_out(false), settings.gateway4.map(IpAddr::V4));
+        let addresses: Vec<String> = network.bridge_addresses().map(|a| a.to_string()).collect();
+        assert_eq!(addresses, ["10.9.0.1/16", "fd00:9::1/64"]);
+        assert!(!network.icc() && !network.masquerades(false));
+        assert_eq!((network.mtu(), network.host_binding()), (1400, Some(settings.host_binding)));
+        let plain = plan(&DefaultBridge::default(), Some(&network), &[]);
+        assert_eq!((plain.id, plain.ipam.pools[0].subnet.to_string()), (network.id, "172.17.0.0/16".to_owned()));
+    }
+}

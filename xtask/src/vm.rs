@@ -1,0 +1,111 @@
+//! `cargo xtask test vm`: the tests of the whole product in a virtual machine, which has what a container or a small
+//! kernel may lack: a pure cgroup v2, systemd, every kind of link, AppArmor.
+//!
+//! ```text
+//! vm/make-image ──▶ a Debian on a disk       the built programs and tests ──▶ a directory ──copied──▶ vm/run: booted, run
+//! ```
+//!
+//! The machine has no network card, and runs ten times slower than this one: what waits waits longer (`PATIENCE`).
+
+use crate::machine::{Need, TESTS, ensure, is_root};
+use crate::{build, cargo, run};
+use anyhow::{Context, bail};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use testkit::images::which;
+
+/// What the guest has besides Debian's base.
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "curl",
+    "bind9-dnsutils",
+    "iputils-ping",
+    "hostname",
+    "python3",
+    "runc",
+    "util-linux",
+    "libc-bin",
+    "iptables",
+];
+
+const NEEDS: &[Need] =
+    &[("qemu-system-x86_64", "qemu-system-x86"), ("debootstrap", "debootstrap"), ("strip", "binutils")];
+
+/// The tests that are run there, each by its binary and what its tests' names contain. `guest` is what can only be shown
+/// there.
+const SUITES: &[(&str, &str)] = &[("guest", ""), ("containers", ""), ("daemon_may_go", ""), ("oracle", "")];
+
+/// Runs the suites, or those tests of any suite whose names contain a word of `wanted`.
+pub fn test(wanted: &[&str]) -> anyhow::Result<()> {
+    if !is_root()? {
+        bail!("the virtual machine's image is made as root");
+    }
+    ensure(TESTS)?;
+    ensure(NEEDS)?;
+    build::debug()?;
+    let image = build::target().join("vm/image");
+    let scripts = build::root().join("xtask/vm");
+    run(Command::new(scripts.join("make-image")).arg(&image).args(PACKAGES))?;
+    let (directory, suites) = install(&built_tests()?)?;
+    let mut script = String::from("cd /root; failed=0\n");
+    for (name, program) in &suites {
+        let filters = match (wanted, SUITES.iter().find(|(suite, _)| suite == name)) {
+            ([], Some((_, filter))) => (*filter).to_owned(),
+            ([], None) => continue,
+            (words, _) => words.join(" "),
+        };
+        script += &format!("{} --test-threads 1 {filters} || failed=1\n", program.display());
+    }
+    script += "exit $failed\n";
+    let mut guest = Command::new(scripts.join("run"));
+    guest.args(["--mem", "3G", "--timeout", "3000", "--image"]).arg(&image).arg("--copy").arg(&directory);
+    let shim = format!("ISLE_SHIM={}", directory.join(shim()).display());
+    guest.args(["--", "env", "PATIENCE=10", "REQUIRE_NETNS=1", &shim, "bash", "-c", &script]);
+    run(&mut guest)
+}
+
+/// Test binaries by name, as cargo says.
+fn built_tests() -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let mut build = cargo();
+    build.current_dir(build::root()).args(["test", "--no-run", "--message-format", "json", "--quiet"]);
+    build.args(["--package", "testkit", "--package", "runtime", "--tests"]);
+    let output = build.stderr(std::process::Stdio::inherit()).output().context("cargo test --no-run")?;
+    if !output.status.success() {
+        bail!("the tests do not build");
+    }
+    let messages = String::from_utf8(output.stdout)?;
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let tests = artifacts.filter_map(|a| {
+        let program = a["executable"].as_str().filter(|_| a["target"]["kind"][0] == "test")?;
+        Some((a["target"]["name"].as_str()?.to_owned(), PathBuf::from(program)))
+    });
+    Ok(tests.collect())
+}
+
+/// A directory with the layout of `target`, without debug information: what the guest gets a copy of.
+fn install(tests: &BTreeMap<String, PathBuf>) -> anyhow::Result<(PathBuf, BTreeMap<String, PathBuf>)> {
+    let directory = build::target().join("vm/target");
+    let _ = std::fs::remove_dir_all(&directory);
+    for program in ["debug/isle", &shim()] {
+        strip(&build::target().join(program), &directory.join(program))?;
+    }
+    let mut installed = BTreeMap::new();
+    for (name, program) in tests {
+        let to = directory.join("debug/deps").join(program.file_name().context("a test's file name")?);
+        strip(program, &to)?;
+        installed.insert(name.clone(), to);
+    }
+    Ok((directory, installed))
+}
+
+/// Where the static shim is, in a target directory.
+fn shim() -> String {
+    format!("shim/{}-unknown-linux-gnu/debug/isle-shim", std::env::consts::ARCH)
+}
+
+fn strip(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to.parent().context("a directory")?)?;
+    let strip = which("strip").context("strip is missing: apt-get install binutils")?;
+    run(Command::new(strip).arg("--strip-debug").arg("-o").arg(to).arg(from))
+}
