@@ -1,5 +1,6 @@
 //! `isle daemon`: serves the API in the foreground until SIGTERM; containers run on.
 
+use crate::network_flags::NetworkFlags;
 use anyhow::{Context, bail};
 use clap::Parser;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -23,9 +24,8 @@ struct Arguments {
     /// The shim's program; found beside this one, or in ../libexec/isle
     #[arg(long)]
     shim: Option<PathBuf>,
-    /// Name of the default network's bridge
-    #[arg(long, default_value = "isle0")]
-    bridge: String,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// The host's resolv.conf
     #[arg(long, default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
@@ -55,15 +55,13 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         Some(shim) => shim,
         None => find_shim(&program)?,
     };
-    let mut networking = model::daemon::Networking::default();
-    networking.default_bridge.device = arguments.bridge.parse().context("--bridge")?;
     let settings = engine::Settings {
         root: arguments.root.clone(),
         run: arguments.run,
         program,
         shim,
         version: env!("CARGO_PKG_VERSION").into(),
-        networking,
+        networking: arguments.network.networking()?,
         resolv_conf: arguments.resolv_conf,
     };
     let mut listeners = Vec::new();

@@ -8,6 +8,7 @@ mod format;
 mod grammar;
 mod host;
 mod keeper_role;
+mod network_flags;
 mod output;
 mod progress;
 mod streams;

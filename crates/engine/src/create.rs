@@ -242,7 +242,8 @@ fn take_endpoints(
     let mode = record.host.network_mode();
     let is_alone = matches!(mode, NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_));
     let allowed = usize::from(!matches!(mode, NetworkMode::Container(_)));
-    let is_alone_driver = |name: &String| state.network(name).is_ok_and(|n| n.driver != Driver::Bridge);
+    let is_alone_driver =
+        |name: &String| state.network(name).is_ok_and(|n| n.driver != Driver::Bridge && !n.config_only);
     if is_alone && wanted.len() > allowed || !is_alone && wanted.iter().any(|(name, _)| is_alone_driver(name)) {
         return Err(Error::invalid(
             "conflicting options: cannot attach both user-defined and non-user-defined network-modes",

@@ -81,7 +81,9 @@ impl From<model::network::Refusal> for Error {
         let kind = match &refusal {
             Refusal::NameTaken(_) => Kind::Conflict,
             Refusal::Predefined(_) | Refusal::OneInstance(_) | Refusal::DeviceTaken { .. } => Kind::Forbidden,
-            Refusal::UnknownDriver(_) | Refusal::UnknownIpamDriver(_) => Kind::NotFound,
+            Refusal::TwoSubnets(..) | Refusal::NotATemplate(_) | Refusal::TemplateOfTemplate => Kind::Forbidden,
+            Refusal::TemplateOperates | Refusal::TemplateAndOwn => Kind::Forbidden,
+            Refusal::UnknownDriver(_) | Refusal::UnknownIpamDriver(_) | Refusal::NoTemplate(_) => Kind::NotFound,
             Refusal::Pool(PoolRefusal::Overlaps { .. }) => Kind::Forbidden,
             _ => Kind::Invalid,
         };

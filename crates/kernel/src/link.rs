@@ -76,6 +76,13 @@ pub fn mend_bridge(batch: &mut Batch, bridge: &NewBridge<'_>, now: &Link) {
     });
 }
 
+/// Makes the hardware address that a bridge has its own: it does not follow its ports' any more.
+pub fn pin_address(batch: &mut Batch, bridge: &Link) {
+    if let Some(mac) = bridge.mac {
+        batch.message(NEWLINK, 0, &header(0, 0, 0)).attr(ADDRESS, &mac).text(IFNAME, &bridge.name);
+    }
+}
+
 /// A veth pair that is made in one message: the inner end at once where it belongs, under its final name.
 #[derive(Clone, Copy, Debug)]
 pub struct NewVeth<'a> {

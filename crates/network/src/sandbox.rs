@@ -6,7 +6,7 @@ use crate::error::{Attempt, Error};
 use ipnet::IpNet;
 use kernel::link::{self, Stats};
 use kernel::netlink::{Batch, Protocol, Refusal, Socket};
-use kernel::netns;
+use kernel::{netns, sysctl};
 use model::desired::Attachment;
 use model::id::{EndpointId, SandboxId};
 use std::collections::BTreeMap;
@@ -14,6 +14,10 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Whoever is inside may serve any port and ping, whatever user it is: the ports are nobody else's (PT-21).
+const SETTINGS: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
 
 /// A network namespace, and the netlink socket that was opened in it.
 #[derive(Debug)]
@@ -40,6 +44,11 @@ impl Sandbox {
             let mut batch = Batch::default();
             link::set_loopback_up(&mut batch);
             route.send(batch)?;
+            for (key, value) in SETTINGS {
+                if let Err(error) = sysctl::write(key, value) {
+                    tracing::debug!(key, %error, "a sandbox stays stricter than usual");
+                }
+            }
             Ok(route)
         };
         let (netns, route) = netns::create(prepare).attempt("create", format!("sandbox {}", id.short()))?;

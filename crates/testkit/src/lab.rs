@@ -22,8 +22,8 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The outside world.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// The same by IPv6.
-pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 51, 0, 0, 0, 0, 2);
-pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 51, 0, 0, 0, 0, 1);
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 2);
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1);
 /// Where the lab's upstream DNS server listens.
 const UPSTREAM: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 53);
 
@@ -61,6 +61,8 @@ pub struct Lab {
     program: PathBuf,
     shim: PathBuf,
     daemon: Option<Child>,
+    /// What the daemon is told beside where its things are.
+    pub arguments: Vec<String>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -73,13 +75,21 @@ impl Lab {
         Lab::start_after(program, |_| ())
     }
 
+    /// The same, with arguments for the daemon.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub fn start_with(program: &Path, arguments: Run<'_>) -> anyhow::Result<Lab> {
+        Lab::start_after(program, |lab| lab.arguments = arguments.iter().map(|a| (*a).to_owned()).collect())
+    }
+
     /// The same, on a host to which something was done before.
     ///
     /// # Errors
     /// As [`Lab::start`].
-    pub fn start_after(program: &Path, prepare: impl FnOnce(&Lab)) -> anyhow::Result<Lab> {
+    pub fn start_after(program: &Path, prepare: impl FnOnce(&mut Lab)) -> anyhow::Result<Lab> {
         let mut lab = Lab::empty(program)?;
-        prepare(&lab);
+        prepare(&mut lab);
         lab.start_daemon()?;
         let response = lab.post_bytes(
             "/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D",
@@ -107,6 +117,7 @@ impl Lab {
             program: program.to_owned(),
             shim: shim_of(program),
             daemon: None,
+            arguments: Vec::new(),
             stopped: Arc::default(),
         };
         lab.wire()?;
@@ -199,6 +210,7 @@ impl Lab {
             .args([OsStr::new("--resolv-conf"), self.resolv_conf().as_os_str()])
             .args([OsStr::new("--shim"), self.shim.as_os_str()])
             .args(["--debug", "--host", &self.docker_host()])
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

@@ -21,7 +21,7 @@ const TARGET: At<'_> = At::Container("target");
 /// A lab for each value of bridge-nf-call-iptables.
 fn labs() -> impl Iterator<Item = (bool, Lab)> {
     [false, true].into_iter().map(|on| {
-        let prepare = |lab: &Lab| {
+        let prepare = |lab: &mut Lab| {
             for key in ["iptables", "ip6tables"] {
                 let setting = format!("net.bridge.bridge-nf-call-{key}={}", u8::from(on));
                 lab.command(At::Host, &["sysctl", "-w", &setting]);

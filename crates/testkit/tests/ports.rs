@@ -1,10 +1,11 @@
 //! Published ports: promises on the host's ports, kept for whoever asks and given back at once.
 
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
-use testkit::{HOST, Lab, program, within};
+use testkit::traffic::{At, By, publisher, sleeper};
+use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, within};
 
 fn lab() -> Lab {
     Lab::start(&program()).unwrap()
@@ -226,4 +227,317 @@ fn pt_11_ports_by_ipv6_follow_the_gateway_too() {
     lab.tell("/networks/bridge/connect", json!({ "Container": "web" }), 200);
     lab.tell("/networks/other/disconnect", json!({ "Container": "web" }), 200);
     assert!(loopback(&lab), "back again");
+}
+
+/// A container on two families' networks that answers on port 80 with the address that it sees its client at.
+fn answering(lab: &Lab, network: &str, name: &str, ports: &[(&str, &str, &str)]) {
+    lab.run(name, publisher(network, ports));
+    for by in [By::Tcp, By::Udp] {
+        lab.serve(At::Container(name), by, 80);
+    }
+}
+
+fn network(lab: &Lab, name: &str, ipv6: bool) {
+    let options = json!({ "com.docker.network.bridge.name": format!("br-{name}") });
+    lab.network(json!({ "Name": name, "EnableIPv6": ipv6, "Options": options }));
+}
+
+const LOCAL4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOCAL6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+const EVERYWHERE: [(&str, &str, &str); 2] = [("80/tcp", "", "8080"), ("80/udp", "", "8080")];
+
+#[test]
+fn pt_08_the_host_reaches_published_ports_by_every_address_of_its_own() {
+    for proxy in [true, false] {
+        let argument = format!("--userland-proxy={proxy}");
+        let lab = Lab::start_with(&program(), &[&argument]).unwrap();
+        network(&lab, "four", false);
+        answering(&lab, "four", "web", &EVERYWHERE);
+        lab.run("neighbour", sleeper("four"));
+        let gateway = lab.bridge_addresses("br-four")[0];
+        for by in [By::Tcp, By::Udp] {
+            let seen = |from, to| lab.seen(from, by, to, 8080);
+            // V6-04: [::1], and IPv6 to a container that has none, are the proxy's (PT-09: without it, nobody's).
+            let carried = proxy.then_some(gateway);
+            assert_eq!(seen(At::Host, LOCAL6), carried, "{by:?}, proxy {proxy}");
+            assert_eq!(seen(At::Host, HOST6.into()), carried, "{by:?}, proxy {proxy}");
+            assert_eq!(seen(At::Outside, HOST6.into()), carried, "{by:?}, proxy {proxy}");
+            // The rest is the kernel's (PT-10): true addresses, but for the loopback and the hairpin.
+            assert_eq!(seen(At::Host, LOCAL4), Some(gateway));
+            assert_eq!(seen(At::Host, HOST.into()), Some(HOST.into()));
+            assert_eq!(seen(At::Outside, HOST.into()), Some(OUTSIDE.into()));
+            assert_eq!(seen(At::Container("neighbour"), HOST.into()), Some(gateway), "{by:?}, hairpin");
+            assert_eq!(seen(At::Container("web"), HOST.into()), Some(gateway), "{by:?}, to itself");
+        }
+    }
+}
+
+#[test]
+fn pt_09_without_the_proxy_ports_are_held_all_the_same() {
+    let lab = Lab::start_with(&program(), &["--userland-proxy=false"]).unwrap();
+    network(&lab, "both", true);
+    answering(&lab, "both", "web", &EVERYWHERE);
+    assert!(!is_free(&lab, 8080));
+    for (host, outside) in [(IpAddr::V4(HOST), IpAddr::V4(OUTSIDE)), (IpAddr::V6(HOST6), IpAddr::V6(OUTSIDE6))] {
+        assert_eq!(lab.seen(At::Outside, By::Tcp, host, 8080), Some(outside));
+        assert_eq!(lab.seen(At::Host, By::Tcp, host, 8080), Some(host));
+    }
+    assert_eq!(lab.seen(At::Host, By::Tcp, LOCAL4, 8080), Some(lab.bridge_addresses("br-both")[0]));
+    assert_eq!(lab.seen(At::Host, By::Tcp, LOCAL6, 8080), None);
+}
+
+#[test]
+fn pt_10_containers_see_their_clients_true_addresses() {
+    let lab = lab();
+    network(&lab, "front", true);
+    network(&lab, "back", true);
+    answering(&lab, "front", "web", &EVERYWHERE);
+    lab.run("near", sleeper("front"));
+    lab.run("far", sleeper("back"));
+    let gateways = lab.bridge_addresses("br-front");
+    let far = lab.addresses("far", "back");
+    let both = [(IpAddr::V4(HOST), IpAddr::V4(OUTSIDE)), (IpAddr::V6(HOST6), IpAddr::V6(OUTSIDE6))];
+    for (n, (host, outside)) in both.into_iter().enumerate() {
+        for by in [By::Tcp, By::Udp] {
+            let seen = |from| lab.seen(from, by, host, 8080);
+            assert_eq!(seen(At::Outside), Some(outside));
+            assert_eq!(seen(At::Host), Some(host));
+            assert_eq!(seen(At::Container("far")), Some(far[n]), "another network's");
+            assert_eq!(seen(At::Container("near")), Some(gateways[n]), "hairpin");
+        }
+    }
+    for (local, by) in [(LOCAL4, By::Tcp), (LOCAL4, By::Udp), (LOCAL6, By::Tcp), (LOCAL6, By::Udp)] {
+        let expected = gateways[usize::from(local.is_ipv6())];
+        assert_eq!(lab.seen(At::Host, by, local, 8080), Some(expected), "{local} {by:?}");
+    }
+}
+
+#[test]
+fn pt_11_ports_are_where_the_way_out_is() {
+    let lab = lab();
+    for name in ["aa", "bb"] {
+        network(&lab, name, true);
+    }
+    lab.network(json!({ "Name": "inner", "Internal": true }));
+    // Without a way out there are no ports, and the create call says so.
+    let mut body = publisher("inner", &EVERYWHERE);
+    body["Image"] = "busybox".into();
+    let created = lab.tell("/containers/create?name=web", body, 201).json();
+    let warning = "Published ports are discarded: network inner is internal, so nobody outside reaches its members";
+    assert_eq!(created["Warnings"], json!([warning]));
+    lab.ask("/containers/web/start", 204);
+    for by in [By::Tcp, By::Udp] {
+        lab.serve(At::Container("web"), by, 80);
+    }
+    let all = |expected: bool, when: &str| {
+        for to in [IpAddr::V4(HOST), IpAddr::V6(HOST6)] {
+            for by in [By::Tcp, By::Udp] {
+                assert_eq!(lab.seen(At::Outside, by, to, 8080).is_some(), expected, "{by:?} to {to} {when}");
+            }
+        }
+        assert_eq!(lab.seen(At::Host, By::Tcp, LOCAL6, 8080).is_some(), expected, "[::1] {when}");
+    };
+    assert!(is_free(&lab, 8080));
+    all(false, "on an internal network");
+    let connect = |network: &str, status| {
+        lab.tell(&format!("/networks/{network}/connect"), json!({ "Container": "web" }), status)
+    };
+    let disconnect = |network: &str| {
+        lab.tell(&format!("/networks/{network}/disconnect"), json!({ "Container": "web" }), 200);
+    };
+    // Its first network with a way out brings them, if they are free.
+    let taken = lab.in_host(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap());
+    let refused = connect("bb", 500).message();
+    assert!(refused.contains("failed to bind host port for 0.0.0.0:8080"), "{refused}");
+    assert!(lab.exec("web", &["ls", "/sys/class/net"]).ok().contains("eth0\nlo"), "as it was before");
+    drop(taken);
+    connect("bb", 200);
+    all(true, "after the first network with a way out");
+    assert!(!is_free(&lab, 8080));
+    connect("aa", 200);
+    all(true, "after one that is elected before it");
+    disconnect("aa");
+    all(true, "after that is gone again");
+    disconnect("bb");
+    all(false, "without a way out");
+}
+
+#[test]
+fn pt_11_ports_of_a_routed_network_are_open_whatever_the_way_out() {
+    let lab = lab();
+    network(&lab, "aa", true);
+    let routed = json!({ "com.docker.network.bridge.gateway_mode_ipv4": "routed", "com.docker.network.bridge.gateway_mode_ipv6": "routed" });
+    lab.network(json!({ "Name": "zz", "EnableIPv6": true, "Options": routed }));
+    let mut body = publisher("aa", &EVERYWHERE);
+    body["NetworkingConfig"] = json!({ "EndpointsConfig": { "aa": {}, "zz": {} } });
+    lab.run("web", body);
+    lab.serve(At::Container("web"), By::Tcp, 80);
+    for to in lab.addresses("web", "zz") {
+        let via = if to.is_ipv4() { HOST.to_string() } else { HOST6.to_string() };
+        lab.command(At::Outside, &["ip", "route", "add", &to.to_string(), "via", &via]);
+        // The answer goes where the question came from only if the container routes it so: it is the host's business.
+        let device = lab.get("/networks/zz").unwrap().json()["Id"].as_str().unwrap()[..12].to_owned();
+        let gateway = lab.bridge_addresses(&format!("br-{device}"))[usize::from(to.is_ipv6())];
+        let outside = if to.is_ipv4() { OUTSIDE.to_string() } else { OUTSIDE6.to_string() };
+        lab.command(At::Container("web"), &["ip", "route", "add", &outside, "via", &gateway.to_string()]);
+        assert!(lab.seen(At::Outside, By::Tcp, to, 80).is_some(), "{to}");
+        assert!(lab.seen(At::Outside, By::Tcp, to, 8080).is_none(), "{to}");
+    }
+}
+
+#[test]
+fn pt_16_the_firewall_cannot_be_turned_off() {
+    for flag in ["--iptables=false", "--ip6tables=false"] {
+        let failed = Lab::start_with(&program(), &[flag]).err().unwrap().to_string();
+        assert!(failed.contains("the firewall cannot be turned off"), "{failed}");
+    }
+}
+
+#[test]
+fn pt_19_the_host_forwards_because_the_daemon_says_so_and_only_then() {
+    for forwarding in [true, false] {
+        let argument = format!("--ip-forward={forwarding}");
+        let lab = Lab::start_after(&program(), |lab| {
+            lab.command(At::Host, &["sysctl", "-w", "net.ipv4.ip_forward=0"]);
+            lab.arguments = vec![argument];
+        })
+        .unwrap();
+        network(&lab, "front", true);
+        lab.run("member", sleeper("front"));
+        lab.serve(At::Outside, By::Tcp, 80);
+        for outside in [IpAddr::V4(OUTSIDE), IpAddr::V6(OUTSIDE6)] {
+            let reached = lab.seen(At::Container("member"), By::Tcp, outside, 80).is_some();
+            assert_eq!(reached, forwarding, "{outside}");
+        }
+        let info = lab.get("/info").unwrap().json();
+        assert_eq!(info["IPv4Forwarding"], forwarding);
+        assert_eq!(info["Warnings"].to_string().contains("IPv4 forwarding is disabled"), !forwarding);
+    }
+}
+
+#[test]
+fn pt_14_with_direct_routing_published_ports_are_reached_by_a_containers_own_address() {
+    let lab = Lab::start_with(&program(), &["--allow-direct-routing"]).unwrap();
+    network(&lab, "front", true);
+    network(&lab, "back", true);
+    answering(&lab, "front", "web", &[("80/tcp", "127.0.0.1", "8080")]);
+    lab.serve(At::Container("web"), By::Tcp, 81);
+    lab.run("far", sleeper("back"));
+    let to = lab.addresses("web", "front")[0];
+    lab.command(At::Outside, &["ip", "route", "add", &to.to_string(), "via", &HOST.to_string()]);
+    assert_eq!(lab.seen(At::Outside, By::Tcp, to, 80), Some(OUTSIDE.into()));
+    assert_eq!(lab.seen(At::Outside, By::Tcp, to, 81), None, "what is not published");
+    assert_eq!(lab.seen(At::Container("far"), By::Tcp, to, 81), None);
+}
+
+#[test]
+fn pt_20_masquerading_takes_the_address_that_the_route_says() {
+    let lab = lab();
+    // A second way out, for one destination.
+    for words in ["addr add 192.0.2.2/24 dev eth0", "route add 203.0.113.7/32 via 192.0.2.1"] {
+        let command: Vec<&str> = std::iter::once("ip").chain(words.split(' ')).collect();
+        assert_eq!(lab.command(At::Host, &command), "", "{words}");
+    }
+    for words in ["addr add 203.0.113.7/32 dev lo", "addr add 192.0.2.1/24 dev uplink0"] {
+        let command: Vec<&str> = std::iter::once("ip").chain(words.split(' ')).collect();
+        assert_eq!(lab.command(At::Outside, &command), "", "{words}");
+    }
+    network(&lab, "front", true);
+    lab.run("member", sleeper("front"));
+    lab.serve(At::Outside, By::Tcp, 80);
+    for (to, expected) in [
+        (OUTSIDE.to_string(), HOST.to_string()),
+        ("203.0.113.7".to_owned(), "192.0.2.2".to_owned()),
+        (OUTSIDE6.to_string(), HOST6.to_string()),
+    ] {
+        let seen = lab.seen(At::Container("member"), By::Tcp, to.parse().unwrap(), 80);
+        assert_eq!(seen, Some(expected.parse().unwrap()), "{to}");
+    }
+}
+
+#[test]
+fn pt_21_ports_below_1024_are_published_and_served_by_anybody_inside() {
+    let lab = lab();
+    network(&lab, "front", true);
+    let mut body = publisher("front", &[("80/tcp", "", "80")]);
+    body["User"] = "nobody".into();
+    body["Cmd"] = json!(["sh", "-c", "mkdir -p /tmp/w; echo hi >/tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"]);
+    lab.run("web", body);
+    within(Duration::from_secs(5), "it answers", || from_outside(&lab, 80));
+}
+
+#[test]
+fn pt_01_a_port_of_sctp_is_refused_where_the_kernel_has_none() {
+    let lab = lab();
+    let has = lab.in_host(|| kernel::reserve::hold(kernel::reserve::Transport::Sctp, LOCAL4, 0, None).is_ok());
+    lab.create("web", publisher("bridge", &[("80/sctp", "", "8080"), ("81/tcp", "", "8081")]));
+    if has {
+        lab.ask("/containers/web/start", 204);
+        assert_eq!(ports(&lab, "web", "80/sctp").len(), 2);
+        return;
+    }
+    let refused = lab.ask("/containers/web/start", 500).message();
+    assert!(
+        refused.ends_with("cannot publish port 8080/sctp: this kernel lacks sctp (its module 'sctp')"),
+        "{refused}"
+    );
+    assert!(is_free(&lab, 8081));
+}
+
+#[test]
+fn pt_15_a_udp_flow_follows_its_port_from_one_container_to_the_next() {
+    let lab = lab();
+    network(&lab, "front", true);
+    // Host and container port differ, and so do the two containers' ports.
+    for (host, any) in [(IpAddr::V4(HOST), "0.0.0.0:0"), (IpAddr::V6(HOST6), "[::]:0")] {
+        let client = lab.in_outside(|| UdpSocket::bind(any).unwrap());
+        client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        client.connect((host, 5300)).unwrap();
+        let talk = || {
+            let mut buffer = [0; 64];
+            let _ = client.send(b"x");
+            client.send(b"x").and_then(|_| client.recv(&mut buffer)).is_ok()
+        };
+        for (name, port) in [("first", 53_u16), ("second", 54)] {
+            lab.run(name, publisher("front", &[(&format!("{port}/udp"), "", "5300")]));
+            lab.serve(At::Container(name), By::Udp, port);
+            within(Duration::from_secs(5), &format!("the same flow reaches {name}"), talk);
+            lab.remove(name);
+            within(Duration::from_secs(5), "and nobody", || !talk());
+        }
+    }
+}
+
+#[test]
+fn pt_17_ten_thousand_ports_are_one_thing() {
+    let lab = lab();
+    network(&lab, "front", true);
+    let mut body = sleeper("front");
+    let all: serde_json::Map<String, Value> = (20_000..30_000)
+        .map(|port| (format!("{port}/udp"), json!([{ "HostPort": port.to_string() }])))
+        .chain((0..100).map(|n| (format!("{}/tcp", 7000 + n), json!([{ "HostPort": (9000 + n).to_string() }]))))
+        .collect();
+    body["HostConfig"]["PortBindings"] = Value::Object(all);
+    body["Image"] = "busybox".into();
+    let created = lab.tell("/containers/create?name=web", body, 201).json();
+    let warning =
+        "UDP ranges of more than 64 ports are not published on [::1], nor from IPv6 to a container without it";
+    assert_eq!(created["Warnings"], json!([warning]));
+    lab.ask("/containers/web/start", 204);
+    for port in [20_000, 25_000, 29_999] {
+        lab.serve(At::Container("web"), By::Udp, port);
+    }
+    for port in [7000, 7050, 7099] {
+        lab.serve(At::Container("web"), By::Tcp, port);
+    }
+    for (host, outside) in [(IpAddr::V4(HOST), IpAddr::V4(OUTSIDE)), (IpAddr::V6(HOST6), IpAddr::V6(OUTSIDE6))] {
+        for port in [20_000, 25_000, 29_999] {
+            assert_eq!(lab.seen(At::Outside, By::Udp, host, port), Some(outside), "{host} {port}");
+        }
+        for port in [9000, 9050, 9099] {
+            assert_eq!(lab.seen(At::Outside, By::Tcp, host, port), Some(outside), "{host} {port}, shifted");
+        }
+    }
+    let rules = lab.command(At::Host, &["nft", "list", "ruleset"]);
+    assert_eq!(rules.matches("20000-29999").count(), 2, "one element a family");
 }

@@ -36,7 +36,8 @@ impl Inner {
         match (&found, ours) {
             (None, _) => link::create_bridge(&mut batch, &new),
             (Some(link), true) => link::mend_bridge(&mut batch, &new, link),
-            (Some(_), false) => {}
+            // members' neighbour entries for it would go stale
+            (Some(link), false) => link::pin_address(&mut batch, link),
         }
         self.with_route(|socket| socket.send(batch)).attempt("create", thing())?;
         if found.is_none() {

@@ -1,0 +1,238 @@
+//! Addresses: where they come from, who has them, and what is said when there is none.
+
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use testkit::traffic::{At, By, sleeper, sleeper_with};
+use testkit::{HOST, Lab, OUTSIDE, program};
+
+fn lab() -> Lab {
+    Lab::start(&program()).unwrap()
+}
+
+fn subnets(lab: &Lab, network: &str) -> Vec<String> {
+    let shown = lab.get(&format!("/networks/{network}")).unwrap().json();
+    let pools = shown["IPAM"]["Config"].as_array().cloned().unwrap_or_default();
+    pools.iter().map(|p| p["Subnet"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The message that creating a network is refused with.
+#[track_caller]
+fn refused(lab: &Lab, status: u16, body: Value) -> String {
+    lab.tell("/networks/create", body, status).message()
+}
+
+#[test]
+fn ip_01_networks_without_configuration_have_room_for_a_thousand_members_each() {
+    let mut lab = lab();
+    for name in ["one", "two"] {
+        lab.network(json!({ "Name": name, "EnableIPv6": true }));
+    }
+    assert_eq!(subnets(&lab, "one")[0], "172.18.0.0/22");
+    assert_eq!(subnets(&lab, "two")[0], "172.18.4.0/22");
+    // IP-02: IPv6 by /64 of this daemon's own unique local /48, which another start does not change.
+    let six = [subnets(&lab, "one")[1].clone(), subnets(&lab, "two")[1].clone()];
+    assert!(six[0].starts_with("fd") && six[0].ends_with("::/64"), "{six:?}");
+    assert_eq!(six[0].split(':').take(3).collect::<Vec<_>>(), six[1].split(':').take(3).collect::<Vec<_>>());
+    lab.stop_daemon();
+    lab.start_daemon().unwrap();
+    lab.network(json!({ "Name": "three", "EnableIPv6": true }));
+    assert_eq!(subnets(&lab, "three")[0], "172.18.8.0/22");
+    assert_eq!(subnets(&lab, "three")[1].split(':').next(), six[0].split(':').next());
+    let pools = lab.get("/info").unwrap().json()["DefaultAddressPools"].clone();
+    assert!(pools.as_array().unwrap().iter().any(|p| p["Size"] == 64), "{pools}");
+}
+
+#[test]
+fn ip_03_a_subnet_that_the_host_has_a_route_to_is_avoided_and_told_when_it_comes_later() {
+    let lab = Lab::start_after(&program(), |lab| {
+        lab.command(At::Host, &["ip", "route", "add", "172.16.0.0/13", "via", &OUTSIDE.to_string()]);
+    })
+    .unwrap();
+    assert_eq!(subnets(&lab, "bridge"), ["172.24.0.0/22"], "not 172.17.0.0/16 either");
+    lab.network(json!({ "Name": "front" }));
+    assert_eq!(subnets(&lab, "front"), ["172.24.4.0/22"]);
+    // One that is asked for is had, whatever the host's routes.
+    lab.network(json!({ "Name": "asked", "IPAM": { "Config": [{ "Subnet": "172.20.0.0/16" }] } }));
+    let warnings = || lab.get("/info").unwrap().json()["Warnings"].to_string();
+    assert!(
+        warnings()
+            .contains("network asked has subnet 172.20.0.0/16, which the host has a route to as well: 172.16.0.0/13")
+    );
+    assert!(!warnings().contains("network front"));
+    lab.command(At::Host, &["ip", "route", "add", "172.24.5.0/24", "via", &OUTSIDE.to_string()]);
+    assert!(warnings().contains("network front has subnet 172.24.4.0/22"), "{}", warnings());
+}
+
+#[test]
+fn ip_04_overlapping_subnets_are_refused_and_the_holder_is_named() {
+    let lab = lab();
+    lab.network(json!({ "Name": "front", "EnableIPv6": true, "IPAM": { "Config": [{ "Subnet": "10.9.0.0/16" }, { "Subnet": "fd00:9::/64" }] } }));
+    for (asked, held) in [("10.9.7.0/24", "10.9.0.0/16"), ("10.0.0.0/8", "10.9.0.0/16"), ("fd00:9::/80", "fd00:9::/64")]
+    {
+        let body = json!({ "Name": "x", "EnableIPv6": true, "IPAM": { "Config": [{ "Subnet": asked }] } });
+        let expected = format!(
+            "invalid pool request: Pool overlaps with other one on this address space (subnet {asked} overlaps network front with {held})"
+        );
+        assert_eq!(refused(&lab, 403, body), expected);
+    }
+    let body = json!({ "Name": "x", "IPAM": { "Config": [{ "Subnet": "10.1.0.0/24" }, { "Subnet": "10.2.0.0/24" }] } });
+    let words = refused(&lab, 403, body);
+    assert!(words.starts_with("bridge driver doesn't support multiple subnets"), "IP-13: {words}");
+    let both = json!({ "Name": "both", "EnableIPv6": true, "IPAM": { "Config": [{ "Subnet": "10.1.0.0/24" }, { "Subnet": "fd00:1::/64" }] } });
+    lab.network(both);
+    assert_eq!(subnets(&lab, "both"), ["10.1.0.0/24", "fd00:1::/64"]);
+}
+
+#[test]
+fn ip_05_a_subnet_may_be_asked_for_by_its_size() {
+    let mut lab = lab();
+    let body = json!({ "Name": "small", "EnableIPv6": true, "IPAM": { "Config": [{ "Subnet": "0.0.0.0/28" }, { "Subnet": "::/96" }] } });
+    lab.network(body);
+    let had = subnets(&lab, "small");
+    assert_eq!(had[0], "172.18.0.0/28");
+    assert!(had[1].starts_with("fd") && had[1].ends_with("/96"), "{had:?}");
+    lab.run("member", sleeper("small"));
+    let addresses = lab.addresses("member", "small");
+    assert_eq!(addresses[0], "172.18.0.2".parse::<IpAddr>().unwrap());
+    lab.stop_daemon();
+    lab.start_daemon().unwrap();
+    assert_eq!((subnets(&lab, "small"), lab.addresses("member", "small")), (had, addresses));
+    // The next one of a size begins where it fits.
+    lab.network(json!({ "Name": "next", "IPAM": { "Config": [{ "Subnet": "0.0.0.0/24" }] } }));
+    assert_eq!(subnets(&lab, "next"), ["172.18.1.0/24"]);
+}
+
+#[test]
+fn ip_06_ranges_limit_what_is_dynamic_and_reserved_addresses_are_nobodys() {
+    let lab = lab();
+    lab.network(json!({ "Name": "plan", "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24", "IPRange": "10.9.0.128/30",
+        "AuxiliaryAddresses": { "printer": "10.9.0.129" } }] } }));
+    assert_eq!(
+        lab.bridge_addresses(&format!(
+            "br-{}",
+            &lab.get("/networks/plan").unwrap().json()["Id"].as_str().unwrap()[..12]
+        )),
+        ["10.9.0.1".parse::<IpAddr>().unwrap()]
+    );
+    for (name, address) in [("one", "10.9.0.128"), ("two", "10.9.0.130"), ("three", "10.9.0.131")] {
+        lab.run(name, sleeper("plan"));
+        assert_eq!(lab.address(name, "plan"), address);
+    }
+    lab.create("four", sleeper("plan"));
+    let full = lab.ask("/containers/four/start", 403).message();
+    assert!(full.contains("no available IPv4 addresses on this network's address pools: plan"), "{full}");
+    // A static one may be anywhere in the subnet.
+    lab.run("static", sleeper_with("plan", json!({ "IPAMConfig": { "IPv4Address": "10.9.0.7" } })));
+    assert_eq!(lab.address("static", "plan"), "10.9.0.7");
+    for (address, words) in [
+        ("10.9.0.129", "Address already in use: 10.9.0.129 is held by auxiliary address printer of network plan"),
+        ("10.9.0.1", "Address already in use: 10.9.0.1 is held by the gateway of network plan"),
+        ("10.9.0.7", "Address already in use: 10.9.0.7 is held by container static on network plan"),
+        ("10.9.0.255", "Address already in use: 10.9.0.255 is the subnet's own"),
+    ] {
+        let mut body = sleeper_with("plan", json!({ "IPAMConfig": { "IPv4Address": address } }));
+        body["Image"] = "busybox".into();
+        let message = lab.tell("/containers/create", body, 403).message();
+        assert!(message.ends_with(words), "{message}");
+    }
+}
+
+#[test]
+fn ip_07_released_addresses_rest() {
+    let lab = lab();
+    lab.network(json!({ "Name": "front", "EnableIPv6": true }));
+    lab.run("first", sleeper("front"));
+    let first = lab.addresses("first", "front");
+    lab.remove("first");
+    for n in 0..4 {
+        let name = format!("next{n}");
+        lab.run(&name, sleeper("front"));
+        let next = lab.addresses(&name, "front");
+        assert!(next.iter().all(|a| !first.contains(a)), "{next:?} is a stranger's to who remembers {first:?}");
+    }
+    // IP-09: a dynamic one may be another after a restart, and is reached by its name all the same.
+    lab.ask("/containers/next0/restart?t=0", 204);
+    assert_eq!(lab.lookup("next1", "next0"), [lab.address("next0", "front")]);
+}
+
+#[test]
+fn ip_10_link_local_addresses_are_had_beside_the_others() {
+    let lab = lab();
+    lab.network(json!({ "Name": "front", "EnableIPv6": true }));
+    let with = |n: u8| {
+        sleeper_with(
+            "front",
+            json!({ "IPAMConfig": { "LinkLocalIPs": [format!("169.254.7.{n}"), format!("fe80::7:{n}")] } }),
+        )
+    };
+    lab.run("one", with(1));
+    lab.run("two", with(2));
+    for by in [By::Tcp, By::Udp] {
+        lab.serve(At::Container("two"), by, 80);
+        let to = "169.254.7.2".parse().unwrap();
+        assert!(lab.seen(At::Container("one"), by, to, 80).is_some(), "{by:?}");
+    }
+    let pinged = lab.command(At::Container("one"), &["ping", "-c1", "-W1", "fe80::7:2%eth0"]);
+    assert!(pinged.contains(" 0% packet loss"), "{pinged}");
+    let shown = lab.inspect("one")["NetworkSettings"]["Networks"]["front"]["IPAMConfig"]["LinkLocalIPs"].clone();
+    assert_eq!(shown, json!(["169.254.7.1", "fe80::7:1"]));
+    let mut body = sleeper_with("front", json!({ "IPAMConfig": { "LinkLocalIPs": ["10.0.0.1"] } }));
+    body["Image"] = "busybox".into();
+    let wrong = lab.tell("/containers/create", body, 400).message();
+    assert!(wrong.ends_with("invalid link-local IP address: 10.0.0.1"), "{wrong}");
+}
+
+#[test]
+fn ip_11_a_network_without_addresses_leaves_them_to_its_members() {
+    let lab = lab();
+    lab.network(json!({ "Name": "raw", "IPAM": { "Driver": "null", "Options": { "a": "b" } } }));
+    let shown = lab.get("/networks/raw").unwrap().json();
+    assert_eq!((&shown["IPAM"]["Driver"], &shown["IPAM"]["Options"]), (&json!("null"), &json!({ "a": "b" })));
+    for name in ["one", "two"] {
+        let mut body = sleeper("raw");
+        body["HostConfig"]["CapAdd"] = json!(["NET_ADMIN"]);
+        lab.run(name, body);
+        assert_eq!(lab.addresses(name, "raw"), [IpAddr::from([0; 4]); 0]);
+    }
+    for (name, address) in [("one", "10.9.0.1/24"), ("two", "10.9.0.2/24")] {
+        lab.exec(name, &["ip", "addr", "add", address, "dev", "eth0"]).ok();
+    }
+    lab.serve(At::Container("two"), By::Tcp, 80);
+    let seen = lab.seen(At::Container("one"), By::Tcp, "10.9.0.2".parse().unwrap(), 80);
+    assert_eq!(seen, Some("10.9.0.1".parse().unwrap()));
+    let plugin = refused(&lab, 404, json!({ "Name": "x", "IPAM": { "Driver": "dhcp" } }));
+    assert_eq!(plugin, "plugin \"dhcp\" not found");
+}
+
+#[test]
+fn ip_12_subnets_of_any_size_work() {
+    let lab = lab();
+    let config = json!([{ "Subnet": "fd00::/8", "IPRange": "fd12:3456::/32" }]);
+    lab.network(json!({ "Name": "wide", "EnableIPv4": false, "EnableIPv6": true, "IPAM": { "Config": config } }));
+    lab.run("one", sleeper("wide"));
+    lab.run("two", sleeper("wide"));
+    lab.serve(At::Container("two"), By::Tcp, 80);
+    let to = lab.addresses("two", "wide");
+    assert_eq!(to, ["fd12:3456::1".parse::<IpAddr>().unwrap()]);
+    assert!(lab.seen(At::Container("one"), By::Tcp, to[0], 80).is_some());
+    let config = json!([{ "Subnet": "10.0.0.0/8" }]);
+    lab.network(json!({ "Name": "ten", "IPAM": { "Config": config } }));
+    lab.run("ten", sleeper("ten"));
+    assert_eq!(lab.address("ten", "ten"), "10.0.0.2");
+    assert!(lab.seen(At::Container("ten"), By::Tcp, HOST.into(), 9).is_none());
+}
+
+#[test]
+fn v6_03_subnets_that_cannot_be_are_refused() {
+    let lab = lab();
+    for (subnet, words) in [
+        ("fe80::/64", "link-local"),
+        ("ff02::/64", "multicast"),
+        ("::1/128", "too small"),
+        ("fd00:9::1/64", "it should be fd00:9::/64"),
+    ] {
+        let body = json!({ "Name": "x", "EnableIPv6": true, "IPAM": { "Config": [{ "Subnet": subnet }] } });
+        let message = lab.tell("/networks/create", body, 400).message();
+        assert!(message.contains(words) || message.contains("loopback"), "{subnet}: {message}");
+    }
+}
