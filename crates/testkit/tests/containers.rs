@@ -209,6 +209,7 @@ fn lc_03_restart_policies_are_kept_with_growing_patience() {
     assert_eq!(lab.inspect("once")["RestartCount"], 0);
     // `always` comes back, until a client stops it.
     lab.run("always", json!({ "Cmd": POLITE, "HostConfig": { "RestartPolicy": { "Name": "always" } } }));
+    lab.up("always");
     let pid = lab.inspect("always")["State"]["Pid"].clone();
     lab.on_host(std::process::Command::new("kill").args(["-9", &pid.to_string()])).ok();
     within(Duration::from_secs(10), "it is back", || {
