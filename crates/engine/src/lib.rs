@@ -22,6 +22,7 @@ pub mod events;
 pub mod exec;
 pub mod faults;
 mod files;
+mod heal;
 pub mod images;
 pub mod info;
 pub mod keeper;

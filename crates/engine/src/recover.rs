@@ -203,6 +203,7 @@ impl Engine {
         } else {
             engine.sweep().await;
         }
+        engine.heal_from_now_on()?;
         engine.restart_by_policy(&between_runs);
         Ok(engine)
     }

@@ -11,7 +11,7 @@ use crate::error::{Attempt, Error, all, unless_gone};
 use crate::features::Features;
 use crate::observe::{self, Observed};
 use crate::plan::{self, Step};
-use crate::reconcile::{self, NOTHING, Repair, Report, mark};
+use crate::reconcile::{self, NOTHING, Repair, Report, Settled, mark};
 use crate::reserve::{self, Means, PortError, PortRequest, Reservation};
 use crate::resolver::{self, ResolverSockets};
 use crate::ruleset::{self, Elements};
@@ -287,16 +287,25 @@ impl Network {
         self.0.with_route(|route| ensure_nothing(route, &self.0.nothing, &alias))?;
         let observed = self.observe()?;
         let repairs = reconcile::plan_repairs(desired, &observed, &self.0.features, self.0.root.as_str(), self.0.proxy);
-        let mut report = Report::default();
         for attachment in desired.attachments.values() {
             if let Some(sandbox) = sandbox(&attachment.sandbox) {
                 sandbox.remember(std::slice::from_ref(attachment));
             }
         }
-        for repair in &repairs {
-            self.0.mend(repair, desired, &observed, &sandbox, &mut report);
-        }
-        Ok(report)
+        Ok(self.0.mend_all(&repairs, desired, &observed, &sandbox))
+    }
+
+    /// Makes what is missing of what shall be, while others are at work: nothing is removed, and interfaces are made
+    /// only where everything is settled.
+    pub fn heal(
+        &self,
+        desired: &Desired,
+        settled: &Settled,
+        sandbox: impl Fn(&SandboxId) -> Option<Arc<Sandbox>>,
+    ) -> Result<Report, Error> {
+        let observed = self.observe()?;
+        let repairs = reconcile::plan_repairs(desired, &observed, &self.0.features, self.0.root.as_str(), self.0.proxy);
+        Ok(self.0.mend_all(&reconcile::additions(repairs, settled), desired, &observed, &sandbox))
     }
 
     /// Hears of what others take away from us, from now on.

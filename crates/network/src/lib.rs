@@ -36,7 +36,7 @@ pub mod watch;
 pub use apply::{Network, Settings};
 pub use error::Error;
 pub use features::Features;
-pub use reconcile::Report;
+pub use reconcile::{Report, Settled};
 pub use reserve::{HeldSocket, PortError, PortRequest, Reservation, Role, Target};
 pub use resolver::ResolverSockets;
 pub use sandbox::{InterfaceStats, Sandbox};

@@ -24,6 +24,26 @@ pub struct Report {
     pub failed: Vec<crate::Error>,
 }
 
+/// What nobody is making or taking away just now: its interfaces may be made again ([`crate::Network::heal`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    pub networks: BTreeSet<NetworkId>,
+    pub endpoints: BTreeSet<EndpointId>,
+}
+
+/// Of these repairs, those that make what is missing: whoever is at work on the rest is not disturbed.
+pub fn additions(repairs: Vec<Repair>, settled: &Settled) -> Vec<Repair> {
+    let add = |repair| match repair {
+        Repair::Rebuild(elements) => Some(Repair::Rebuild(elements)),
+        Repair::Elements(_, into) => (!into.is_empty()).then(|| Repair::Elements(Elements::new(), into)),
+        Repair::RemoveLink(_) | Repair::RemoveNeighbour(_) => None,
+        Repair::Bridge(bridge) => settled.networks.contains(&bridge.network).then_some(Repair::Bridge(bridge)),
+        Repair::Attach(a) => settled.endpoints.contains(&a.endpoint).then_some(Repair::Attach(a)),
+        Repair::Port(a) => settled.endpoints.contains(&a.endpoint).then_some(Repair::Port(a)),
+    };
+    repairs.into_iter().filter_map(add).collect()
+}
+
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Repair {
@@ -148,9 +168,11 @@ fn bridge_differs(bridge: &Bridge, link: &Link, observed: &Observed, ours: bool)
         let link_local = matches!(a.ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         a.link == link.index && !link_local && !bridge.gateways.iter().any(|net| net.addr() == a.ip)
     });
-    !link.up
+    // whether somebody else's keeps its hardware address cannot be seen, so it is told anew
+    !ours
+        || !link.up
         || !bridge.gateways.iter().all(has)
-        || ours && (link.mac != Some(bridge.mac.0) || link.mtu != bridge.mtu || surplus)
+        || (link.mac != Some(bridge.mac.0) || link.mtu != bridge.mtu || surplus)
 }
 
 fn port_differs(attachment: &Attachment, port: &Link, observed: &Observed, features: &Features) -> bool {

@@ -155,6 +155,16 @@ impl Lab {
         });
     }
 
+    /// The link-local IPv6 address of an interface.
+    ///
+    /// # Panics
+    /// It has none.
+    pub fn link_local(&self, at: At<'_>, interface: &str) -> Ipv6Addr {
+        let said = self.command(at, &["ip", "-6", "-o", "addr", "show", "dev", interface, "scope", "link"]);
+        let address = said.split_whitespace().nth(3).and_then(|net| net.split('/').next()?.parse().ok());
+        address.unwrap_or_else(|| panic!("no link-local address: {said}"))
+    }
+
     /// The hardware address of an interface.
     ///
     /// # Panics
@@ -183,5 +193,43 @@ fn ask(by: By, to: SocketAddr) -> io::Result<String> {
             let length = socket.recv(&mut buffer)?;
             Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
         }
+    }
+}
+
+/// An ICMP message in an Ethernet frame, with its checksum.
+///
+/// # Panics
+/// The addresses are of different families.
+pub fn icmp_frame(to: [u8; 6], from: [u8; 6], source: IpAddr, destination: IpAddr, mut icmp: Vec<u8>) -> Vec<u8> {
+    let sum = |bytes: &[u8]| {
+        let mut sum: u32 = bytes.chunks(2).map(|p| u32::from(p[0]) << 8 | u32::from(*p.get(1).unwrap_or(&0))).sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        (!(sum as u16)).to_be_bytes()
+    };
+    let length = icmp.len();
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let check = sum(&icmp);
+            icmp[2..4].copy_from_slice(&check);
+            let mut header = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0];
+            header[2..4].copy_from_slice(&(20 + length as u16).to_be_bytes());
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            let check = sum(&header);
+            header[10..12].copy_from_slice(&check);
+            [&to[..], &from, &[8, 0], &header, &icmp].concat()
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let pseudo =
+                [&source.octets()[..], &destination.octets(), &[0, 0, 0, length as u8, 0, 0, 0, 58], &icmp].concat();
+            let check = sum(&pseudo);
+            icmp[2..4].copy_from_slice(&check);
+            let header =
+                [&[0x60, 0, 0, 0, 0, length as u8, 58, 255][..], &source.octets(), &destination.octets()].concat();
+            [&to[..], &from, &[0x86, 0xdd], &header, &icmp].concat()
+        }
+        _ => panic!("one family"),
     }
 }

@@ -76,6 +76,9 @@ fn br_03_a_lost_bridge_is_made_again_when_the_daemon_starts() {
     lab.command(At::Host, &["ip", "link", "del", "br-front"]);
     lab.start_daemon().unwrap();
     within(Duration::from_secs(5), "members reach each other again", || reached(&lab));
+    // While a daemon runs, it is made again at once.
+    lab.command(At::Host, &["ip", "link", "del", "br-front"]);
+    within(Duration::from_secs(2), "members reach each other again", || reached(&lab));
     // It stays while the network does, members or none.
     lab.remove("one");
     lab.remove("two");
@@ -432,4 +435,110 @@ fn api_32_a_template_gives_networks_their_options() {
     let none =
         lab.tell("/networks/create", json!({ "Name": "x", "ConfigFrom": { "Network": "template" } }), 404).message();
     assert_eq!(none, "configuration network \"template\" not found");
+}
+
+#[test]
+fn br_19_the_default_network_is_as_the_daemon_is_told() {
+    let mut lab = Lab::start_with(
+        &program(),
+        &[
+            "--bridge=ours0",
+            "--bip=10.9.0.1/16",
+            "--fixed-cidr=10.9.8.0/24",
+            "--icc=false",
+            "--ip-masq=false",
+            "--ip=127.0.0.1",
+            "--mtu=1400",
+        ],
+    )
+    .unwrap();
+    let shown = |lab: &Lab| lab.get("/networks/bridge").unwrap().json();
+    let before = shown(&lab);
+    assert_eq!(
+        before["IPAM"]["Config"],
+        json!([{ "Subnet": "10.9.0.0/16", "IPRange": "10.9.8.0/24", "Gateway": "10.9.0.1" }])
+    );
+    assert_eq!(before["Options"]["com.docker.network.bridge.enable_icc"], "false");
+    for name in ["one", "two"] {
+        lab.run(name, publisher("default", &[("80/tcp", "", if name == "one" { "8080" } else { "8081" })]));
+        lab.serve(At::Container(name), By::Tcp, 80);
+    }
+    lab.serve(At::Outside, By::Tcp, 80);
+    let (one, two) = (lab.addresses("one", "bridge")[0], lab.addresses("two", "bridge")[0]);
+    assert_eq!(one, "10.9.8.0".parse::<IpAddr>().unwrap());
+    assert_eq!(lab.exec("one", &["cat", "/sys/class/net/eth0/mtu"]).ok(), "1400");
+    assert_eq!(lab.seen(At::Container("one"), By::Tcp, two, 80), None, "--icc=false");
+    assert_eq!(lab.seen(At::Outside, By::Tcp, HOST.into(), 8080), None, "--ip");
+    assert!(lab.seen(At::Host, By::Tcp, [127, 0, 0, 1].into(), 8080).is_some());
+    routes_from_outside(&lab, &[one]);
+    assert_eq!(lab.seen(At::Container("one"), By::Tcp, OUTSIDE.into(), 80), Some(one), "--ip-masq=false");
+    // While containers run on it, it stays as they know it; afterwards it is as the next daemon is told.
+    lab.stop_daemon();
+    lab.arguments = vec!["--bridge=ours0".into(), "--ipv6".into(), "--default-gateway=172.17.0.254".into()];
+    lab.start_daemon().unwrap();
+    assert_eq!(shown(&lab)["IPAM"], before["IPAM"]);
+    for name in ["one", "two"] {
+        lab.remove(name);
+    }
+    lab.stop_daemon();
+    lab.start_daemon().unwrap();
+    assert_eq!(shown(&lab)["Id"], before["Id"]);
+    assert_eq!(lab.bridge_addresses("ours0")[0], "172.17.0.1".parse::<IpAddr>().unwrap());
+    assert_eq!(lab.bridge_addresses("ours0").len(), 2);
+    lab.run("member", sleeper("default"));
+    assert!(lab.exec("member", &["ip", "route"]).ok().contains("default via 172.17.0.254"));
+    // Without a default network, containers that ask for none have none.
+    lab.remove("member");
+    lab.stop_daemon();
+    lab.arguments = vec!["--bridge=none".into()];
+    lab.start_daemon().unwrap();
+    assert_eq!(lab.get("/networks/bridge").unwrap().status, 404);
+    lab.run("alone", json!({ "Cmd": ["sleep", "600"] }));
+    assert_eq!(lab.exec("alone", &["ls", "/sys/class/net"]).ok(), "lo");
+    lab.network(json!({ "Name": "front" }));
+    lab.run("member", sleeper("front"));
+    assert!(pings(&lab, At::Container("member"), OUTSIDE.into()));
+}
+
+#[test]
+fn br_19_a_bridge_of_the_users_may_be_the_default_network() {
+    let lab = Lab::start_after(&program(), |lab| {
+        for words in ["link add mine type bridge", "addr add 10.77.0.9/24 dev mine", "link set mine up"] {
+            let command: Vec<&str> = std::iter::once("ip").chain(words.split(' ')).collect();
+            assert_eq!(lab.command(At::Host, &command), "", "{words}");
+        }
+        lab.arguments = vec!["--bridge=mine".into()];
+    })
+    .unwrap();
+    let shown = lab.get("/networks/bridge").unwrap().json();
+    assert_eq!(shown["IPAM"]["Config"], json!([{ "Subnet": "10.77.0.0/24", "Gateway": "10.77.0.9" }]));
+    lab.run("member", sleeper("default"));
+    assert!(pings(&lab, At::Container("member"), OUTSIDE.into()));
+}
+
+#[test]
+fn api_34_defaults_of_the_daemon_stand_under_what_a_network_says() {
+    let mtu = "--default-network-opt=bridge=com.docker.network.driver.mtu=1300";
+    let lab = Lab::start_with(
+        &program(),
+        &[mtu, "--default-address-pool=base=10.50.0.0/16,size=24", "--host-gateway-ip=192.0.2.9"],
+    )
+    .unwrap();
+    network(&lab, "plain", json!({}));
+    network(&lab, "own", json!({ "com.docker.network.driver.mtu": "1350" }));
+    for (name, mtu) in [("plain", "1300"), ("own", "1350")] {
+        lab.run(name, sleeper(name));
+        assert_eq!(lab.exec(name, &["cat", "/sys/class/net/eth0/mtu"]).ok(), mtu);
+    }
+    // IP-02: subnets come from the pools that were given; IPv6 from the daemon's own, where none has it.
+    let shown = lab.get("/networks/plain").unwrap().json();
+    assert_eq!(shown["IPAM"]["Config"][0]["Subnet"], "10.50.0.0/24");
+    assert!(shown["IPAM"]["Config"][1]["Subnet"].as_str().unwrap().starts_with("fd"));
+    let mut body = sleeper("plain");
+    body["HostConfig"]["ExtraHosts"] = json!(["up:host-gateway"]);
+    lab.run("asks", body);
+    assert!(lab.exec("asks", &["cat", "/etc/hosts"]).ok().contains("192.0.2.9\tup"), "DNS-23");
+    let wrong =
+        Lab::start_with(&program(), &["--default-address-pool=base=10.0.0.0/8,size=4"]).err().unwrap().to_string();
+    assert!(wrong.contains("invalid default address pool 10.0.0.0/8"), "{wrong}");
 }

@@ -12,7 +12,7 @@ use kernel::packet::announcement;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
-use testkit::traffic::{At, By, any, publisher, sleeper};
+use testkit::traffic::{At, By, any, icmp_frame, publisher, sleeper};
 use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, within};
 
 const INTRUDER: At<'_> = At::Container("intruder");
@@ -135,8 +135,7 @@ fn sec_01_nothing_but_published_ports_of_another_network_is_reached() {
         }
         // By link-local addresses: the target's, and its bridge's.
         for (at, interface) in [(TARGET, "eth0"), (At::Host, "br-back")] {
-            let said = lab.command(at, &["ip", "-6", "-o", "addr", "show", "dev", interface, "scope", "link"]);
-            let address: Ipv6Addr = said.split_whitespace().nth(3).unwrap().split('/').next().unwrap().parse().unwrap();
+            let address = lab.link_local(at, interface);
             let index: u32 = lab.inside(INTRUDER, || std::fs::read_to_string("/proc/net/if_inet6")).map_or(2, |t| {
                 let line =
                     t.lines().find(|l| l.ends_with("eth0")).map(|l| l.split_whitespace().nth(1).unwrap().to_owned());
@@ -293,46 +292,6 @@ fn tagged(frame: &[u8]) -> Vec<u8> {
     [&frame[..12], &[0x81, 0, 0, 0], &frame[12..]].concat()
 }
 
-/// An ICMP message with its checksum, in an Ethernet frame.
-fn frame(to: [u8; 6], from: [u8; 6], source: IpAddr, destination: IpAddr, mut icmp: Vec<u8>) -> Vec<u8> {
-    let sum = |bytes: &[u8]| {
-        let mut sum: u32 = bytes.chunks(2).map(|p| u32::from(p[0]) << 8 | u32::from(*p.get(1).unwrap_or(&0))).sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        (!(sum as u16)).to_be_bytes()
-    };
-    let length = icmp.len();
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let check = sum(&icmp);
-            icmp[2..4].copy_from_slice(&check);
-            let mut header = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0];
-            header[2..4].copy_from_slice(&(20 + length as u16).to_be_bytes());
-            header.extend(source.octets());
-            header.extend(destination.octets());
-            let check = sum(&header);
-            header[10..12].copy_from_slice(&check);
-            [&to[..], &from, &[8, 0], &header, &icmp].concat()
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let pseudo =
-                [&source.octets()[..], &destination.octets(), &[0, 0, 0, length as u8, 0, 0, 0, 58], &icmp].concat();
-            let check = sum(&pseudo);
-            icmp[2..4].copy_from_slice(&check);
-            let header =
-                [&[0x60, 0, 0, 0, 0, length as u8, 58, 255][..], &source.octets(), &destination.octets()].concat();
-            [&to[..], &from, &[0x86, 0xdd], &header, &icmp].concat()
-        }
-        _ => panic!("one family"),
-    }
-}
-
-fn own_link_local(lab: &Lab, at: At<'_>) -> Ipv6Addr {
-    let said = lab.command(at, &["ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link"]);
-    said.split_whitespace().nth(3).unwrap().split('/').next().unwrap().parse().unwrap()
-}
-
 #[test]
 fn sec_12_forged_messages_change_nobodys_mind() {
     for (on, lab) in labs() {
@@ -391,21 +350,21 @@ fn sec_12_forged_messages_change_nobodys_mind() {
         let liars_address = v4(lab.addresses("intruder", "front")[0]);
         let redirect4 = [&[5, 1, 0, 0][..], &liars_address, &about(OUTSIDE.into())].concat();
         let too_big4 = [&[3, 4, 0, 0, 0, 0, 2, 88][..], &about(friends[0])].concat();
-        let link_local = own_link_local(&lab, INTRUDER);
+        let link_local = lab.link_local(INTRUDER, "eth0");
         let gateway_link_local = eui64(bridge);
         let redirect6 =
             [&[137, 0, 0, 0, 0, 0, 0, 0][..], &link_local.octets(), &v6(friends[1]), &[2, 1], &liar].concat();
         // A router's advertisement: a default route by the intruder, to the victim and to the host.
         let advertisement = |source: Ipv6Addr| {
             let icmp = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
-            frame([0x33, 0x33, 0, 0, 0, 1], liar, source.into(), "ff02::1".parse().unwrap(), icmp)
+            icmp_frame([0x33, 0x33, 0, 0, 0, 1], liar, source.into(), "ff02::1".parse().unwrap(), icmp)
         };
         let forged = [
-            frame(vmac, liar, gateways[0], victims[0], redirect4.clone()),
-            frame(vmac, liar, gateways[0], victims[0], too_big4),
-            frame(vmac, liar, gateway_link_local.into(), victims[1], redirect6.clone()),
-            frame(bridge, liar, gateways[0], gateways[0], redirect4),
-            frame(bridge, liar, gateway_link_local.into(), gateways[1], redirect6),
+            icmp_frame(vmac, liar, gateways[0], victims[0], redirect4.clone()),
+            icmp_frame(vmac, liar, gateways[0], victims[0], too_big4),
+            icmp_frame(vmac, liar, gateway_link_local.into(), victims[1], redirect6.clone()),
+            icmp_frame(bridge, liar, gateways[0], gateways[0], redirect4),
+            icmp_frame(bridge, liar, gateway_link_local.into(), gateways[1], redirect6),
             advertisement(link_local),
             advertisement(gateway_link_local),
         ];

@@ -3,7 +3,21 @@
 use super::*;
 
 impl Inner {
-    pub(super) fn mend(
+    pub(super) fn mend_all(
+        &self,
+        repairs: &[Repair],
+        desired: &Desired,
+        observed: &Observed,
+        sandbox: &impl Fn(&SandboxId) -> Option<Arc<Sandbox>>,
+    ) -> Report {
+        let mut report = Report::default();
+        for repair in repairs {
+            self.mend(repair, desired, observed, sandbox, &mut report);
+        }
+        report
+    }
+
+    fn mend(
         &self,
         repair: &Repair,
         desired: &Desired,

@@ -1,0 +1,185 @@
+//! IPv6: alone, beside IPv4, and as the host has it.
+
+use serde_json::json;
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use testkit::traffic::{At, By, icmp_frame, publisher, sleeper};
+use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, upstream, within};
+
+fn lab() -> Lab {
+    Lab::start(&program()).unwrap()
+}
+
+/// A network without IPv4.
+fn ipv6_only(lab: &Lab, name: &str) {
+    let options = json!({ "com.docker.network.bridge.name": format!("br-{name}") });
+    lab.network(json!({ "Name": name, "EnableIPv4": false, "EnableIPv6": true, "Options": options }));
+}
+
+/// What a name has for addresses of IPv6.
+fn lookup6(lab: &Lab, container: &str, name: &str) -> Vec<String> {
+    let said = lab.exec(container, &["nslookup", "-type=aaaa", name]).stdout;
+    let answer = said.split_once("Name:").map_or("", |(_, rest)| rest);
+    answer
+        .lines()
+        .filter(|l| l.starts_with("Address"))
+        .filter_map(|l| Some(l.split_whitespace().last()?.to_owned()))
+        .collect()
+}
+
+#[test]
+fn v6_01_a_subnet_of_ipv6_counts_only_where_ipv6_is_asked_for() {
+    let lab = lab();
+    lab.network(
+        json!({ "Name": "four", "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24" }, { "Subnet": "fd00:9::/64" }] } }),
+    );
+    let shown = lab.get("/networks/four").unwrap().json();
+    assert_eq!(shown["IPAM"]["Config"], json!([{ "Subnet": "10.9.0.0/24" }]));
+    lab.run("member", sleeper("four"));
+    assert_eq!(lab.addresses("member", "four").len(), 1);
+    let none = json!({ "Name": "neither", "EnableIPv4": false, "EnableIPv6": false });
+    assert_eq!(lab.tell("/networks/create", none, 400).message(), "IPv4 or IPv6 must be enabled");
+}
+
+#[test]
+fn v6_02_a_network_of_ipv6_alone_has_names_ports_and_borders() {
+    let lab = lab();
+    ipv6_only(&lab, "six");
+    ipv6_only(&lab, "other");
+    let ports = [("80/tcp", "", "8080"), ("80/udp", "", "8080")];
+    lab.run("web", publisher("six", &ports));
+    lab.run("client", sleeper("six"));
+    lab.run("far", sleeper("other"));
+    for by in [By::Tcp, By::Udp] {
+        lab.serve(At::Container("web"), by, 80);
+        lab.serve(At::Outside, by, 80);
+    }
+    let web = lab.addresses("web", "six");
+    assert!(web.len() == 1 && web[0].is_ipv6(), "{web:?}");
+    // Names (DNS-21): by IPv6, nothing by IPv4, and other questions go on as ever.
+    assert_eq!(lookup6(&lab, "client", "web"), [web[0].to_string()]);
+    assert_eq!(lab.lookup("client", "web"), [""; 0]);
+    assert!(lab.exec("client", &["cat", "/etc/resolv.conf"]).ok().contains("nameserver 127.0.0.11"));
+    assert_eq!(lab.exec("client", &["nslookup", "upstream.example"]).code, 0);
+    let hosts = lab.exec("web", &["cat", "/etc/hosts"]).ok();
+    assert!(hosts.lines().any(|l| l.starts_with(&web[0].to_string())), "{hosts}");
+    let own = lab.addresses("client", "six")[0];
+    let gateway = lab.bridge_addresses("br-six")[0];
+    for by in [By::Tcp, By::Udp] {
+        assert_eq!(lab.seen(At::Container("client"), by, web[0], 80), Some(own));
+        assert_eq!(lab.seen(At::Container("client"), by, OUTSIDE6.into(), 80), Some(HOST6.into()), "out");
+        // Ports: by IPv6 with true addresses; by IPv4 through the proxy.
+        assert_eq!(lab.seen(At::Outside, by, HOST6.into(), 8080), Some(OUTSIDE6.into()));
+        for to in [IpAddr::V4(HOST), IpAddr::V6(HOST6)] {
+            assert!(lab.seen(At::Outside, by, to, 8080).is_some(), "{by:?} {to}");
+        }
+        assert_eq!(lab.seen(At::Outside, by, HOST.into(), 8080), Some(gateway), "carried");
+        assert_eq!(lab.seen(At::Host, by, Ipv6Addr::LOCALHOST.into(), 8080), Some(gateway));
+        // Borders.
+        assert_eq!(lab.seen(At::Container("far"), by, web[0], 80), None);
+        assert!(lab.seen(At::Container("far"), by, HOST6.into(), 8080).is_some());
+    }
+    assert_eq!(lookup6(&lab, "far", "web"), [""; 0]);
+    let ways = lab.exec("web", &["ip", "route"]).ok();
+    assert_eq!(ways, "", "no route of IPv4");
+}
+
+#[test]
+fn v6_03_addresses_are_ready_at_once_and_links_have_theirs() {
+    let lab = lab();
+    lab.network(json!({ "Name": "front", "EnableIPv6": true }));
+    lab.run("web", sleeper("front"));
+    lab.serve(At::Container("web"), By::Tcp, 80);
+    let to = lab.addresses("web", "front")[1];
+    for n in 0..3 {
+        // Its very first act, with no time to wait for duplicates.
+        let name = format!("client{n}");
+        let mut body = sleeper("front");
+        body["Cmd"] = json!(["sh", "-c", format!("nc -w 1 {to} 80; echo $?; sleep 60")]);
+        lab.run(&name, body);
+        let own = lab.addresses(&name, "front")[1].to_string();
+        within(Duration::from_secs(5), "it was answered", || lab.logs(&name, "").0.contains(&own));
+        let said = lab.command(At::Container(&name), &["ip", "-6", "-o", "addr", "show", "dev", "eth0"]);
+        assert!(!said.contains("tentative") && said.contains("fe80::"), "{said}");
+    }
+}
+
+#[test]
+fn v6_06_an_upstream_of_ipv6_is_asked_for_a_container_that_has_none() {
+    let lab = lab();
+    let server: Ipv6Addr = "2001:db8:53::53".parse().unwrap();
+    lab.command(At::Host, &["ip", "addr", "add", &format!("{server}/128"), "dev", "lo", "nodad"]);
+    let socket = lab.in_host(|| UdpSocket::bind((server, 53)).unwrap());
+    let over = Arc::new(AtomicBool::new(false));
+    let serving = std::thread::spawn({
+        let over = over.clone();
+        move || upstream::serve(&socket, || over.load(Ordering::Relaxed))
+    });
+    std::fs::write(lab.resolv_conf(), format!("nameserver {server}\n")).unwrap();
+    lab.network(json!({ "Name": "four" }));
+    lab.run("client", sleeper("four"));
+    within(Duration::from_secs(5), "it is asked", || lab.exec("client", &["nslookup", "upstream.example"]).code == 0);
+    over.store(true, Ordering::Relaxed);
+    serving.join().unwrap();
+    assert_ne!(lab.exec("client", &["timeout", "1", "nslookup", "another.example"]).code, 0, "nobody else was");
+}
+
+#[test]
+fn v6_07_the_default_network_has_ipv6_if_the_daemon_is_told() {
+    let auto = Lab::start_with(&program(), &["--ipv6"]).unwrap();
+    auto.run("member", sleeper("default"));
+    auto.serve(At::Outside, By::Tcp, 80);
+    assert!(auto.addresses("member", "bridge")[1].to_string().starts_with("fd"));
+    assert_eq!(auto.seen(At::Container("member"), By::Tcp, OUTSIDE6.into(), 80), Some(HOST6.into()));
+    drop(auto);
+    let given =
+        ["--ipv6", "--bip6=fd00:17::1/64", "--fixed-cidr-v6=fd00:17::8000/113", "--default-gateway-v6=fd00:17::1"];
+    let lab = Lab::start_with(&program(), &given[..3]).unwrap();
+    lab.run("member", publisher("default", &[("80/tcp", "", "8080")]));
+    lab.serve(At::Container("member"), By::Tcp, 80);
+    assert_eq!(lab.addresses("member", "bridge")[1], "fd00:17::8000".parse::<IpAddr>().unwrap());
+    let gateways = lab.bridge_addresses("isle0");
+    assert_eq!(gateways, ["172.17.0.1".parse::<IpAddr>().unwrap(), "fd00:17::1".parse().unwrap()]);
+    assert_eq!(lab.seen(At::Outside, By::Tcp, HOST6.into(), 8080), Some(OUTSIDE6.into()));
+    assert_eq!(lab.seen(At::Outside, By::Tcp, HOST.into(), 8080), Some(OUTSIDE.into()));
+}
+
+#[test]
+fn v6_05_forwarding_does_not_cost_the_host_its_own_way_out() {
+    // The host has its default route from a router, as most have.
+    let advertise = |lab: &Lab, lifetime: u16| {
+        let router = lab.link_local(At::Outside, "uplink0");
+        let mut icmp = vec![134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        icmp[6..8].copy_from_slice(&lifetime.to_be_bytes());
+        let from = lab.mac(At::Outside, "uplink0");
+        let frame = icmp_frame([0x33, 0x33, 0, 0, 0, 1], from, router.into(), "ff02::1".parse().unwrap(), icmp);
+        lab.send_frames(At::Outside, "uplink0", &[frame]);
+    };
+    let way = |lab: &Lab| lab.command(At::Host, &["ip", "-6", "route", "show", "default"]);
+    let hears = |lab: &Lab, when: &str| {
+        within(Duration::from_secs(5), when, || {
+            advertise(lab, 1800);
+            way(lab).contains("proto ra")
+        });
+    };
+    let lab = Lab::start_after(&program(), |lab| {
+        lab.command(At::Host, &["ip", "-6", "route", "del", "default"]);
+        lab.command(At::Host, &["sysctl", "-w", "net.ipv6.conf.eth0.accept_ra=1"]);
+        hears(lab, "the host has a router before there is a daemon");
+    })
+    .unwrap();
+    assert!(way(&lab).contains("proto ra"), "after the daemon's start");
+    ipv6_only(&lab, "six");
+    lab.run("member", sleeper("six"));
+    lab.serve(At::Outside, By::Tcp, 80);
+    assert!(way(&lab).contains("proto ra"), "with a network that forwards");
+    assert!(lab.seen(At::Container("member"), By::Tcp, OUTSIDE6.into(), 80).is_some(), "it does forward");
+    // It goes on hearing its router: that it goes, and that it is back.
+    within(Duration::from_secs(5), "the router goes", || {
+        advertise(&lab, 0);
+        !way(&lab).contains("proto ra")
+    });
+    hears(&lab, "the router is back");
+}
