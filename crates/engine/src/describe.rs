@@ -16,10 +16,22 @@ pub struct Surroundings<'a> {
     pub account: Account,
     pub available: spec::CapabilitySet,
     pub cgroup_v1: bool,
+    /// How many descriptors a process may open where nothing else was asked for: what the daemon was started with,
+    /// before it took more for itself.
+    pub descriptors: &'a Ulimit,
     /// The variables of legacy links.
     pub linked: Vec<String>,
     /// Where the container's own hosts, hostname and resolv.conf are.
     pub files: &'a Path,
+}
+
+fn ulimits(host: &HostConfig, descriptors: &Ulimit) -> Vec<Ulimit> {
+    let asked = host.ulimits.iter().flatten();
+    let mut limits: Vec<Ulimit> = asked.map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect();
+    if !limits.iter().any(|l| l.name == descriptors.name) {
+        limits.push(descriptors.clone());
+    }
+    limits
 }
 
 /// # Errors
@@ -41,12 +53,7 @@ pub fn describe(container: &Container, around: &Surroundings<'_>) -> Result<Desc
         readonly_root: host.readonly_rootfs,
         mounts: mounts(container, around.files)?,
         shm_size: u64::try_from(host.shm_size).ok().filter(|s| *s > 0),
-        ulimits: host
-            .ulimits
-            .iter()
-            .flatten()
-            .map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard })
-            .collect(),
+        ulimits: ulimits(host, around.descriptors),
         no_new_privileges: options.no_new_privileges,
         seccomp: options.seccomp,
         system_paths_unconfined: options.system_paths_unconfined,

@@ -459,7 +459,6 @@ impl Engine {
         let Some(active) = record.endpoints.last().and_then(|e| e.active.as_ref()) else { return };
         let attachment = active.attachment.clone();
         let mut changes = vec![Change::MemberGone { network: attachment.network, endpoint: attachment.endpoint }];
-        changes.push(naming::moved_routes_change(before));
         changes.extend(match naming::view_change(&self.state(), before) {
             Some(view) => Some(view),
             None if resolver => Some(Change::ViewGone { sandbox }),
@@ -529,7 +528,7 @@ impl Engine {
             let endpoint = record.endpoints.last().expect("just made");
             let member = naming::member_change(record, endpoint, network);
             let view = naming::view_change(&state, record);
-            member.into_iter().chain(view).chain([naming::moved_routes_change(record)]).collect()
+            member.into_iter().chain(view).collect()
         };
         self.tell_names(record, changes).await?;
         self.faults.pass("connect: files").await?;
@@ -563,9 +562,9 @@ impl Engine {
         let (old, new) = (routes(before), routes(after));
         let (engine, handle) = (self.clone(), handle.clone());
         let (withdrawn, published) = publish_changes(before, after);
-        let carried = naming::routes_change(after);
-        if carried != naming::routes_change(before) {
-            self.keeper.apply(vec![carried.unwrap_or(Change::RoutesGone { container: after.id })]).await?;
+        let carried = naming::moved_routes_change(after);
+        if carried != naming::moved_routes_change(before) {
+            self.keeper.apply(vec![carried]).await?;
         }
         blocking(move || -> Result<()> {
             if old != new {
@@ -651,7 +650,6 @@ impl Engine {
         let handle = {
             let state = self.state();
             changes.extend(naming::view_change(&state, record));
-            changes.push(naming::moved_routes_change(record));
             let sandbox = record.state.sandbox.and_then(|id| state.sandboxes.get(&id));
             sandbox.map(|s| s.sandbox.clone())
         };

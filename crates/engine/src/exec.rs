@@ -254,6 +254,7 @@ impl Engine {
             account: account.clone(),
             available: self.runtime.available_capabilities(),
             cgroup_v1: self.runtime.is_cgroup_v1(),
+            descriptors: &self.descriptors,
             // Whom it was linked to may have gone.
             linked: crate::links::environment(&self.state(), record).unwrap_or_default(),
             files: &directory,

@@ -88,6 +88,8 @@ pub struct Engine {
     ports: tokio::sync::Mutex<()>,
     /// A volume's record and its directory come and go together.
     volumes: tokio::sync::Mutex<()>,
+    /// What containers get of them where nothing else was asked for.
+    descriptors: model::spec::Ulimit,
     /// Held for the daemon's life: nobody else works on this root.
     _lock: std::fs::File,
 }

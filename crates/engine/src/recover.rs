@@ -17,6 +17,7 @@ use model::container::{Container, NetworkMode, Status};
 use model::daemon::Networking;
 use model::id::{ContainerId, NetworkId, RootId};
 use model::network::{Driver, Ipam, Network, Surroundings, plan_default};
+use model::spec::Ulimit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -111,6 +112,11 @@ impl Engine {
         })
         .map_err(Error::internal)?;
 
+        // We hold some of every container; a container gets what we were given.
+        let (soft, hard) = kernel::process::raise_descriptor_limit().map_err(Error::internal)?;
+        let number = |limit: Option<u64>| limit.and_then(|l| i64::try_from(l).ok()).unwrap_or(-1);
+        let descriptors = Ulimit { name: "nofile".into(), soft: number(soft), hard: number(hard) };
+
         let routes = network.host_routes().map_err(Error::internal)?;
         let mut state = State { networking: Arc::new(settings.networking.clone()), ..State::default() };
         for network in contents.networks {
@@ -191,6 +197,7 @@ impl Engine {
                 faults: Default::default(),
                 ports: Default::default(),
                 volumes: Default::default(),
+                descriptors,
                 _lock: lock,
             }
         });

@@ -313,6 +313,7 @@ impl Engine {
             account,
             available: self.runtime.available_capabilities(),
             cgroup_v1: self.runtime.is_cgroup_v1(),
+            descriptors: &self.descriptors,
             linked: crate::links::environment(&self.state(), record)?,
             files: &directory,
         };

@@ -4,8 +4,9 @@
 
 use rustix::fs::{CWD, Mode, OFlags, fstat, ftruncate, openat, renameat};
 use rustix::io::Errno;
-use shim_protocol::Time;
+use shim_protocol::frame::{self, Decoder};
 use shim_protocol::launch::Log;
+use shim_protocol::{Time, file};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ pub struct Writer {
     size: u64,
     /// What has come of a line that has not ended, of stdout and stderr.
     partial: [Vec<u8>; 2],
+    /// Where they outlive us, and whether there is something.
+    kept: Option<OwnedFd>,
+    is_kept: bool,
     /// Lines that no disk wanted.
     pub lost: u64,
 }
@@ -41,7 +45,36 @@ pub struct Writer {
 impl Writer {
     pub fn open(settings: Log) -> Result<Writer, Errno> {
         let (file, size) = open_file(&settings.path, OFlags::empty())?;
-        Ok(Writer { settings, file: Some(file), size, partial: [Vec::new(), Vec::new()], lost: 0 })
+        let partial = [Vec::new(), Vec::new()];
+        Ok(Writer { settings, file: Some(file), size, partial, kept: None, is_kept: false, lost: 0 })
+    }
+
+    /// Go on where a killed shim was in a line; and let the next one do so, should we be killed.
+    pub fn keep_partial(&mut self, home: &OwnedFd) {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        let Ok(file) = openat(home, file::PARTIAL, flags, Mode::from(0o600)) else { return };
+        let mut bytes = vec![0; 2 * LINE_MAX + 64];
+        let read = rustix::io::pread(&file, &mut bytes, 0).unwrap_or_default();
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes[..read]);
+        if let Ok(Some(frame)) = decoder.next_frame()
+            && let Ok(partial) = frame.value()
+        {
+            self.partial = partial;
+            self.is_kept = true;
+        }
+        self.kept = Some(file);
+    }
+
+    fn note_partial(&mut self) {
+        let is_any = self.partial.iter().any(|p| !p.is_empty());
+        let Some(file) = self.kept.as_ref().filter(|_| is_any || self.is_kept) else { return };
+        let mut bytes = Vec::new();
+        if frame::encode_value(&mut bytes, &self.partial, 0).is_ok() {
+            // The frame says how long it is: what an earlier one has left behind it does not matter.
+            let _ = rustix::io::pwrite(file, &bytes, 0);
+        }
+        self.is_kept = is_any;
     }
 
     /// Log what was read, as far as its lines are whole.
@@ -63,6 +96,7 @@ impl Writer {
         partial.extend_from_slice(rest);
         lines += cut(partial, &mut out, stream, &stamp);
         self.append(&out, lines);
+        self.note_partial();
     }
 
     /// The stream has ended: what is left of it is its last line.
@@ -72,6 +106,7 @@ impl Writer {
             let mut out = Vec::new();
             encode(&mut out, &rest, stream, &rfc3339(now));
             self.append(&out, 1);
+            self.note_partial();
         }
     }
 

@@ -435,6 +435,9 @@ impl Shim {
             None => None,
             Some(log) => Some(Writer::open(log.clone()).at(step, log.path.display().to_string())?),
         };
+        if let Some(log) = &mut self.log {
+            log.keep_partial(&self.home);
+        }
         Ok(())
     }
 
@@ -506,6 +509,9 @@ impl Shim {
             let _ = rustix::io::ioctl_fionbio(fd, true);
         }
         self.log = adopt.log.and_then(|log| Writer::open(log).ok());
+        if let Some(log) = &mut self.log {
+            log.keep_partial(&self.home);
+        }
         self.launched = Some(Launched {
             cgroup: adopt.cgroup,
             user_namespace: has_own_users(adopt.pid),

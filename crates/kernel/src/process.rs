@@ -42,13 +42,15 @@ pub fn kill(pidfd: impl AsFd) -> Result<(), Errno> {
     }
 }
 
-/// Lets this process open as many descriptors as it is allowed to at all (RLIMIT_NOFILE).
+/// Lets this process open as many descriptors as it is allowed to at all (RLIMIT_NOFILE); what it was allowed before,
+/// softly and at all. `None` is without limit.
 ///
 /// # Errors
 /// As setrlimit(2).
-pub fn raise_descriptor_limit() -> Result<(), Errno> {
-    let Rlimit { maximum, .. } = process::getrlimit(Resource::Nofile);
-    process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+pub fn raise_descriptor_limit() -> Result<(Option<u64>, Option<u64>), Errno> {
+    let Rlimit { current, maximum } = process::getrlimit(Resource::Nofile);
+    process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok((current, maximum))
 }
 
 /// The capabilities that this process is permitted, by bits.

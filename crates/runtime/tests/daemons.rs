@@ -176,6 +176,25 @@ async fn a_killed_shim_costs_neither_the_container_nor_a_line() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_does_not_cost_a_line_that_has_not_ended() {
+    let world = world!();
+    let mut order = world.order(&world.describe(&["sh", "-c", "printf 'name? '; read x; echo $x"]));
+    order.stdio = Stdio { open_stdin: true, ..Stdio::default() };
+    let log = order.log.clone().unwrap();
+    let prepared = world.runtime.prepare(order).await.unwrap();
+    let mut attached = prepared.attach(AttachOptions::ALL).await.unwrap();
+    let container = prepared.launch().await.unwrap();
+    until(&mut attached, "name? ").await;
+    kill_shim(container.pid());
+    let mut attached = container.attach(AttachOptions::ALL).await.unwrap();
+    attached.stdin.write(b"Ada\n").await.unwrap();
+    until(&mut attached, "Ada").await;
+    container.wait().await;
+    let text = std::fs::read_to_string(&log.path).unwrap();
+    assert!(text.contains("\"name? Ada\\n\""), "{text}");
+}
+
 #[test]
 fn what_was_held_elsewhere_lets_the_next_daemon_take_over_from_a_killed_shim() {
     let world = world!();

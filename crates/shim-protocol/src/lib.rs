@@ -27,6 +27,8 @@ pub mod file {
     pub const EXIT: &str = "exit";
     /// A [`Running`](super::Running), written when the container's process has been started.
     pub const RUNNING: &str = "running";
+    /// What the log does not have yet, since its line has not ended: for the shim that takes over from a killed one.
+    pub const PARTIAL: &str = "partial";
 }
 
 /// One request, numbered by its client.

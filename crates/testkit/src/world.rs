@@ -67,7 +67,8 @@ impl Lab {
     /// It does not come to be so.
     #[track_caller]
     pub fn world_is(&self, before: &str, after_what: &str) {
-        let end = Instant::now() + Duration::from_secs(5);
+        // The kernel takes down what was in a namespace when it comes to it, one namespace of the machine after another.
+        let end = Instant::now() + Duration::from_secs(30) * crate::patience();
         loop {
             let now = self.world();
             if now == before {

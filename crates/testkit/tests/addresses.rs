@@ -192,7 +192,7 @@ fn ip_11_a_network_without_addresses_leaves_them_to_its_members() {
         let mut body = sleeper("raw");
         body["HostConfig"]["CapAdd"] = json!(["NET_ADMIN"]);
         lab.run(name, body);
-        assert_eq!(lab.addresses(name, "raw"), [IpAddr::from([0; 4]); 0]);
+        assert!(lab.addresses(name, "raw").is_empty());
     }
     for (name, address) in [("one", "10.9.0.1/24"), ("two", "10.9.0.2/24")] {
         lab.exec(name, &["ip", "addr", "add", address, "dev", "eth0"]).ok();

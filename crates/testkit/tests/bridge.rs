@@ -279,7 +279,7 @@ fn br_09_on_an_isolated_network_the_host_has_no_address() {
     // BR-13: two members fill a point-to-point subnet.
     let config = json!([{ "Subnet": "10.9.0.0/31" }, { "Subnet": "fd00:9::/127" }]);
     lab.network(json!({ "Name": "alone", "Internal": true, "EnableIPv6": true, "Options": isolated, "IPAM": { "Config": config } }));
-    assert_eq!(lab.bridge_addresses("br-alone"), [IpAddr::from([0; 4]); 0]);
+    assert!(lab.bridge_addresses("br-alone").is_empty());
     lab.run("one", sleeper("alone"));
     lab.run("two", sleeper("alone"));
     lab.create("three", sleeper("alone"));

@@ -209,6 +209,7 @@ fn lc_03_restart_policies_are_kept_with_growing_patience() {
     assert_eq!(lab.inspect("once")["RestartCount"], 0);
     // `always` comes back, until a client stops it.
     lab.run("always", json!({ "Cmd": POLITE, "HostConfig": { "RestartPolicy": { "Name": "always" } } }));
+    lab.up("always");
     let pid = lab.inspect("always")["State"]["Pid"].clone();
     lab.on_host(std::process::Command::new("kill").args(["-9", &pid.to_string()])).ok();
     within(Duration::from_secs(10), "it is back", || {
@@ -485,4 +486,19 @@ fn the_daemon_says_who_it_is() {
     if let Some(version) = lab.docker(&["version", "--format", "{{.Server.APIVersion}}"]) {
         assert_eq!(version.ok(), "1.51");
     }
+}
+
+#[test]
+fn the_daemon_takes_all_descriptors_it_may_and_containers_get_what_it_was_given() {
+    let lab = lab();
+    let files = |text: &str| -> Vec<String> {
+        let line = text.lines().find(|l| l.starts_with("Max open files")).unwrap_or_default();
+        line.split_whitespace().skip(3).take(2).map(str::to_owned).collect()
+    };
+    let given = files(&std::fs::read_to_string("/proc/self/limits").unwrap());
+    let daemons = files(&std::fs::read_to_string(format!("/proc/{}/limits", lab.daemon_pid())).unwrap());
+    assert_eq!(daemons[0], daemons[1]);
+    lab.run("cc", json!({ "Cmd": ["sleep", "60"] }));
+    assert_eq!(files(&lab.exec("cc", &["cat", "/proc/1/limits"]).ok()), given);
+    assert_eq!(files(&lab.exec("cc", &["cat", "/proc/self/limits"]).ok()), given);
 }

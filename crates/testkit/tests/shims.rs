@@ -145,14 +145,9 @@ fn a_command_is_started_whole_though_its_client_hangs_up() {
         "POST /exec/{id}/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let client = testkit::http::raw(&lab.socket(), request.as_bytes()).unwrap();
-    // It is under way once a second start is refused.
-    within(Duration::from_secs(10), "the first start is under way", || {
-        lab.post(&format!("/exec/{id}/start"), json!({ "Detach": true })).unwrap().status == 409
-    });
-    drop(client);
+    drop(testkit::http::raw(&lab.socket(), request.as_bytes()).unwrap());
     // The daemon has seen the end of that connection when it answers a later one.
-    lab.ask("/containers/polite/wait?condition=nonsense", 400);
+    lab.get("/_ping").unwrap();
     signal(&lab, &shim, "-CONT");
     within(Duration::from_secs(10), "it has run", || {
         lab.get(&format!("/exec/{id}/json")).unwrap().json()["ExitCode"] == 9
