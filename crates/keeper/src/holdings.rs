@@ -3,9 +3,8 @@
 use crate::proxy::{Routes, SharedRoutes, serve_tcp, serve_udp};
 use keeper_protocol::Key;
 use model::id::SandboxId;
-use model::names::Change;
+use model::names::{Change, Names};
 use resolver::forward::{Kind, Origin, Sockets};
-use resolver::names::Names;
 use resolver::serve::{Shared, serve};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};

@@ -8,6 +8,7 @@
 //! - [`net`], [`network`], [`endpoint`], [`ipam`], [`port`]: networks, who is on them, their addresses and their published ports
 //! - [`daemon`]: what a daemon is told about networks
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
+//! - [`flow`]: whether a flow passes, and which fact decides
 //! - [`names`]: what each sandbox may resolve
 //! - [`duration`]: how long ago, in Docker's words
 
@@ -17,6 +18,7 @@ pub mod desired;
 pub mod duration;
 pub mod endpoint;
 pub mod files;
+pub mod flow;
 pub mod gateway;
 pub mod id;
 pub mod image;

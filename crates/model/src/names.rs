@@ -4,6 +4,10 @@
 //! sees, in which order, with its own link aliases, and where other questions go. The daemon feeds both to the keeper
 //! as [`Change`]s.
 
+mod lookup;
+
+pub use lookup::Names;
+
 use crate::id::{ContainerId, EndpointId, NetworkId, SandboxId};
 use crate::net::Protocol;
 use serde::{Deserialize, Serialize};

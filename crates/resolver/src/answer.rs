@@ -1,12 +1,11 @@
 //! From a query to an answer: pure. What no zone knows is to be forwarded, unless a rule keeps it here.
 
-use crate::names::Names;
 use domain::base::iana::{Class, Opcode, OptRcode, Rcode, Rtype};
 use domain::base::message_builder::{AdditionalBuilder, PushError};
 use domain::base::{Message, MessageBuilder, Name, ParsedName, Question, StaticCompressor, Ttl};
 use domain::rdata::{A, Aaaa, Ptr};
 use model::id::SandboxId;
-use model::names::Member;
+use model::names::{Member, Names};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How long a client may keep a name: the shortest that clients treat as ordinary.
@@ -280,10 +279,48 @@ fn header_only(message: &Message<&[u8]>, rcode: Rcode) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::tests::{member, network, view, world};
-    use model::id::EndpointId;
-    use model::names::Change;
+    use model::id::{ContainerId, EndpointId, NetworkId};
+    use model::names::{Change, Upstreams, View};
     use std::collections::BTreeSet;
+
+    fn network(n: u8) -> NetworkId {
+        NetworkId::new([n; 32])
+    }
+
+    fn member(names: &[&str], ipv4: &str) -> Member {
+        Member {
+            container: ContainerId::new([1; 32]),
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            ipv4: ipv4.parse().ok(),
+            ipv6: None,
+        }
+    }
+
+    fn view(networks: &[u8]) -> View {
+        View {
+            networks: networks.iter().map(|n| network(*n)).collect(),
+            links: Default::default(),
+            upstreams: Upstreams::Host,
+            keep_single_labels: false,
+        }
+    }
+
+    fn world() -> Names {
+        let mut names = Names::default();
+        let mut n = 0;
+        let mut add = |net: u8, member: Member| {
+            n += 1;
+            names.apply(Change::Member { network: network(net), endpoint: EndpointId::new([n; 32]), member });
+        };
+        add(1, member(&["web", "pool", "c0ffee"], "10.0.1.2"));
+        add(1, member(&["web2", "pool"], "10.0.1.3"));
+        add(2, member(&["web.a"], "10.0.2.2"));
+        add(3, member(&["web"], "10.0.3.2"));
+        names.apply(Change::Zone { network: network(1), name: "Front".into() });
+        names.apply(Change::Zone { network: network(2), name: "b.c".into() });
+        names.apply(Change::Zone { network: network(3), name: "c".into() });
+        names
+    }
 
     fn names() -> (Names, SandboxId) {
         let sandbox = SandboxId::new([5; 32]);

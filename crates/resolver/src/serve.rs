@@ -6,10 +6,9 @@
 use crate::answer::{Outcome, Transport, answer, refuse, truncated};
 use crate::forward::{HostServers, Kind, Origin, Sockets, ask};
 use crate::leave::Leave;
-use crate::names::Names;
 use domain::base::iana::Rcode;
 use model::id::SandboxId;
-use model::names::Upstreams;
+use model::names::{Names, Upstreams};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! What is known: zones and views, indexed so that a look-up costs the same however many members there are.
 
-use model::id::{EndpointId, NetworkId, SandboxId};
-use model::names::{Change, Member, View};
+use super::{Change, Member, View};
+use crate::id::{EndpointId, NetworkId, SandboxId};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -138,16 +138,16 @@ impl Names {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use model::id::ContainerId;
-    use model::names::Upstreams;
+    use crate::id::ContainerId;
+    use crate::names::Upstreams;
 
-    pub fn network(n: u8) -> NetworkId {
+    fn network(n: u8) -> NetworkId {
         NetworkId::new([n; 32])
     }
 
-    pub fn member(names: &[&str], ipv4: &str) -> Member {
+    fn member(names: &[&str], ipv4: &str) -> Member {
         Member {
             container: ContainerId::new([1; 32]),
             names: names.iter().map(|n| (*n).to_owned()).collect(),
@@ -156,7 +156,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub fn view(networks: &[u8]) -> View {
+    fn view(networks: &[u8]) -> View {
         View {
             networks: networks.iter().map(|n| network(*n)).collect(),
             links: Default::default(),
@@ -165,7 +165,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub fn world() -> Names {
+    fn world() -> Names {
         let mut names = Names::default();
         let mut n = 0;
         let mut add = |net: u8, member: Member| {
