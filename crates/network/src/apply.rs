@@ -306,6 +306,11 @@ impl Network {
         Ok(report)
     }
 
+    /// An uplink may have come: where a network of these has IPv6, it forwards.
+    pub fn forward_from_new_uplinks(&self, desired: &Desired) -> Result<(), Error> {
+        if desired.bridges.values().any(plan::forwards_ipv6) { self.0.forward_ipv6() } else { Ok(()) }
+    }
+
     /// Other firewalls may have forgotten what they were told.
     pub fn tell_others_again(&self) {
         self.0.tell_others(Others::tell_again);
