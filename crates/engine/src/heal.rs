@@ -15,6 +15,9 @@ use std::time::Duration;
 /// A bridge that is deleted takes its routes and entries along, in several messages.
 const TOGETHER: Duration = Duration::from_millis(50);
 
+/// Other firewalls write their rules anew one by one.
+const CALM: Duration = Duration::from_millis(200);
+
 impl Engine {
     /// Hears of losses from now on, for as long as the engine lives.
     ///
@@ -51,6 +54,7 @@ impl Engine {
 
     async fn mend(self: &Arc<Self>, losses: &[Loss]) {
         if losses.contains(&Loss::Foreign) {
+            tokio::time::sleep(CALM).await;
             let engine = self.clone();
             blocking(move || engine.network.tell_others_again()).await;
         }

@@ -147,7 +147,9 @@ impl Network {
     pub fn host_routes(&self) -> Result<Vec<IpNet>, Error> {
         let (links, addresses, routes) = self
             .0
-            .with_route(|socket| Ok::<_, Refusal>((link::list(socket)?, address::list(socket)?, route::list(socket)?)))
+            .with_route(|socket| {
+                Ok::<_, Refusal>((link::list(socket)?, address::list(socket)?, route::list_all(socket)?))
+            })
             .attempt("list", "the host's routes")?;
         let ours = |index: u32| links.iter().any(|l| l.index == index && (l.loopback || self.0.is_ours(l)));
         let of_routes = routes.iter().filter(|r| r.link.is_none_or(|link| !ours(link))).map(|r| r.destination);

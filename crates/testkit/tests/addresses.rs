@@ -46,11 +46,13 @@ fn ip_01_networks_without_configuration_have_room_for_a_thousand_members_each() 
 fn ip_03_a_subnet_that_the_host_has_a_route_to_is_avoided_and_told_when_it_comes_later() {
     let lab = Lab::start_after(&program(), |lab| {
         lab.command(At::Host, &["ip", "route", "add", "172.16.0.0/13", "via", &OUTSIDE.to_string()]);
+        // As VPNs have them: in a table of their own.
+        lab.command(At::Host, &["ip", "route", "add", "172.24.0.0/16", "via", &OUTSIDE.to_string(), "table", "52"]);
     })
     .unwrap();
-    assert_eq!(subnets(&lab, "bridge"), ["172.24.0.0/22"], "not 172.17.0.0/16 either");
+    assert_eq!(subnets(&lab, "bridge"), ["172.25.0.0/22"], "not 172.17.0.0/16 either");
     lab.network(json!({ "Name": "front" }));
-    assert_eq!(subnets(&lab, "front"), ["172.24.4.0/22"]);
+    assert_eq!(subnets(&lab, "front"), ["172.25.4.0/22"]);
     // One that is asked for is had, whatever the host's routes.
     lab.network(json!({ "Name": "asked", "IPAM": { "Config": [{ "Subnet": "172.20.0.0/16" }] } }));
     let warnings = || lab.get("/info").unwrap().json()["Warnings"].to_string();
@@ -59,8 +61,8 @@ fn ip_03_a_subnet_that_the_host_has_a_route_to_is_avoided_and_told_when_it_comes
             .contains("network asked has subnet 172.20.0.0/16, which the host has a route to as well: 172.16.0.0/13")
     );
     assert!(!warnings().contains("network front"));
-    lab.command(At::Host, &["ip", "route", "add", "172.24.5.0/24", "via", &OUTSIDE.to_string()]);
-    assert!(warnings().contains("network front has subnet 172.24.4.0/22"), "{}", warnings());
+    lab.command(At::Host, &["ip", "route", "add", "172.25.5.0/24", "via", &OUTSIDE.to_string()]);
+    assert!(warnings().contains("network front has subnet 172.25.4.0/22"), "{}", warnings());
 }
 
 #[test]
