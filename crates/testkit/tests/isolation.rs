@@ -525,3 +525,27 @@ fn sec_06_an_internal_network_is_the_limit_of_what_leaves() {
         assert_ne!(lab.exec("intruder", &["nslookup", "upstream.example"]).code, 0, "nor by questions");
     }
 }
+
+#[test]
+fn sec_01_what_the_daemon_itself_listens_on_is_nobodys() {
+    for (on, lab) in labs() {
+        front_and_back(&lab);
+        let said = lab.command(At::Host, &["ss", "-Htln"]);
+        let ports: Vec<u16> = said
+            .lines()
+            .filter_map(|l| l.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok())
+            .filter(|port| ![8080, 8081].contains(port))
+            .collect();
+        assert!(!ports.is_empty(), "the proxy's: {said}");
+        let hosts = [IpAddr::V4(HOST), IpAddr::V6(HOST6)].into_iter().chain(gateways(&lab, "front"));
+        for (host, port) in hosts.flat_map(|host| ports.iter().map(move |port| (host, *port))) {
+            for from in [INTRUDER, At::Outside] {
+                let reached = lab.inside(from, || {
+                    std::net::TcpStream::connect_timeout(&SocketAddr::new(host, port), Duration::from_millis(300))
+                        .is_ok()
+                });
+                assert!(!reached, "{host} {port} from {from:?}, br_netfilter {on}");
+            }
+        }
+    }
+}
