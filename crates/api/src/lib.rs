@@ -12,6 +12,7 @@ mod containers;
 mod error;
 mod events;
 mod exec;
+mod explain;
 mod hijack;
 mod images;
 mod networks;
@@ -50,6 +51,7 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
         .route("/networks/{id}/connect", post(networks::connect))
         .route("/networks/{id}/disconnect", post(networks::disconnect))
+        .route("/isle/explain", get(explain::explain))
         .route("/volumes", get(volumes::list))
         .route("/volumes/create", post(volumes::create))
         .route("/volumes/prune", post(volumes::prune))

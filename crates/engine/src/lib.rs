@@ -20,6 +20,7 @@ pub mod endpoints;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod explain;
 pub mod faults;
 mod files;
 mod heal;

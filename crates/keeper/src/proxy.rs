@@ -3,6 +3,7 @@
 //!
 //! The container sees the host's address on its network as the client.
 
+use kernel::datagram::{self, Datagram};
 use model::id::ContainerId;
 use model::names::{Change, Route};
 use model::net::Protocol;
@@ -15,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -96,6 +98,9 @@ async fn carry(mut client: TcpStream, routes: &SharedRoutes) -> io::Result<()> {
     Ok(())
 }
 
+/// Ways to containers, by who asks and which address of ours was asked.
+type Flows = Rc<RefCell<HashMap<(SocketAddr, IpAddr), Rc<UdpSocket>>>>;
+
 /// Serves a UDP socket until the returned task is aborted.
 ///
 /// # Errors
@@ -103,23 +108,24 @@ async fn carry(mut client: TcpStream, routes: &SharedRoutes) -> io::Result<()> {
 pub fn serve_udp(socket: OwnedFd, routes: SharedRoutes, shared: Rc<Shared>) -> io::Result<JoinHandle<()>> {
     let socket = std::net::UdpSocket::from(socket);
     socket.set_nonblocking(true)?;
+    datagram::tell_destinations(&socket)?;
     let socket = Rc::new(UdpSocket::from_std(socket)?);
     let own = socket.local_addr()?;
     Ok(tokio::task::spawn_local(async move {
-        let flows: Rc<RefCell<HashMap<SocketAddr, Rc<UdpSocket>>>> = Rc::default();
+        let flows: Flows = Rc::default();
         let mut buffer = vec![0; 65_535];
         let mut leave = std::pin::pin!(shared.leave.begun());
         loop {
             let received = tokio::select! {
-                received = socket.recv_from(&mut buffer) => received,
+                received = socket.async_io(Interest::READABLE, || datagram::receive(&*socket, &mut buffer)) => received,
                 // The successor has the socket; the port is not to be kept from whoever wants it next.
                 () = &mut leave => return,
             };
-            let Ok((length, client)) = received else {
+            let Ok(Datagram { length, from: client, to: asked }) = received else {
                 tokio::task::yield_now().await;
                 continue;
             };
-            let known = flows.borrow().get(&client).cloned();
+            let known = flows.borrow().get(&(client, asked)).cloned();
             let flow = match known {
                 Some(flow) => flow,
                 None => {
@@ -127,16 +133,17 @@ pub fn serve_udp(socket: OwnedFd, routes: SharedRoutes, shared: Rc<Shared>) -> i
                     let Some(target) = target.filter(|_| flows.borrow().len() < FLOWS) else { continue };
                     let Ok(flow) = open_flow(target).await else { continue };
                     let flow = Rc::new(flow);
-                    flows.borrow_mut().insert(client, flow.clone());
+                    flows.borrow_mut().insert((client, asked), flow.clone());
                     // Weak: when the port is given back, nothing of it is left open.
                     let (back, all, socket) = (flow.clone(), flows.clone(), Rc::downgrade(&socket));
                     tokio::task::spawn_local(async move {
                         let mut buffer = vec![0; 65_535];
                         while let Ok(Ok(length)) = tokio::time::timeout(IDLE, back.recv(&mut buffer)).await {
                             let Some(socket) = socket.upgrade() else { break };
-                            let _ = socket.try_send_to(&buffer[..length], client);
+                            let answer = || datagram::send(&*socket, &buffer[..length], asked, client);
+                            let _ = socket.try_io(Interest::WRITABLE, answer);
                         }
-                        all.borrow_mut().remove(&client);
+                        all.borrow_mut().remove(&(client, asked));
                     });
                     flow
                 }

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod cgroup;
 pub mod conntrack;
+pub mod datagram;
 pub mod device;
 pub mod device_filter;
 pub mod directory;

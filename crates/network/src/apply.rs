@@ -164,6 +164,16 @@ impl Network {
         Ok(nets)
     }
 
+    /// The host's addresses on devices that are not ours.
+    pub fn host_addresses(&self) -> Result<Vec<IpAddr>, Error> {
+        let (links, addresses) = self
+            .0
+            .with_route(|socket| Ok::<_, Refusal>((link::list(socket)?, address::list(socket)?)))
+            .attempt("list", "the host's addresses")?;
+        let ours = |index: u32| links.iter().any(|l| l.index == index && self.0.is_ours(l));
+        Ok(addresses.iter().filter(|a| !ours(a.link)).map(|a| a.ip).collect())
+    }
+
     /// The MTU, in bytes, of the device that the host's default route leaves by; 1500 if there is none.
     pub fn uplink_mtu(&self) -> Result<u32, Error> {
         let (links, routes) = self

@@ -486,7 +486,9 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
             ],
             Drop,
         );
-        chains.push(Chain { name: "apart", hook: base("filter", hook::FORWARD, 0), rules: vec![apart] });
+        // After br_netfilter's own hook, at 0: it takes the frame through the firewall of IP, where it is marked, and goes
+        // on with what comes later only.
+        chains.push(Chain { name: "apart", hook: base("filter", hook::FORWARD, 1), rules: vec![apart] });
     }
     chains
 }

@@ -15,9 +15,13 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Whoever is inside may serve any port and ping, whatever user it is: the ports are nobody else's (PT-21).
-const SETTINGS: [(&str, &str); 2] =
-    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+/// Whoever is inside may serve any port and ping, whatever user it is: the ports are nobody else's (PT-21). On each of
+/// several networks it asks for neighbours from its address there: another's would be taken for forged.
+const SETTINGS: [(&str, &str); 3] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+    ("net.ipv4.conf.all.arp_announce", "2"),
+];
 
 /// A network namespace, and the netlink socket that was opened in it.
 #[derive(Debug)]

@@ -168,6 +168,7 @@ async fn perform(command: &Command, app: App, p: Parsed) -> anyhow::Result<u8> {
         "network create" => network::create(app, p).await,
         "network rm" => network::remove(app, p).await,
         "network inspect" => network::inspect(app, p).await,
+        "network explain" => network::explain(app, p).await,
         "network connect" => network::connect(app, p).await,
         "network disconnect" => network::disconnect(app, p).await,
         "network prune" => network::prune(app, p).await,

@@ -240,6 +240,44 @@ pub async fn pruned(app: &App, filters: &[String]) -> anyhow::Result<String> {
     Ok(if names.is_empty() { String::new() } else { format!("Deleted Networks:\n{}\n\n", names.join("\n")) })
 }
 
+/// `network explain`: Isle's own. The status is 0 where a flow passes, as a script would ask.
+///
+/// # Errors
+/// A place or a port cannot be read, or the daemon knows nobody of that name.
+pub async fn explain(app: App, p: Parsed) -> anyhow::Result<u8> {
+    let [from, target] = p.args.as_slice() else { bail!("FROM and TO:PORT are needed") };
+    let (to, port, protocol) = target_of(target)?;
+    let query = Query::new().with("from", from).with("to", to).with("port", port).with("protocol", protocol);
+    let answer = app.client.get(&format!("/isle/explain{query}")).await?;
+    let flows: Vec<&Value> = answer["Flows"].as_array().into_iter().flatten().collect();
+    if p.text("format") == "json" {
+        say(&serde_json::to_string_pretty(&answer)?)?;
+    } else {
+        if let Some(name) = answer["Name"].as_str().filter(|n| !n.is_empty()) {
+            say(name)?;
+        }
+        for flow in &flows {
+            let text = |name: &str| flow[name].as_str().unwrap_or_default();
+            let verdict = match flow["Passes"].as_bool() {
+                Some(true) => format!("reaches {}", text("At")),
+                _ => "is stopped".to_owned(),
+            };
+            say(&format!("{} port {port}/{protocol} {verdict}: {}", text("To"), text("Why")))?;
+        }
+    }
+    Ok(u8::from(!flows.iter().any(|f| f["Passes"] == true)))
+}
+
+/// `web:80`, `10.0.0.2:53/udp`, `[fd00::2]:80`: whom, port and protocol.
+fn target_of(text: &str) -> anyhow::Result<(&str, &str, &str)> {
+    let (target, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (to, port) = target.rsplit_once(':').unwrap_or((target, ""));
+    if to.is_empty() || port.parse::<u16>().is_err() {
+        bail!("{text:?} names no port: TO:PORT or TO:PORT/udp does, e.g. web:80");
+    }
+    Ok((to.trim_start_matches('[').trim_end_matches(']'), port, protocol))
+}
+
 /// `network inspect`.
 ///
 /// # Errors

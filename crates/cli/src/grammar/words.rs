@@ -964,6 +964,15 @@ pub const COMMANDS: &[Command] = &[
         flags: &[f("f", "force", "", "Force the container to disconnect from a network")],
     },
     Command {
+        path: "network explain",
+        also: &[],
+        usage: "[OPTIONS] FROM TO:PORT[/PROTOCOL]",
+        about: "Say whether FROM reaches a port of TO, and why",
+        count: Count::Exactly(2),
+        stops: false,
+        flags: &[f("", "format", "string", "Format output: 'json', or a sentence for each address (default)")],
+    },
+    Command {
         path: "network inspect",
         also: &[],
         usage: "[OPTIONS] NETWORK [NETWORK...]",
