@@ -1,5 +1,6 @@
 //! Mending what others take away while the daemon runs: a bridge that is deleted by hand, our rules where the kernel lets
-//! others flush them. Only what is missing is made: what is too much may belong to an operation that is under way.
+//! others flush them. Only what is missing is made: what is too much may belong to an operation that is under way. And an
+//! uplink that comes later forwards as the others do.
 
 use crate::error::{Error, Result};
 use crate::{Engine, blocking};
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 /// A bridge that is deleted takes its routes and entries along, in several messages.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+/// Other firewalls write their rules anew one by one.
+const CALM: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Hears of losses from now on, for as long as the engine lives.
@@ -28,29 +32,41 @@ impl Engine {
         let engine = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
-                let heard = tokio::select! {
-                    heard = tables.readable() => heard,
-                    heard = links.readable() => heard,
+                // Rules are made again at once: without them nothing keeps networks apart.
+                let (heard, pause) = tokio::select! {
+                    heard = tables.readable() => (heard, Duration::ZERO),
+                    heard = links.readable() => (heard, TOGETHER),
                 };
                 match heard {
                     Ok(mut heard) => heard.clear_ready(),
                     Err(_) => return,
                 }
-                tokio::time::sleep(TOGETHER).await;
+                tokio::time::sleep(pause).await;
                 let Some(engine) = engine.upgrade() else { return };
-                let losses = watch.read();
-                if losses.as_ref().is_ok_and(|l| l.contains(&Loss::Foreign)) {
-                    let engine = engine.clone();
-                    blocking(move || engine.network.tell_others_again()).await;
-                }
-                match losses {
-                    Ok(losses) if engine.are_ours(&losses) => engine.heal(&losses).await,
-                    Ok(_) => {}
+                match watch.read() {
+                    Ok(losses) => engine.mend(&losses).await,
                     Err(e) => tracing::warn!("losses are not heard of: {}", crate::error::chain(&e)),
                 }
             }
         });
         Ok(())
+    }
+
+    async fn mend(self: &Arc<Self>, losses: &[Loss]) {
+        if losses.contains(&Loss::Foreign) {
+            tokio::time::sleep(CALM).await;
+            let engine = self.clone();
+            blocking(move || engine.network.tell_others_again()).await;
+        }
+        if losses.contains(&Loss::Uplink) {
+            let (engine, desired) = (self.clone(), self.state().desired());
+            if let Err(e) = blocking(move || engine.network.forward_from_new_uplinks(&desired)).await {
+                tracing::warn!("a new uplink may not forward IPv6: {}", crate::error::chain(&e));
+            }
+        }
+        if self.are_ours(losses) {
+            self.heal(losses).await;
+        }
     }
 
     /// Whether anything is missing now: our own deleting is heard, too.
@@ -61,7 +77,7 @@ impl Engine {
         let desired = self.state().desired();
         losses.iter().any(|loss| match loss {
             Loss::Rules | Loss::Unknown => true,
-            Loss::Foreign => false,
+            Loss::Foreign | Loss::Uplink => false,
             Loss::Link(name) => {
                 desired.bridges.values().any(|b| b.device.as_str() == name)
                     || desired.attachments.values().any(|a| a.outer.as_str() == name)

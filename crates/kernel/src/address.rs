@@ -1,7 +1,7 @@
 //! Addresses of devices (rtnetlink's RTM_NEWADDR, linux/if_addr.h).
 
 use crate::netlink::attribute::{self, Attributes};
-use crate::netlink::{Batch, Refusal, Socket, flag};
+use crate::netlink::{Answer, Batch, Refusal, Socket, flag};
 use std::net::IpAddr;
 
 const NEWADDR: u16 = 20;
@@ -74,12 +74,18 @@ pub fn remove(batch: &mut Batch, address: &Address) {
 pub fn list(socket: &mut Socket) -> Result<Vec<Address>, Refusal> {
     let mut request = Batch::default();
     request.message(GETADDR, 0, &[0; 8]);
-    socket.dump(&request, |answer| {
-        if answer.kind != NEWADDR || answer.body.len() < 8 {
-            return None;
-        }
-        let attributes = Attributes(&answer.body[8..]);
-        let bytes = attributes.clone().find(LOCAL).or(attributes.find(ADDRESS))?;
-        Some(Address { link: attribute::u32(&answer.body[4..]), ip: from_octets(bytes)?, prefix: answer.body[1] })
-    })
+    socket.dump(&request, parse)
+}
+
+/// The multicast group that hears of IPv6 addresses that come and go (RTNLGRP_IPV6_IFADDR).
+pub const GROUP6: u32 = 9;
+
+/// The address that a message says is there: an answer to [`list`]'s question, or one to [`GROUP6`].
+pub fn parse(answer: Answer<'_>) -> Option<Address> {
+    if answer.kind != NEWADDR || answer.body.len() < 8 {
+        return None;
+    }
+    let attributes = Attributes(&answer.body[8..]);
+    let bytes = attributes.clone().find(LOCAL).or(attributes.find(ADDRESS))?;
+    Some(Address { link: attribute::u32(&answer.body[4..]), ip: from_octets(bytes)?, prefix: answer.body[1] })
 }

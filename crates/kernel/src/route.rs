@@ -19,7 +19,7 @@ const MAIN: u8 = 254;
 const BOOT: u8 = 3;
 const UNICAST: u8 = 1;
 
-/// A route of the main table.
+/// A route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The network it leads to; the unspecified address with 0 bits for the default route.
@@ -65,6 +65,15 @@ pub fn is_local(socket: &mut Socket, ip: IpAddr) -> Result<bool, Refusal> {
 
 /// All unicast routes of the main table of the socket's namespace.
 pub fn list(socket: &mut Socket) -> Result<Vec<Route>, Refusal> {
+    list_of(socket, |table| table == u32::from(MAIN))
+}
+
+/// All unicast routes of all tables: VPNs have some of their own.
+pub fn list_all(socket: &mut Socket) -> Result<Vec<Route>, Refusal> {
+    list_of(socket, |_| true)
+}
+
+fn list_of(socket: &mut Socket, wanted: impl Fn(u32) -> bool) -> Result<Vec<Route>, Refusal> {
     let mut found = Vec::new();
     for (family, any) in
         [(libc::AF_INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (libc::AF_INET6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
@@ -80,7 +89,7 @@ pub fn list(socket: &mut Socket) -> Result<Vec<Route>, Refusal> {
             let attributes = Attributes(&answer.body[12..]);
             let table = attributes.clone().find(TABLE).map_or(u32::from(answer.body[4]), attribute::u32);
             let destination = attributes.clone().find(DST).and_then(from_octets).unwrap_or(any);
-            (table == u32::from(MAIN)).then(|| Route {
+            wanted(table).then(|| Route {
                 destination: (destination, answer.body[1]),
                 link: attributes.clone().find(OIF).map(attribute::u32),
                 gateway: attributes.clone().find(GATEWAY).and_then(from_octets),

@@ -147,7 +147,9 @@ impl Network {
     pub fn host_routes(&self) -> Result<Vec<IpNet>, Error> {
         let (links, addresses, routes) = self
             .0
-            .with_route(|socket| Ok::<_, Refusal>((link::list(socket)?, address::list(socket)?, route::list(socket)?)))
+            .with_route(|socket| {
+                Ok::<_, Refusal>((link::list(socket)?, address::list(socket)?, route::list_all(socket)?))
+            })
             .attempt("list", "the host's routes")?;
         let ours = |index: u32| links.iter().any(|l| l.index == index && (l.loopback || self.0.is_ours(l)));
         let of_routes = routes.iter().filter(|r| r.link.is_none_or(|link| !ours(link))).map(|r| r.destination);
@@ -314,6 +316,11 @@ impl Network {
         let bridges = desired.bridges.values().filter(|b| !b.internal).map(|b| b.device.to_string()).collect();
         self.0.tell_others(|others| others.keep_only(bridges));
         Ok(report)
+    }
+
+    /// An uplink may have come: where a network of these has IPv6, it forwards.
+    pub fn forward_from_new_uplinks(&self, desired: &Desired) -> Result<(), Error> {
+        if desired.bridges.values().any(plan::forwards_ipv6) { self.0.forward_ipv6() } else { Ok(()) }
     }
 
     /// Other firewalls may have forgotten what they were told.

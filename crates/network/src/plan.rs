@@ -62,15 +62,20 @@ pub fn plan_port(attachment: &Attachment, features: &Features) -> Port {
 }
 
 /// IPv6 settings of a bridge, as file names under `net/ipv6/conf/<bridge>` and values.
-pub fn plan_bridge_ipv6(bridge: &Bridge, features: &Features) -> Vec<(&'static str, &'static str)> {
+pub fn plan_bridge_ipv6(bridge: &Bridge, features: &Features, forwarding: bool) -> Vec<(&'static str, &'static str)> {
     if !features.ipv6 {
         return Vec::new();
     }
     let mut settings = vec![("accept_ra", "0"), ("accept_redirects", "0")];
-    if features.force_forwarding && !bridge.internal && has_ipv6(bridge) {
+    if forwarding && features.force_forwarding && forwards_ipv6(bridge) {
         settings.push(("force_forwarding", "1"));
     }
     settings
+}
+
+/// Whether IPv6 leaves a network.
+pub fn forwards_ipv6(bridge: &Bridge) -> bool {
+    has_ipv6(bridge) && !bridge.internal
 }
 
 /// Whether a network has IPv6.

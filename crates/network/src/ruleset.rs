@@ -246,6 +246,11 @@ sets! {
     Proxy6 Inet "proxy6" [Destination6 DestinationPort] [DestinationPort] false,
     ProxyAny4 Inet "proxy-any4" [DestinationPort] [DestinationPort] false,
     ProxyAny6 Inet "proxy-any6" [DestinationPort] [DestinationPort] false,
+    /// The same for ranges.
+    ProxyRange4 Inet "proxy-range4" [Destination4 DestinationPort] [DestinationPort] true,
+    ProxyRange6 Inet "proxy-range6" [Destination6 DestinationPort] [DestinationPort] true,
+    ProxyAnyRange4 Inet "proxy-any-range4" [Transport DestinationPort] [DestinationPort] true,
+    ProxyAnyRange6 Inet "proxy-any-range6" [Transport DestinationPort] [DestinationPort] true,
     ProxyPort Inet "proxy-port" [DestinationPort] [] false,
     /// Ports of bridges that are held to their addresses.
     Ports Bridge "ports" [InputName] [] false,
@@ -362,8 +367,12 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[V6], Dnat(Ip::V6, &[Destination6, Transport, DestinationPort], Set::Single6, true)),
                 Rule(&[V4], Dnat(Ip::V4, &[Destination4, Transport, DestinationPort], Set::Range4, false)),
                 Rule(&[V6], Dnat(Ip::V6, &[Destination6, Transport, DestinationPort], Set::Range6, false)),
+                Rule(&[V4, TCP], Redirect(&[Destination4, DestinationPort], Set::ProxyRange4)),
+                Rule(&[V6, TCP], Redirect(&[Destination6, DestinationPort], Set::ProxyRange6)),
                 Rule(&[V4, TCP], Redirect(&[DestinationPort], Set::ProxyAny4)),
                 Rule(&[V6, TCP], Redirect(&[DestinationPort], Set::ProxyAny6)),
+                Rule(&[V4], Redirect(&[Transport, DestinationPort], Set::ProxyAnyRange4)),
+                Rule(&[V6], Redirect(&[Transport, DestinationPort], Set::ProxyAnyRange6)),
                 // no route leads from [::1] to another device, so what is left of it is the proxy's sockets'
                 Rule(&[V6, Is(Destination6, LOCALHOST6, "::1")], Return),
                 Rule(&[V4], Dnat(Ip::V4, &[Transport, DestinationPort], Set::Any4, true)),
@@ -823,6 +832,20 @@ pub fn publication_elements(publication: &Publication, proxy: Option<u16>) -> El
     }
     let mut proxied = |host: IpAddr| {
         let Some(proxy) = proxy.filter(|_| protocol == Protocol::Tcp) else { return };
+        let data = Some(Data::Value(proxy.to_be_bytes().to_vec()));
+        if count >= INTERVAL_FROM {
+            let set = match (host.is_unspecified(), host) {
+                (false, IpAddr::V4(_)) => Set::ProxyRange4,
+                (false, IpAddr::V6(_)) => Set::ProxyRange6,
+                (true, IpAddr::V4(_)) => Set::ProxyAnyRange4,
+                (true, IpAddr::V6(_)) => Set::ProxyAnyRange6,
+            };
+            let first = if host.is_unspecified() { vec![protocol.number()] } else { octets(host) };
+            let key = |port: u16| joined(&[&first, &port.to_be_bytes()]);
+            let end = Some(key(host_port.wrapping_add(count - 1)));
+            elements.insert((set, Element { key: key(host_port), end, data }));
+            return;
+        }
         let set = match (host.is_unspecified(), host) {
             (false, IpAddr::V4(_)) => Set::Proxy4,
             (false, IpAddr::V6(_)) => Set::Proxy6,
@@ -832,7 +855,7 @@ pub fn publication_elements(publication: &Publication, proxy: Option<u16>) -> El
         for offset in 0..count {
             let port = host_port.wrapping_add(offset).to_be_bytes();
             let key = if host.is_unspecified() { port.to_vec() } else { joined(&[&octets(host), &port]) };
-            elements.insert((set, Element { key, end: None, data: Some(Data::Value(proxy.to_be_bytes().to_vec())) }));
+            elements.insert((set, Element { key, end: None, data: data.clone() }));
         }
     };
     if host.is_ipv4() != container.is_ipv4() || host == IpAddr::V6(Ipv6Addr::LOCALHOST) {
@@ -929,6 +952,9 @@ mod tests {
         check(publication("::1", 80, v6, 80, 1), Some(999), &[(Proxy6, 1)]);
         check(publication("::1", 80, v4, 80, 1), Some(999), &[(Proxy6, 1)]);
         check(publication("::", 80, v4, 80, 3), Some(999), &[(ProxyAny6, 3)]);
+        check(publication("::", 80, v4, 80, 17), Some(999), &[(ProxyAnyRange6, 1)]);
+        check(publication("::", 80, v6, 80, 17), Some(999), &[(AnyRange6, 1), (ProxyRange6, 1)]);
+        check(publication("192.0.2.1", 80, v6, 81, 17), Some(999), &[(ProxyRange4, 1)]);
         check(publication("0.0.0.0", 80, v6, 80, 1), Some(999), &[(ProxyAny4, 1)]);
         check(publication("192.0.2.1", 80, v6, 80, 1), Some(999), &[(Proxy4, 1)]);
         check(publication("::", 80, v4, 80, 1), None, &[]);

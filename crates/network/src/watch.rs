@@ -1,11 +1,12 @@
 //! Hearing that somebody took something of ours away: a foreign `nft flush ruleset` where tables cannot be owned, a
-//! bridge deleted by hand. Whoever hears it reconciles.
+//! bridge deleted by hand; and that an uplink may have come. Whoever hears it acts.
 
 use crate::error::{Attempt, Error};
 use crate::reconcile::mark;
 use kernel::netlink::{Errno, Protocol, Socket};
-use kernel::{link, nft};
+use kernel::{address, link, nft};
 use model::id::RootId;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Two sockets to wait on; [`Watch::read`] says what was lost.
@@ -16,7 +17,7 @@ pub struct Watch {
     links: Socket,
 }
 
-/// What somebody took away.
+/// What somebody took away, or brought.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loss {
     /// Rules or sets of ours. Our own rewriting of them is heard too.
@@ -25,6 +26,8 @@ pub enum Loss {
     Foreign,
     /// A bridge or a port of ours, by its name. Our own deleting is heard too.
     Link(String),
+    /// The host has an IPv6 address more: what has it may be an uplink, and has to forward.
+    Uplink,
     /// The kernel said more than there was room for: anything may be lost.
     Unknown,
 }
@@ -38,6 +41,7 @@ impl Watch {
         };
         let tables = open(Protocol::Netfilter, nft::GROUP).attempt("watch", "the firewall")?;
         let links = open(Protocol::Route, link::GROUP).attempt("watch", "interfaces")?;
+        links.join(address::GROUP6).attempt("watch", "addresses")?;
         Ok(Self { root: root.clone(), tables, links })
     }
 
@@ -60,6 +64,8 @@ impl Watch {
         let heard = self.links.hear(|message| {
             let ours = link::gone(message).filter(|l| l.alias.as_deref().is_some_and(|a| a.starts_with(&mark)));
             losses.extend(ours.map(|link| Loss::Link(link.name)));
+            let is_far = |ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            losses.extend(address::parse(message).filter(|a| is_far(a.ip)).map(|_| Loss::Uplink));
         });
         overflow(heard, &mut losses).attempt("hear of", "interfaces")?;
         losses.sort();

@@ -142,8 +142,17 @@ fn br_05_a_configured_hardware_address_stays_and_others_are_random() {
     }
     assert_eq!(mac("fixed"), "02:00:00:00:00:77");
     assert_ne!(mac("random"), before);
-    // BR-06: at connect, and as older clients say it of the container.
+}
+
+#[test]
+fn br_06_a_hardware_address_counts_at_connect_and_as_older_clients_say_it() {
+    let lab = lab();
+    network(&lab, "front", json!({}));
     network(&lab, "back", json!({}));
+    lab.run("random", sleeper("front"));
+    let shown = |name: &str, network: &str| {
+        lab.inspect(name)["NetworkSettings"]["Networks"][network]["MacAddress"].as_str().unwrap().to_owned()
+    };
     let settings = json!({ "Container": "random", "EndpointConfig": { "MacAddress": "02:00:00:00:00:78" } });
     lab.tell("/networks/back/connect", settings, 200);
     assert_eq!(shown("random", "back"), "02:00:00:00:00:78");

@@ -183,3 +183,30 @@ fn v6_05_forwarding_does_not_cost_the_host_its_own_way_out() {
     });
     hears(&lab, "the router is back");
 }
+
+#[test]
+fn v6_05_an_uplink_that_comes_later_forwards_too() {
+    let lab = lab();
+    ipv6_only(&lab, "six");
+    lab.run("member", sleeper("six"));
+    // A second way out: a VPN that is switched on.
+    let pid = lab.run("peer", sleeper("none"));
+    let pid = lab.inspect(&pid)["State"]["Pid"].to_string();
+    let peer = At::Container("peer");
+    for (at, words) in [
+        (At::Host, "link add vpn0 type veth peer name vpn1".to_owned()),
+        (At::Host, format!("link set vpn1 netns {pid}")),
+        (At::Host, "link set vpn0 up".to_owned()),
+        (peer, "link set vpn1 up".to_owned()),
+        (peer, "addr add 2001:db8:77::1/64 dev vpn1 nodad".to_owned()),
+        (At::Host, "addr add 2001:db8:77::2/64 dev vpn0 nodad".to_owned()),
+    ] {
+        let command: Vec<&str> = std::iter::once("ip").chain(words.split(' ')).collect();
+        assert_eq!(lab.command(at, &command), "", "{words}");
+    }
+    lab.serve(peer, By::Tcp, 80);
+    let (there, ours) = ("2001:db8:77::1".parse().unwrap(), "2001:db8:77::2".parse::<IpAddr>().unwrap());
+    within(Duration::from_secs(5), "what is behind it is reached", || {
+        lab.seen(At::Container("member"), By::Tcp, there, 80) == Some(ours)
+    });
+}

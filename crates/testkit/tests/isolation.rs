@@ -97,10 +97,6 @@ fn sec_01_nothing_but_published_ports_of_another_network_is_reached() {
             assert!(lab.seen(INTRUDER, By::Tcp, *gateway, 8080).is_some(), "{gateway}");
             assert_eq!(lab.seen(INTRUDER, By::Tcp, *gateway, 8081), None, "published on 127.0.0.1");
         }
-        // SEC-05: the host's own services are reached, as with Docker.
-        lab.serve(At::Host, By::Tcp, 7000);
-        assert_eq!(lab.seen(INTRUDER, By::Tcp, near[0], 7000), Some(own[0]));
-        assert_eq!(lab.seen(INTRUDER, By::Tcp, near[1], 7000), Some(own[1]));
 
         // By routes of its own: through its gateway, through the other's, and as if the target were on its link.
         for (n, to) in target.iter().enumerate() {
@@ -145,6 +141,28 @@ fn sec_01_nothing_but_published_ports_of_another_network_is_reached() {
             let reached =
                 lab.inside(INTRUDER, || std::net::TcpStream::connect_timeout(&to, Duration::from_millis(400)));
             assert!(reached.is_err(), "{address}");
+        }
+    }
+}
+
+#[test]
+fn sec_05_services_of_the_host_are_reached_by_its_addresses() {
+    for (on, lab) in labs() {
+        network(&lab, "front", json!({}));
+        lab.run("intruder", sleeper("front"));
+        let own = lab.addresses("intruder", "front");
+        for by in [By::Tcp, By::Udp] {
+            lab.serve(At::Host, by, 7000);
+            let hosts = gateways(&lab, "front").into_iter().chain([IpAddr::V4(HOST), IpAddr::V6(HOST6)]);
+            for host in hosts {
+                // A UDP server that is bound to no address answers from the nearest one, which is the gateway's.
+                let is_far = by == By::Udp && (host == IpAddr::V4(HOST) || host == IpAddr::V6(HOST6));
+                if is_far {
+                    continue;
+                }
+                let expected = Some(own[usize::from(host.is_ipv6())]);
+                assert_eq!(lab.seen(INTRUDER, by, host, 7000), expected, "{by:?} {host}, br_netfilter {on}");
+            }
         }
     }
 }
@@ -505,5 +523,29 @@ fn sec_06_an_internal_network_is_the_limit_of_what_leaves() {
         }
         is_out_of_reach(&lab, INTRUDER, &lab.addresses("target", "back"), "from an internal network");
         assert_ne!(lab.exec("intruder", &["nslookup", "upstream.example"]).code, 0, "nor by questions");
+    }
+}
+
+#[test]
+fn sec_01_what_the_daemon_itself_listens_on_is_nobodys() {
+    for (on, lab) in labs() {
+        front_and_back(&lab);
+        let said = lab.command(At::Host, &["ss", "-Htln"]);
+        let ports: Vec<u16> = said
+            .lines()
+            .filter_map(|l| l.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok())
+            .filter(|port| ![8080, 8081].contains(port))
+            .collect();
+        assert!(!ports.is_empty(), "the proxy's: {said}");
+        let hosts = [IpAddr::V4(HOST), IpAddr::V6(HOST6)].into_iter().chain(gateways(&lab, "front"));
+        for (host, port) in hosts.flat_map(|host| ports.iter().map(move |port| (host, *port))) {
+            for from in [INTRUDER, At::Outside] {
+                let reached = lab.inside(from, || {
+                    std::net::TcpStream::connect_timeout(&SocketAddr::new(host, port), Duration::from_millis(300))
+                        .is_ok()
+                });
+                assert!(!reached, "{host} {port} from {from:?}, br_netfilter {on}");
+            }
+        }
     }
 }

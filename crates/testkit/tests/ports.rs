@@ -515,6 +515,7 @@ fn pt_17_ten_thousand_ports_are_one_thing() {
     let mut body = sleeper("front");
     let all: serde_json::Map<String, Value> = (20_000..30_000)
         .map(|port| (format!("{port}/udp"), json!([{ "HostPort": port.to_string() }])))
+        .chain((20_000..30_000).map(|port| (format!("{port}/tcp"), json!([{ "HostPort": port.to_string() }]))))
         .chain((0..100).map(|n| (format!("{}/tcp", 7000 + n), json!([{ "HostPort": (9000 + n).to_string() }]))))
         .collect();
     body["HostConfig"]["PortBindings"] = Value::Object(all);
@@ -524,20 +525,43 @@ fn pt_17_ten_thousand_ports_are_one_thing() {
         "UDP ranges of more than 64 ports are not published on [::1], nor from IPv6 to a container without it";
     assert_eq!(created["Warnings"], json!([warning]));
     lab.ask("/containers/web/start", 204);
+    // In the same sandbox, and quicker to look at.
+    lab.run("guest", sleeper("container:web"));
     for port in [20_000, 25_000, 29_999] {
-        lab.serve(At::Container("web"), By::Udp, port);
+        lab.serve(At::Container("guest"), By::Udp, port);
+        lab.serve(At::Container("guest"), By::Tcp, port);
     }
     for port in [7000, 7050, 7099] {
-        lab.serve(At::Container("web"), By::Tcp, port);
+        lab.serve(At::Container("guest"), By::Tcp, port);
     }
     for (host, outside) in [(IpAddr::V4(HOST), IpAddr::V4(OUTSIDE)), (IpAddr::V6(HOST6), IpAddr::V6(OUTSIDE6))] {
         for port in [20_000, 25_000, 29_999] {
             assert_eq!(lab.seen(At::Outside, By::Udp, host, port), Some(outside), "{host} {port}");
+            assert_eq!(lab.seen(At::Outside, By::Tcp, host, port), Some(outside), "{host} {port}");
+            assert!(lab.seen(At::Host, By::Tcp, LOCAL6, port).is_some(), "[::1] {port}");
         }
         for port in [9000, 9050, 9099] {
             assert_eq!(lab.seen(At::Outside, By::Tcp, host, port), Some(outside), "{host} {port}, shifted");
         }
     }
     let rules = lab.command(At::Host, &["nft", "list", "ruleset"]);
-    assert_eq!(rules.matches("20000-29999").count(), 2, "one element a family");
+    assert_eq!(rules.matches("20000-29999").count(), 5, "one element a family and transport, and one for [::1]");
+    lab.remove("guest");
+    lab.remove("web");
+    let rules = lab.command(At::Host, &["nft", "list", "ruleset"]);
+    assert_eq!(rules.matches("20000-29999").count(), 0);
+}
+
+#[test]
+fn what_is_published_adds_no_rule() {
+    let lab = lab();
+    let rules = || lab.command(At::Host, &["nft", "-j", "list", "ruleset"]).matches("{\"rule\":").count();
+    let before = rules();
+    assert!(before > 20, "{before}");
+    network(&lab, "front", true);
+    network(&lab, "back", true);
+    for (name, network) in [("one", "front"), ("two", "back")] {
+        lab.run(name, publisher(network, &[("80/tcp", "", ""), ("80/udp", "127.0.0.1", "")]));
+    }
+    assert_eq!(rules(), before);
 }

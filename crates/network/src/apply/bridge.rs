@@ -58,7 +58,7 @@ impl Inner {
             self.set_bridge_ipv6(bridge)?;
         }
         self.set_bridge_addresses(bridge, index, ours, ipv6)?;
-        if plan::has_ipv6(bridge) && !bridge.internal && self.features.ipv6 && self.forwarding {
+        if plan::forwards_ipv6(bridge) {
             self.forward_ipv6()?;
         }
         if !bridge.internal {
@@ -70,7 +70,7 @@ impl Inner {
 
     fn set_bridge_ipv6(&self, bridge: &Bridge) -> Result<(), Error> {
         let name = bridge.device.as_str();
-        let settings = plan::plan_bridge_ipv6(bridge, &self.features);
+        let settings = plan::plan_bridge_ipv6(bridge, &self.features, self.forwarding);
         self.at_home(|| {
             settings.iter().try_for_each(|(file, value)| sysctl::write(&format!("net/ipv6/conf/{name}/{file}"), value))
         })
@@ -126,7 +126,10 @@ impl Inner {
 
     /// Lets IPv6 pass: by interface where the kernel can, else on all, and then uplinks that hear routers must go on
     /// hearing them.
-    fn forward_ipv6(&self) -> Result<(), Error> {
+    pub(super) fn forward_ipv6(&self) -> Result<(), Error> {
+        if !self.features.ipv6 || !self.forwarding {
+            return Ok(());
+        }
         let (links, addresses, routes) = self
             .with_route(|socket| Ok::<_, Refusal>((link::list(socket)?, address::list(socket)?, route::list(socket)?)))
             .attempt("list", "uplinks")?;
