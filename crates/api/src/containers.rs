@@ -28,7 +28,7 @@ fn time(at: Option<jiff::Timestamp>) -> String {
     at.map_or_else(|| NEVER.to_owned(), |t| t.to_string())
 }
 
-pub async fn create(State(engine): Ctx, query: Query, bytes: Bytes) -> Answer {
+pub async fn create(State(engine): Ctx, Extension(version): Extension<Version>, query: Query, bytes: Bytes) -> Answer {
     let mut sent: Map<String, Value> = body(&bytes)?;
     let host = sent.remove("HostConfig").unwrap_or(Value::Null);
     let networking = sent.remove("NetworkingConfig").unwrap_or(Value::Null);
@@ -48,6 +48,11 @@ pub async fn create(State(engine): Ctx, query: Query, bytes: Bytes) -> Answer {
             request.endpoint_order.push(network.clone());
             request.endpoints.insert(network.clone(), settings.unwrap_or_default());
         }
+    }
+    if version < Version::new(1, 44) && request.endpoints.len() > 1 {
+        let names: Vec<&str> = request.endpoints.keys().map(String::as_str).collect();
+        let names = names.join(", ");
+        return Err(Failure::invalid(format!("Container cannot be connected to network endpoints: {names}")));
     }
     let created = engine.create_container(request).await?;
     let answer = json!({ "Id": created.id, "Warnings": created.warnings });

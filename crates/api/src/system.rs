@@ -2,12 +2,12 @@
 
 use crate::Ctx;
 use crate::error::{Answer, Failure};
-use crate::version::{API_VERSION, MIN_API_VERSION};
-use axum::Json;
+use crate::version::{API_VERSION, MIN_API_VERSION, Version};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 pub async fn ping() -> impl IntoResponse {
@@ -56,7 +56,7 @@ pub async fn version(State(engine): Ctx) -> Answer {
     .into_response())
 }
 
-pub async fn info(State(engine): Ctx) -> Answer {
+pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) -> Answer {
     let info = engine.info();
     let settings = &engine.settings;
     let pools: Vec<Value> = settings
@@ -75,7 +75,8 @@ pub async fn info(State(engine): Ctx) -> Answer {
     if info.seccomp {
         security.insert(0, "name=seccomp,profile=builtin".into());
     }
-    Ok(Json(json!({
+    let limits = |controller: &str| info.controllers.iter().any(|c| *c == controller);
+    let mut shown = json!({
         "ID": engine.engine_id,
         "Containers": info.running + info.paused + info.stopped,
         "ContainersRunning": info.running,
@@ -85,13 +86,13 @@ pub async fn info(State(engine): Ctx) -> Answer {
         "Driver": "overlay2",
         "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
         "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "local", "none"] },
-        "MemoryLimit": true,
-        "SwapLimit": true,
-        "CpuCfsPeriod": true,
-        "CpuCfsQuota": true,
-        "CPUShares": true,
-        "CPUSet": true,
-        "PidsLimit": true,
+        "MemoryLimit": limits("memory"),
+        "SwapLimit": limits("memory"),
+        "CpuCfsPeriod": limits("cpu"),
+        "CpuCfsQuota": limits("cpu"),
+        "CPUShares": limits("cpu"),
+        "CPUSet": limits("cpuset"),
+        "PidsLimit": limits("pids"),
         "IPv4Forwarding": info.ipv4_forwarding,
         "Debug": false,
         "NFd": open_descriptors(),
@@ -144,8 +145,13 @@ pub async fn info(State(engine): Ctx) -> Answer {
         "FirewallBackend": { "Driver": "nftables", "Info": status },
         "CDISpecDirs": [],
         "Warnings": info.warnings,
-    }))
-    .into_response())
+    });
+    if version < Version::new(1, 50) {
+        for field in ["BridgeNfIptables", "BridgeNfIp6tables"] {
+            shown[field] = info.br_netfilter.into();
+        }
+    }
+    Ok(Json(shown).into_response())
 }
 
 fn open_descriptors() -> usize {

@@ -434,6 +434,9 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
             if publishes {
                 return conflict("port publishing and the container type network mode");
             }
+            if !config.exposed_ports.is_empty() {
+                return conflict("port exposing and the container type network mode");
+            }
         }
         NetworkMode::Host => {
             if host.links.as_ref().is_some_and(|l| !l.is_empty()) {

@@ -730,6 +730,9 @@ fn check_connect(network: &Network, record: &Container) -> Result<()> {
     };
     match record.host.network_mode() {
         NetworkMode::Host => refuse("host"),
+        NetworkMode::None => Err(Error::forbidden(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        )),
         NetworkMode::Container(_) => Err(Error::forbidden(
             "container sharing network namespace with another container or host cannot be connected to any other network",
         )),

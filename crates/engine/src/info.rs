@@ -12,6 +12,8 @@ pub struct Info {
     pub images: usize,
     pub cgroup_version: u8,
     pub cgroup_driver: &'static str,
+    /// What cgroups can limit here: `memory`, `cpu`, `cpuset`, `pids`.
+    pub controllers: Vec<&'static str>,
     pub seccomp: bool,
     /// What this machine lacks, as sentences.
     pub warnings: Vec<String>,
@@ -20,6 +22,8 @@ pub struct Info {
     /// Other firewalls that are told of our networks.
     pub told_firewalls: Vec<&'static str>,
     pub ipv4_forwarding: bool,
+    /// Bridged frames pass the firewall of IP.
+    pub br_netfilter: bool,
     pub memory: u64,
     pub cpus: usize,
     pub kernel: String,
@@ -64,6 +68,7 @@ impl Engine {
             images: self.images.list(&image::Filter::default()).len(),
             cgroup_version: runtime.cgroup_version,
             cgroup_driver: runtime.cgroup_driver,
+            controllers: runtime.controllers,
             seccomp: runtime.seccomp,
             warnings,
             told_firewalls: self.network.told_firewalls(),
@@ -78,6 +83,7 @@ impl Engine {
                 ]
             },
             ipv4_forwarding,
+            br_netfilter: self.network.features().br_netfilter,
             memory,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),

@@ -170,6 +170,8 @@ pub struct Info {
     /// 1 or 2, as Docker says it.
     pub cgroup_version: u8,
     pub cgroup_driver: &'static str,
+    /// What can be limited: cgroup controllers by name.
+    pub controllers: Vec<&'static str>,
     /// What cannot be limited here, as sentences.
     pub lacking: Vec<String>,
     /// Capabilities that this daemon lacks, and so every container.
@@ -213,6 +215,10 @@ impl Runtime {
         Info {
             cgroup_version: if self.inner.hierarchies.version == Version::V2 { 2 } else { 1 },
             cgroup_driver: "cgroupfs",
+            controllers: ["memory", "cpu", "cpuset", "pids"]
+                .into_iter()
+                .filter(|c| self.inner.hierarchies.has(c))
+                .collect(),
             lacking: self.inner.warnings.clone(),
             missing_capabilities: model::spec::CapabilitySet(all & !self.inner.available).names(),
             seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
