@@ -283,3 +283,41 @@ isle: no daemon was running, so one has been started (its log: /run/root/daemon.
 ";
     assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn the_network_explains_itself() {
+    let lab = lab();
+    lab.isle(&["network", "create", "front"]).ok();
+    lab.isle(&["network", "create", "--opt", "com.docker.network.bridge.enable_icc=false", "back"]).ok();
+    for (name, network) in [("web", "front"), ("client", "front"), ("db", "back")] {
+        lab.isle(&["run", "-d", "--network", network, "--name", name, "busybox", "sleep", "600"]).ok();
+    }
+    let web = lab.isle(&["inspect", "-f", "{{.NetworkSettings.Networks.front.IPAddress}}", "web"]).ok();
+    assert_eq!(
+        lab.isle(&["network", "explain", "client", "web:80"]).ok(),
+        format!("web is found on the networks of client (front)\n{web} port 80/tcp reaches web: both are on front")
+    );
+    let unknown = lab.isle(&["network", "explain", "client", "db:5432"]);
+    assert_eq!(unknown.code, 1);
+    assert_eq!(
+        unknown.stdout.trim_end(),
+        "db is not known on the networks of client (front): container db is on back; \
+         join a network of both, e.g. 'isle network connect front db'"
+    );
+    let outside = lab.isle(&["network", "explain", "outside", &format!("{web}:80/udp")]);
+    assert_eq!(
+        (outside.code, outside.stdout.trim_end()),
+        (
+            1,
+            format!(
+                "{web} port 80/udp is stopped: the port is not open to packets from outside front: publish it, and use \
+                 the host's address"
+            )
+            .as_str()
+        )
+    );
+    assert_eq!(
+        lab.isle(&["network", "explain", "client", "web"]).refused(),
+        "\"web\" names no port: TO:PORT or TO:PORT/udp does, e.g. web:80"
+    );
+}

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// A container's own addresses, one a family: where its published ports lead.
+/// A container's addresses on its ways out, one a family: where its published ports lead (PT-11).
 #[derive(Clone, Copy)]
 struct Own {
     ipv4: Option<IpAddr>,
@@ -21,8 +21,9 @@ struct Own {
 impl Own {
     fn of(record: &Container) -> Own {
         let address = |v6: bool| {
-            let active = record.endpoints.iter().filter_map(|e| e.active.as_ref());
-            active.flat_map(|a| a.attachment.addresses.iter().map(|n| n.addr())).find(|a| a.is_ipv6() == v6)
+            let attachments = record.endpoints.iter().filter_map(|e| e.active.as_ref()).map(|a| &a.attachment);
+            let mut ways = attachments.filter(|a| a.default_routes.iter().any(|r| r.is_ipv6() == v6));
+            ways.find_map(|a| a.addresses.iter().map(|n| n.addr()).find(|a| a.is_ipv6() == v6))
         };
         Own { ipv4: address(false), ipv6: address(true) }
     }

@@ -292,6 +292,13 @@ fn to_member(world: &World<'_>, flow: &Flow, incoming: &Incoming<'_>, bridge: &B
         Some(holder) => passes(Place::Sandbox(holder.sandbox), flow, Source::Own, because),
         None => Verdict::Stopped(Obstacle::Nobody(to)),
     };
+    if let (Incoming::Bridge(from, _, by), Some(holder)) = (incoming, holder)
+        && !from.icc
+        && has_link(world, holder.sandbox, by)
+    {
+        // The answers would not come back by the host.
+        return Verdict::Stopped(Obstacle::IccOff(from.network));
+    }
     let open = holder.and_then(|h| open_port(world, h.endpoint, flow)).map(Passage::Direct);
     let border = border(bridge, flow.to);
     match incoming {

@@ -262,7 +262,7 @@ pub async fn explain(app: App, p: Parsed) -> anyhow::Result<u8> {
                 Some(true) => format!("reaches {}", text("At")),
                 _ => "is stopped".to_owned(),
             };
-            say(&format!("{} port {port}/{protocol} {verdict}: {}", text("To"), text("Why")))?;
+            say(format!("{} port {port}/{protocol} {verdict}: {}", text("To"), text("Why")))?;
         }
     }
     Ok(u8::from(!flows.iter().any(|f| f["Passes"] == true)))
