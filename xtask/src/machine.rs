@@ -17,6 +17,8 @@ pub const TESTS: &[Need] = &[
     ("curl", "curl"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("sysctl", "procps"),
     ("dig", "bind9-dnsutils"),
     ("ping", "iputils-ping"),
     ("hostname", "hostname"),

@@ -80,7 +80,7 @@ impl Engine {
             Loss::Foreign | Loss::Uplink => false,
             Loss::Link(name) => {
                 desired.bridges.values().any(|b| b.device.as_str() == name)
-                    || desired.attachments.values().any(|a| a.outer.as_str() == name)
+                    || desired.attachments.values().any(|a| a.outer.as_str() == name && !a.trusted)
             }
         })
     }
@@ -97,7 +97,9 @@ impl Engine {
             let mut turns = Vec::new();
             for entry in state.containers.values() {
                 if let Ok(turn) = entry.turn.clone().try_lock_owned() {
+                    // Who has NET_ADMIN may delete an interface of its own, and mean it.
                     let active = entry.record.endpoints.iter().filter_map(|e| e.active.as_ref());
+                    let active = active.filter(|a| !a.attachment.trusted);
                     settled.endpoints.extend(active.map(|a| a.attachment.endpoint));
                     turns.push(turn);
                 }

@@ -12,20 +12,53 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// A chain that another firewall keeps for rules of others.
+/// One of the four tables `filter` that iptables may have: of each family, in nftables or of the older kind, which the
+/// kernel keeps beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct Filter {
     program: &'static str,
     family: Family,
-    chain: &'static str,
+    /// Where the kernel lists the older kind's tables; they are there once somebody has used them.
+    older: Option<&'static str>,
 }
 
-const PLACES: [Place; 4] = [
-    Place { program: "iptables", family: Family::Ip, chain: "DOCKER-USER" },
-    Place { program: "ip6tables", family: Family::Ip6, chain: "DOCKER-USER" },
-    Place { program: "iptables", family: Family::Ip, chain: "ufw-user-forward" },
-    Place { program: "ip6tables", family: Family::Ip6, chain: "ufw6-user-forward" },
+const FILTERS: [Filter; 4] = [
+    Filter { program: "iptables", family: Family::Ip, older: None },
+    Filter { program: "ip6tables", family: Family::Ip6, older: None },
+    Filter { program: "iptables-legacy", family: Family::Ip, older: Some("ip_tables_names") },
+    Filter { program: "ip6tables-legacy", family: Family::Ip6, older: Some("ip6_tables_names") },
 ];
+
+/// Chains that other firewalls keep for rules of others: Docker, and ufw.
+const CHAINS: [&str; 3] = ["DOCKER-USER", "ufw-user-forward", "ufw6-user-forward"];
+
+impl Filter {
+    /// Those of [`CHAINS`] that it has.
+    fn chains(self, socket: &mut Socket) -> Vec<&'static str> {
+        let found = match self.older {
+            None => nft::chains(socket, Table { family: self.family, name: "filter" }).unwrap_or_default(),
+            Some(_) if !self.is_there() => Vec::new(),
+            Some(_) => {
+                let rules = run(self.program, &["-w", "-S"]).unwrap_or_default();
+                rules.lines().filter_map(|l| l.strip_prefix("-N ")).map(str::to_owned).collect()
+            }
+        };
+        CHAINS.into_iter().filter(|c| found.iter().any(|f| f == c)).collect()
+    }
+
+    /// Whether the older kind is in use, in the calling thread's namespace.
+    fn is_there(self) -> bool {
+        let names = self.older.and_then(|file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).ok());
+        names.is_some_and(|names| names.lines().any(|name| name == "filter"))
+    }
+}
+
+/// A chain for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    filter: Filter,
+    chain: &'static str,
+}
 
 const FIREWALLD: Table<'static> = Table { family: Family::Inet, name: "firewalld" };
 
@@ -94,7 +127,7 @@ impl Others {
 
     /// Makes our rules in a chain those of these bridges.
     fn tell(&self, place: Place, bridges: &BTreeSet<String>) -> io::Result<()> {
-        let listed = run(place.program, &["-w", "-S", place.chain])?;
+        let listed = run(place.filter.program, &["-w", "-S", place.chain])?;
         let wanted: BTreeSet<String> =
             bridges.iter().flat_map(|b| ["-i", "-o"].map(|direction| self.rule(direction, b))).collect();
         let said = |line: &str| line.strip_prefix(&format!("-A {} ", place.chain)).map(|rule| rule.replace('"', ""));
@@ -102,7 +135,7 @@ impl Others {
         for (act, rules) in [("-D", found.difference(&wanted)), ("-I", wanted.difference(&found))] {
             for rule in rules {
                 let words: Vec<&str> = ["-w", act, place.chain].into_iter().chain(rule.split(' ')).collect();
-                run(place.program, &words)?;
+                run(place.filter.program, &words)?;
             }
         }
         Ok(())
@@ -121,11 +154,11 @@ fn reader() -> Option<Socket> {
 /// The places that there are.
 fn places() -> Vec<Place> {
     let Some(mut socket) = reader() else { return Vec::new() };
-    let mut has = |place: &Place| {
-        let table = Table { family: place.family, name: "filter" };
-        nft::chains(&mut socket, table).is_ok_and(|chains| chains.iter().any(|c| c == place.chain))
-    };
-    PLACES.into_iter().filter(|p| has(p)).collect()
+    let mut places = Vec::new();
+    for filter in FILTERS {
+        places.extend(filter.chains(&mut socket).into_iter().map(|chain| Place { filter, chain }));
+    }
+    places
 }
 
 fn has_firewalld() -> bool {
@@ -144,21 +177,28 @@ pub(crate) fn used() -> Vec<&'static str> {
 pub(crate) fn droppers(own_table: &str, integrated: bool) -> Vec<String> {
     let Some(mut socket) = reader() else { return Vec::new() };
     let asked: Vec<Place> = if integrated { places() } else { Vec::new() };
-    let chains = nft::dropping_forwards(&mut socket).unwrap_or_default();
-    let foreign = chains.into_iter().filter(|c| {
-        let is_asked = c.table == "filter" && asked.iter().any(|p| p.family == c.family);
+    let is_asked = |family: Family, older: bool| {
+        asked.iter().any(|p| p.filter.family == family && p.filter.older.is_some() == older)
+    };
+    let foreign = nft::dropping_forwards(&mut socket).unwrap_or_default().into_iter().filter(|c| {
         let is_firewalld = integrated && c.table == FIREWALLD.name;
-        c.table != own_table && !is_asked && !is_firewalld
+        c.table != own_table && !is_firewalld && !(c.table == "filter" && is_asked(c.family, false))
     });
-    foreign
-        .map(|c| {
-            format!(
-                "firewall chain {} of table {} {} drops what is forwarded, and so what containers send beyond their \
-                 networks and what comes to published ports: it has to accept what comes from and goes to their bridges",
-                c.chain, c.family, c.table
-            )
-        })
-        .collect()
+    let mut names: Vec<String> =
+        foreign.map(|c| format!("chain {} of table {} {}", c.chain, c.family, c.table)).collect();
+    for filter in FILTERS.into_iter().filter(|f| f.is_there() && !is_asked(f.family, true)) {
+        let rules = run(filter.program, &["-w", "-S", "FORWARD"]).unwrap_or_default();
+        if rules.lines().any(|l| l == "-P FORWARD DROP") {
+            names.push(format!("chain FORWARD of table {} filter ({})", filter.family, filter.program));
+        }
+    }
+    let sentence = |name: String| {
+        format!(
+            "firewall {name} drops what is forwarded, and so what containers send beyond their networks and what comes to \
+             published ports: it has to accept what comes from and goes to their bridges"
+        )
+    };
+    names.into_iter().map(sentence).collect()
 }
 
 fn run(program: &str, words: &[&str]) -> io::Result<String> {

@@ -269,6 +269,25 @@ mod tests {
     }
 
     #[test]
+    fn who_is_at_work_is_not_disturbed() {
+        let mut wanted = desired();
+        let mut observed = Observed { elements: Some(Elements::new()), ..Observed::default() };
+        let stray =
+            Link { name: "ve-stray".into(), alias: Some(mark("abcd0001", &"ab".repeat(32))), ..Link::default() };
+        observed.links.insert(stray.name.clone(), stray);
+        let settled = Settled { endpoints: wanted.attachments.keys().take(1).copied().collect(), ..Settled::default() };
+        let done = additions(plan(&wanted, &observed), &settled);
+        let [Repair::Elements(out, into), Repair::Attach(endpoint)] = done.as_slice() else { panic!("{done:?}") };
+        assert!(out.is_empty() && *into == elements(&wanted, &FEATURES, None));
+        assert!(settled.endpoints.contains(&endpoint.endpoint));
+        // Nothing is missing: what is too much stays.
+        observed.elements = Some(elements(&wanted, &FEATURES, None));
+        wanted.attachments.clear();
+        wanted.bridges.clear();
+        assert_eq!(additions(plan(&wanted, &observed), &Settled::default()), []);
+    }
+
+    #[test]
     fn handles_are_shared_between_threads() {
         fn check<T: Send + Sync>() {}
         check::<crate::Network>();

@@ -79,6 +79,12 @@ fn br_03_a_lost_bridge_is_made_again_when_the_daemon_starts() {
     // While a daemon runs, it is made again at once.
     lab.command(At::Host, &["ip", "link", "del", "br-front"]);
     within(Duration::from_secs(2), "members reach each other again", || reached(&lab));
+    // So is a member's link, under its name inside.
+    let ports = lab.command(At::Host, &["ip", "-o", "link", "show", "master", "br-front"]);
+    for port in ports.lines().filter_map(|l| l.split(": ").nth(1)?.split('@').next()) {
+        lab.command(At::Host, &["ip", "link", "del", port]);
+    }
+    within(Duration::from_secs(2), "members are linked again", || reached(&lab));
     // It stays while the network does, members or none.
     lab.remove("one");
     lab.remove("two");

@@ -17,7 +17,11 @@ fn on_host(lab: &Lab, words: &str) {
 
 /// As Docker leaves its FORWARD chain, or ufw: a policy to drop, and a place for others.
 fn dropping(lab: &Lab, places: [&str; 2]) {
-    for (program, place) in [("iptables", places[0]), ("ip6tables", places[1])] {
+    dropping_by(lab, ["iptables", "ip6tables"], places);
+}
+
+fn dropping_by(lab: &Lab, programs: [&str; 2], places: [&str; 2]) {
+    for (program, place) in programs.into_iter().zip(places) {
         on_host(lab, &format!("{program} -P FORWARD DROP"));
         on_host(lab, &format!("{program} -N {place}"));
         on_host(lab, &format!("{program} -A FORWARD -j {place}"));
@@ -125,6 +129,24 @@ fn sec_10_beside_docker_its_chain_for_users_lets_our_networks_pass() {
     let said = warnings(&lab);
     assert!(said.contains("firewall chain FORWARD of table ip filter drops what is forwarded"), "{said}");
     assert!(said.contains("firewall chain FORWARD of table ip6 filter drops what is forwarded"), "{said}");
+}
+
+#[test]
+fn sec_10_iptables_of_the_older_kind_are_seen_and_used_too() {
+    let programs = ["iptables-legacy", "ip6tables-legacy"];
+    let mut lab = lab_after(|lab| dropping_by(lab, programs, ["DOCKER-USER"; 2]));
+    served(&lab);
+    assert!(works(&lab));
+    assert!(!warnings(&lab).contains("drops what is forwarded"), "{}", warnings(&lab));
+    lab.stop_daemon();
+    for program in programs {
+        on_host(&lab, &format!("{program} -F"));
+        on_host(&lab, &format!("{program} -X"));
+    }
+    lab.start_daemon().unwrap();
+    assert!(!works(&lab));
+    let said = warnings(&lab);
+    assert!(said.contains("chain FORWARD of table ip filter (iptables-legacy) drops what is forwarded"), "{said}");
 }
 
 #[test]
