@@ -11,7 +11,6 @@ use model::container::{
 };
 use model::id::ContainerId;
 use model::image::ImageConfig;
-use model::network::Driver;
 use model::spec::CapabilitySet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -244,7 +243,7 @@ fn take_endpoints(
     let is_alone = matches!(mode, NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_));
     let allowed = usize::from(!matches!(mode, NetworkMode::Container(_)));
     let is_alone_driver =
-        |name: &String| state.network(name).is_ok_and(|n| n.driver != Driver::Bridge && !n.config_only);
+        |name: &String| state.network(name).is_ok_and(|n| !n.driver.has_addresses() && !n.config_only);
     if is_alone && wanted.len() > allowed || !is_alone && wanted.iter().any(|(name, _)| is_alone_driver(name)) {
         return Err(Error::invalid(
             "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
@@ -447,12 +446,8 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
                 return conflict("port publishing and the container type network mode");
             }
         }
-        NetworkMode::Host => {
-            if host.links.as_ref().is_some_and(|l| !l.is_empty()) {
-                return conflict(
-                    "host type networking can't be used with links. This would result in undefined behavior",
-                );
-            }
+        NetworkMode::Host if host.links.as_ref().is_some_and(|l| !l.is_empty()) => {
+            return conflict("host type networking can't be used with links. This would result in undefined behavior");
         }
         _ => {}
     }
