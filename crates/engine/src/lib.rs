@@ -162,8 +162,19 @@ pub(crate) fn now() -> jiff::Timestamp {
 pub type Shared = Arc<Engine>;
 
 impl Engine {
-    /// Writes what is still to be written. Containers run on.
+    /// Writes what is still to be written. Containers run on, and their keeper with them; where none runs, nobody is
+    /// left to answer, and nothing of this daemon stays but its files and networks.
     pub async fn close(&self) {
+        let is_alone = {
+            let state = self.state();
+            state.sandboxes.is_empty() && state.containers.values().all(|entry| entry.live.is_none())
+        };
+        if is_alone {
+            self.runtime.leave().await;
+            if let Err(e) = self.keeper.retire().await {
+                tracing::warn!("the keeper does not go: {e}");
+            }
+        }
         if let Err(e) = self.store.commit(Vec::new()).await {
             tracing::error!("{e}");
         }

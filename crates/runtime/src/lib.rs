@@ -276,6 +276,15 @@ impl Runtime {
         container::forget(self, id).await;
     }
 
+    /// Take away this root's own cgroups, unless a container is in them. The next [`Runtime::open`] makes them again.
+    pub async fn leave(&self) {
+        let cleanups = self.inner.cleanups.lock().map(|mut cleanups| std::mem::take(&mut *cleanups)).unwrap_or_default();
+        for (_, task) in cleanups {
+            let _ = task.await;
+        }
+        self.inner.hierarchies.cgroup(&cgroup_parent(&self.inner.settings)).remove_empty();
+    }
+
     pub(crate) fn home(&self, id: ContainerId) -> PathBuf {
         self.inner.settings.run_dir.join("containers").join(id.to_string())
     }
