@@ -17,6 +17,22 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("volume", "Manage volumes"),
 ];
 
+/// Docker's older names of flags, which it takes and does not show: the name, the flag, and one that tells the commands
+/// that have it.
+const HIDDEN: &[(&str, &str, &str)] = &[
+    ("net", "network", "network-alias"),
+    ("net-alias", "network-alias", "network-alias"),
+    ("dns-opt", "dns-option", "dns-option"),
+    ("time", "timeout", "timeout"),
+];
+
+/// The flag of a command that an older name means.
+pub fn hidden(flags: &'static [Flag], name: &str) -> Option<&'static Flag> {
+    let (_, meant, marker) = HIDDEN.iter().find(|(old, ..)| *old == name)?;
+    flags.iter().find(|f| f.long == *marker)?;
+    flags.iter().find(|f| f.long == *meant)
+}
+
 const FORMAT_TABLE: &str = "Format output using a custom template:\n'table':            Print output in table format with \
     column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             \
     Print in JSON format\n'TEMPLATE':         Print output using the given Go template.";
