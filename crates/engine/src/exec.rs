@@ -229,7 +229,7 @@ impl Engine {
     }
 
     /// The command as the runtime understands it: what the container's own process may, unless it asks for more.
-    async fn exec_order(
+    pub(crate) async fn exec_order(
         self: &Arc<Self>,
         record: &model::container::Container,
         request: &ExecRequest,

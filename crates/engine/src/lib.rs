@@ -7,6 +7,7 @@
 //!
 //! - [`networks`], [`endpoints`], [`naming`], [`ports`]: networks, who is on them, under which names and host ports
 //! - [`create`], [`start`], [`stop`], [`exec`], [`attach`]: the life of a container
+//! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
 //! - [`recover`]: what a new daemon does with what the last one left
 //! - [`events`], [`list`], [`info`]: what clients are told
@@ -24,6 +25,7 @@ pub mod explain;
 pub mod faults;
 mod files;
 mod heal;
+mod health;
 pub mod images;
 pub mod info;
 pub mod keeper;

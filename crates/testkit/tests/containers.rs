@@ -386,6 +386,23 @@ fn limits_are_the_kernels() {
 }
 
 #[test]
+fn a_cgroup_parent_is_where_the_cgroup_is_while_it_runs() {
+    let lab = lab();
+    let parent = format!("testkit-{}", std::process::id());
+    let hierarchies = kernel::cgroup::Hierarchies::detect().unwrap();
+    let id =
+        lab.run("cc", json!({ "Cmd": ["sleep", "600"], "HostConfig": { "CgroupParent": format!("/{parent}/inner") } }));
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", lab.inspect("cc")["State"]["Pid"])).unwrap();
+    assert!(groups.lines().any(|line| line.ends_with(&format!("/{parent}/inner/{id}"))), "{groups}");
+    lab.ask("/containers/cc/pause", 204);
+    lab.ask("/containers/cc/unpause", 204);
+    lab.remove("cc");
+    let own = hierarchies.cgroup(&format!("{parent}/inner/{id}"));
+    within(Duration::from_secs(10), "it is gone", || !own.exists());
+    hierarchies.cgroup(&parent).remove().unwrap();
+}
+
+#[test]
 fn commands_run_beside_the_containers_own() {
     let lab = lab();
     lab.run("cc", json!({ "Cmd": ["sleep", "60"], "Env": ["A=1"], "WorkingDir": "/srv" }));
