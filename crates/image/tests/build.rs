@@ -265,7 +265,10 @@ fn build_arguments_count_where_they_are_used() {
     let built = world.build(dockerfile);
     assert!(built.said.contains("[Warning] One or more build-args [nobody_asked] were not consumed\n"));
     world.options.build_args.insert("base".into(), Some("none-such".into()));
-    assert_eq!(world.error(dockerfile), "pull access denied for none-such:latest");
+    assert_eq!(
+        world.error(dockerfile),
+        "pull access denied for none-such:latest (line 2 of the Dockerfile)\n 2 | FROM $base\n   |      ^^^^^"
+    );
     let arch = world.image("FROM busybox\nARG TARGETARCH\nENV arch=$TARGETARCH\nARG arch=arg\nENV seen=$arch\n");
     let env = arch.configuration.config.env.clone().unwrap();
     let host = Platform::host().architecture;
