@@ -10,7 +10,7 @@ use model::container::{
     Config, Container, Endpoint, EndpointSettings, HostConfig, MountKind, MountPoint, NetworkMode, State,
 };
 use model::id::ContainerId;
-use model::image::ImageConfig;
+use model::image::{ImageConfig, Platform};
 use model::spec::CapabilitySet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct CreateRequest {
     pub name: Option<String>,
+    /// Which the image must be of.
+    pub platform: Option<Platform>,
     pub config: Config,
     pub host: HostConfig,
     pub endpoints: BTreeMap<String, EndpointSettings>,
@@ -65,9 +67,10 @@ impl Engine {
         request: CreateRequest,
         mounts: &mut Vec<MountPoint>,
     ) -> Result<Created> {
-        let CreateRequest { name, mut config, mut host, endpoints, endpoint_order } = request;
+        let CreateRequest { name, platform, mut config, mut host, endpoints, endpoint_order } = request;
         check_request(&config, &host)?;
         let image = self.find_image(&config.image).await?;
+        check_platform(&config.image, platform.as_ref(), &image.platform)?;
         merge_image(&mut config, &image.config);
         complete(&mut config, &mut host, id, self.settings.networking.default_bridge.enabled);
         let mut warnings = check(&config, &host)?;
@@ -403,6 +406,15 @@ fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId, default
     }
 }
 
+/// What of this machine can be had.
+fn machine() -> model::limits::Machine {
+    let list = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    model::limits::Machine {
+        cpus: list("/sys/devices/system/cpu/online"),
+        memory_nodes: list("/sys/devices/system/node/online"),
+    }
+}
+
 fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).unwrap_or_default()
 }
@@ -420,6 +432,17 @@ fn check_request(config: &Config, host: &HostConfig) -> Result<()> {
         return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
     }
     Ok(())
+}
+
+/// 'Not found', since clients then pull the one of the right platform.
+fn check_platform(image: &str, wanted: Option<&Platform>, actual: &Platform) -> Result<()> {
+    match wanted {
+        Some(wanted) if !wanted.accepts(actual) => Err(Error::not_found(format!(
+            "image with reference {image} was found but its platform ({actual}) does not match the specified platform \
+             ({wanted})"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Options that contradict each other are refused in Docker's words (API-25); harmless ones are warned of.
@@ -471,8 +494,24 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     if host.auto_remove && host.restart_policy.name != "no" {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
-    if host.memory != 0 && host.memory < 6 << 20 {
-        return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+    model::limits::check(host, &machine()).map_err(Error::invalid)?;
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        )));
+    }
+    if !host.isolation.is_empty() && !host.isolation.eq_ignore_ascii_case("default") {
+        return Err(Error::invalid(format!(
+            "invalid isolation: {}: there is no other than 'default' on Linux",
+            host.isolation
+        )));
+    }
+    if host.storage_opt.as_ref().is_some_and(|o| !o.is_empty()) {
+        return Err(Error::invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option: Isle has no limit for a \
+             container's files",
+        ));
     }
     if !matches!(host.runtime.as_str(), "isle" | "runc" | "io.containerd.runc.v2") {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));

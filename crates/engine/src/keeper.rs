@@ -76,6 +76,8 @@ pub enum Act {
     KeepOnly(BTreeSet<Key>),
     /// Feeds the whole state anew.
     Refresh,
+    /// Has the keeper go, and none take its place: nothing is told after it.
+    Retire,
 }
 
 /// What a keeper that outlived its daemon gave back.
@@ -113,6 +115,14 @@ impl Keeper {
     /// Releases what is held under other keys: of containers that are gone.
     pub async fn keep_only(&self, keys: BTreeSet<Key>) -> Result<()> {
         self.tell(vec![Act::KeepOnly(keys)]).await
+    }
+
+    /// Has the keeper go: nobody is left whom it could answer.
+    ///
+    /// # Errors
+    /// It does not go.
+    pub async fn retire(&self) -> Result<()> {
+        self.tell(vec![Act::Retire]).await
     }
 
     /// Feeds the keeper the whole state.
@@ -307,8 +317,12 @@ impl Link {
                     continue;
                 }
             };
+            let is_last = matches!(order.acts.last(), Some(Act::Retire));
             let result = self.obey(&order.acts, &snapshot).await;
             let _ = order.done.send(result);
+            if is_last {
+                return;
+            }
         }
     }
 
@@ -348,6 +362,11 @@ impl Link {
             }
             Act::Refresh if self.outdated => self.replace(snapshot).await,
             Act::Refresh => self.feed(&snapshot()).await,
+            Act::Retire => {
+                retire(self.connection.as_ref(), self.process.as_ref()).await?;
+                let _ = std::fs::remove_file(&self.settings.socket);
+                Ok(())
+            }
             Act::Hold(key, descriptors) => {
                 let own = duplicate(descriptors)?;
                 self.hold(key, descriptors).await?;

@@ -337,6 +337,7 @@ impl Engine {
                 ..stdio_of(record)
             },
             log: log_of(&self.settings, record),
+            cgroup_parent: Some(record.host.cgroup_parent.clone()).filter(|p| !p.is_empty()),
             init: record.host.init.unwrap_or_default(),
             runtime: match record.host.runtime.as_str() {
                 "runc" | "io.containerd.runc.v2" => runtime::RuntimeKind::Runc,

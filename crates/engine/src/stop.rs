@@ -33,8 +33,9 @@ pub struct Ended {
 }
 
 impl Engine {
-    /// Follows a running container to its end.
+    /// Follows a running container to its end, and checks its health meanwhile.
     pub(crate) fn watch_exit(self: &Arc<Self>, id: ContainerId, container: runtime::Container) {
+        self.watch_health(id, container.clone());
         let engine = self.clone();
         tokio::spawn(async move {
             let status = container.wait().await;

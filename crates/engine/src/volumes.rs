@@ -195,6 +195,14 @@ pub struct MountRequest {
 /// # Errors
 /// A text is malformed, or a destination is asked for twice.
 pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountRequest>> {
+    for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {
+        if !target.starts_with('/') {
+            return Err(Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
+        }
+        if clean(target) == "/" {
+            return Err(Error::invalid("invalid specification: destination can't be '/'"));
+        }
+    }
     let mut requests = Vec::new();
     for bind in host.binds.iter().flatten() {
         requests.push(parse_bind(bind)?);

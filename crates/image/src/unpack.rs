@@ -59,9 +59,12 @@ pub(crate) fn unpack(tar: &mut dyn Read, root: &Dir, options: Options) -> Result
     Ok(state.size)
 }
 
-/// An error of the archive itself, or of reading it.
+/// An error of the archive itself, or of reading it. A full disk is none of the archive's.
 pub(crate) fn damaged(error: io::Error) -> Error {
     match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Error::Io { attempt: "the disk is full: an archive's files cannot be stored".to_owned(), source: error }
+        }
         io::ErrorKind::UnexpectedEof => Error::Archive("unexpected EOF".to_owned()),
         _ => Error::Archive(error.to_string()),
     }
@@ -218,8 +221,9 @@ impl Unpacking<'_> {
         if self.parent.as_ref().is_some_and(|(current, _)| current == path) {
             return Ok(());
         }
-        let dir = ensure_directory(self.root, path, self.options).map_err(|error| {
-            Error::Archive(format!("{}: cannot be a directory of the archive's: {error}", path.display()))
+        let dir = ensure_directory(self.root, path, self.options).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => damaged(error),
+            _ => Error::Archive(format!("{}: cannot be a directory of the archive's: {error}", path.display())),
         })?;
         self.parent = Some((path.to_owned(), dir));
         Ok(())
@@ -356,4 +360,19 @@ pub(crate) fn is_for_containers(key: &[u8]) -> bool {
         || key == b"system.posix_acl_access"
         || key == b"system.posix_acl_default"
         || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_blamed_on_the_archive() {
+        let full = damaged(io::Error::from_raw_os_error(28)).chain();
+        assert_eq!(
+            full,
+            "the disk is full: an archive's files cannot be stored: No space left on device (os error 28)"
+        );
+        assert_eq!(damaged(io::ErrorKind::UnexpectedEof.into()).chain(), "invalid archive: unexpected EOF");
+    }
 }

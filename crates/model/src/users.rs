@@ -8,6 +8,8 @@ use crate::spec::User;
 pub struct Account {
     pub uid: u32,
     pub gid: u32,
+    /// With `gid` first: a process that gives up its primary group is still held back by what that group may not
+    /// (CVE-2022-36109).
     pub groups: Vec<u32>,
     pub home: String,
 }
@@ -75,8 +77,13 @@ pub fn resolve(text: &str, passwd: &str, group: &str, more: &[String]) -> Result
     for group in more {
         additional.push(find(group)?);
     }
-    additional.dedup();
-    Ok(Account { uid, gid, groups: additional, home: if home.is_empty() { "/".into() } else { home.to_owned() } })
+    let mut all = vec![gid];
+    for group in additional {
+        if !all.contains(&group) {
+            all.push(group);
+        }
+    }
+    Ok(Account { uid, gid, groups: all, home: if home.is_empty() { "/".into() } else { home.to_owned() } })
 }
 
 #[cfg(test)]
@@ -93,15 +100,15 @@ mod tests {
             assert_eq!((account.uid, account.gid, account.groups.as_slice()), (uid, gid, groups), "{text}");
             assert_eq!(account.home, home, "{text}");
         };
-        check("", 0, 0, &[], "/root");
-        check("web", 33, 34, &[4], "/srv");
-        check("33", 33, 34, &[4], "/srv");
-        check("web:adm", 33, 4, &[], "/srv");
-        check("1000", 1000, 0, &[], "/");
-        check("1000:2000", 1000, 2000, &[], "/");
-        check(":adm", 0, 4, &[], "/root");
+        check("", 0, 0, &[0], "/root");
+        check("web", 33, 34, &[34, 4], "/srv");
+        check("33", 33, 34, &[34, 4], "/srv");
+        check("web:adm", 33, 4, &[4], "/srv");
+        check("1000", 1000, 0, &[0], "/");
+        check("1000:2000", 1000, 2000, &[2000], "/");
+        check(":adm", 0, 4, &[4], "/root");
         assert!(matches!(resolve("nobody", PASSWD, GROUP, &[]), Err(Refusal::NoUser(_))));
         assert!(matches!(resolve("web:nope", PASSWD, GROUP, &[]), Err(Refusal::NoGroup(_))));
-        assert_eq!(resolve("web", PASSWD, GROUP, &["www".into(), "7".into()]).unwrap().groups, [4, 34, 7]);
+        assert_eq!(resolve("web", PASSWD, GROUP, &["www".into(), "7".into()]).unwrap().groups, [34, 4, 7]);
     }
 }
