@@ -504,6 +504,13 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
             published.len()
         )));
     }
+    for (n, one) in published.iter().enumerate() {
+        let model::port::HostPort::Exactly(first) = one.host else { continue };
+        let own = model::port::Published::new(one, first);
+        if published[..n].iter().any(|other| own.collides(other)) {
+            return Err(Error::invalid(format!("invalid port specification: host port {first} is published twice")));
+        }
+    }
     if config.hostname.len() > MAX_HOSTNAME {
         return Err(Error::invalid(format!(
             "invalid hostname: {} bytes are more than the kernel's {MAX_HOSTNAME}",

@@ -62,6 +62,10 @@ impl Engine {
         }
         let lock = lock(&settings.root)?;
         close_files(&settings);
+        // We hold some of every container, from the keeper's first answer on; a container gets what we were given.
+        let (soft, hard) = kernel::process::raise_descriptor_limit().map_err(Error::internal)?;
+        let number = |limit: Option<u64>| limit.and_then(|l| i64::try_from(l).ok()).unwrap_or(-1);
+        let descriptors = Ulimit { name: "nofile".into(), soft: number(soft), hard: number(hard) };
         let (store, contents) = Store::open(&settings.root)?;
         let mut facts = contents.facts.clone();
         let fact = |facts: &mut BTreeMap<String, String>, key: &'static str, new: String| {
@@ -113,11 +117,6 @@ impl Engine {
             runc: "runc".into(),
         })
         .map_err(Error::internal)?;
-
-        // We hold some of every container; a container gets what we were given.
-        let (soft, hard) = kernel::process::raise_descriptor_limit().map_err(Error::internal)?;
-        let number = |limit: Option<u64>| limit.and_then(|l| i64::try_from(l).ok()).unwrap_or(-1);
-        let descriptors = Ulimit { name: "nofile".into(), soft: number(soft), hard: number(hard) };
 
         let routes = network.host_routes().map_err(Error::internal)?;
         let mut state = State { networking: Arc::new(settings.networking.clone()), ..State::default() };
@@ -176,7 +175,7 @@ impl Engine {
             lease_again(&mut state, &record);
             state.containers.insert(record.id, Entry::new(record));
         }
-        adopt_sandboxes(&mut state, &network, &found, &mut held)?;
+        adopt_sandboxes(&mut state, &network, &found, &mut held);
 
         // The keeper is fed what is true once the dead are out.
         let engine = Arc::new_cyclic(|weak: &std::sync::Weak<Engine>| {
@@ -574,12 +573,7 @@ fn lease_again(state: &mut State, record: &Container) {
 }
 
 /// The sandboxes of running containers, from the keeper, or through the process where the keeper had none.
-fn adopt_sandboxes(
-    state: &mut State,
-    network: &network::Network,
-    found: &[(ContainerId, Found)],
-    held: &mut Held,
-) -> Result<()> {
+fn adopt_sandboxes(state: &mut State, network: &network::Network, found: &[(ContainerId, Found)], held: &mut Held) {
     for (id, what) in found {
         let Found::Running(container) = what else { continue };
         let Ok(record) = state.entry(*id).map(|e| e.record.clone()) else { continue };
@@ -592,7 +586,13 @@ fn adopt_sandboxes(
         let resolver = descriptors.len() > 2;
         let namespace: Option<OwnedFd> = descriptors.into_iter().next().or_else(|| container.netns().ok());
         let Some(namespace) = namespace else { continue };
-        let handle = network.adopt_sandbox(&sandbox, namespace).map_err(Error::internal)?;
+        let handle = match network.adopt_sandbox(&sandbox, namespace) {
+            Ok(handle) => handle,
+            Err(e) => {
+                tracing::error!(container = ?id, "its network is not found again: {}", crate::error::chain(&e));
+                continue;
+            }
+        };
         let owner = match record.host.network_mode() {
             NetworkMode::Container(other) => state.resolve(other).unwrap_or(*id),
             _ => *id,
@@ -600,5 +600,4 @@ fn adopt_sandboxes(
         let live = LiveSandbox { sandbox: Arc::new(handle), owner, users: BTreeSet::from([*id]), resolver };
         state.sandboxes.insert(sandbox, live);
     }
-    Ok(())
 }
