@@ -187,6 +187,9 @@ pub(crate) fn make_directories(root: &Dir, path: &Path, owner: (u32, u32)) -> Re
 /// The same, and its path without symlinks.
 fn real_directory(root: &Dir, path: &Path, owner: (u32, u32)) -> Result<(Dir, PathBuf), Error> {
     let make = |parent: &Dir, name: &OsStr| {
+        if parent.facts(name)?.is_some() {
+            return Err(io::Error::from_raw_os_error(NOT_A_DIRECTORY));
+        }
         parent.make_directory(name, 0o755)?;
         parent.set_mode(name, 0o755)?;
         parent.set_owner(name, owner.0, owner.1)
@@ -233,6 +236,8 @@ pub(crate) fn follow(
     Ok((root.inside(&done)?, done))
 }
 
+/// ENOTDIR.
+const NOT_A_DIRECTORY: i32 = 20;
 /// As many symlinks as the kernel follows.
 const MAX_LINKS: usize = 40;
 
