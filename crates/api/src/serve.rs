@@ -80,6 +80,8 @@ struct Connection {
     place: Option<OwnedSemaphorePermit>,
     /// It has turned into a stream: its end is its end.
     taken_over: bool,
+    /// A request with a body came by it: there may be some of it that nobody has read.
+    has_body: bool,
     /// Read ahead, and not yet given to hyper.
     ahead: Vec<u8>,
     given: usize,
@@ -101,6 +103,7 @@ impl Connection {
                 break None;
             }
         };
+        let has_body = end.is_none_or(|end| announces_body(&ahead[..end]));
         let mut plain = false;
         if let Some(end) = end
             && wants_stream(&ahead[..end])
@@ -109,7 +112,7 @@ impl Connection {
             ahead.splice(end..end, *b"\r\nConnection: Upgrade\r\nUpgrade: tcp");
             plain = true;
         }
-        Ok(Self { stream: Some(stream), place, taken_over: false, ahead, given: 0, plain })
+        Ok(Self { stream: Some(stream), place, taken_over: false, has_body, ahead, given: 0, plain })
     }
 
     fn stream(&mut self) -> Pin<&mut UnixStream> {
@@ -125,7 +128,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let (Some(mut stream), place) = (self.stream.take(), self.place.take()) else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.taken_over {
+        if self.taken_over || !self.has_body {
             return;
         }
         runtime.spawn(async move {
@@ -152,6 +155,12 @@ fn wants_stream(head: &[u8]) -> bool {
     path.ends_with(b"/attach") || (path.ends_with(b"/start") && find(path, b"/exec/").is_some())
 }
 
+fn announces_body(head: &[u8]) -> bool {
+    let is_empty = |line: &[u8]| line.trim_ascii().eq_ignore_ascii_case(b"content-length: 0");
+    has_header(head, "transfer-encoding")
+        || has_header(head, "content-length") && !head.split(|b| *b == b'\n').any(is_empty)
+}
+
 fn has_header(head: &[u8], name: &str) -> bool {
     let lines = head.split(|b| *b == b'\n').skip(1);
     lines.into_iter().any(|line| {
@@ -174,7 +183,10 @@ impl AsyncRead for Connection {
             }
             return Poll::Ready(Ok(()));
         }
-        self.stream().poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = self.stream().poll_read(cx, buf);
+        self.has_body |= buf.filled().len() > before;
+        read
     }
 }
 
@@ -215,6 +227,8 @@ mod tests {
         assert!(wants_stream(b"POST /exec/abc/start HTTP/1.1"));
         assert!(!wants_stream(b"POST /containers/a/start HTTP/1.1"));
         assert!(!wants_stream(b"GET /containers/a/attach HTTP/1.1"));
+        assert!(announces_body(b"POST / HTTP/1.1\r\nContent-Length: 5"));
+        assert!(!announces_body(b"POST / HTTP/1.1\r\nContent-Length: 0\r\nHost: x"));
         assert!(has_header(b"POST / HTTP/1.1\r\nupgrade: tcp", "upgrade"));
         assert!(!has_header(b"POST / HTTP/1.1\r\nX-Upgrade: tcp", "upgrade"));
     }
