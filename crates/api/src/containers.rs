@@ -33,6 +33,11 @@ pub async fn create(State(engine): Ctx, Extension(version): Extension<Version>, 
     let mut sent: Map<String, Value> = body(&bytes)?;
     let host = sent.remove("HostConfig").unwrap_or(Value::Null);
     let networking = sent.remove("NetworkingConfig").unwrap_or(Value::Null);
+    for (what, part) in [("HostConfig", &host), ("NetworkingConfig", &networking)] {
+        if !part.is_null() && !part.is_object() {
+            return Err(Failure::invalid(format!("invalid JSON: {what}: an object is expected")));
+        }
+    }
     let invalid = |what: &str, e: serde_json::Error| Failure::invalid(format!("invalid JSON: {what}: {e}"));
     let config: Config = serde_json::from_value(sent.into()).map_err(|e| invalid("Config", e))?;
     let host: Option<HostConfig> = serde_json::from_value(host).map_err(|e| invalid("HostConfig", e))?;

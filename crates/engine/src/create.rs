@@ -513,6 +513,16 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
              container's files",
         ));
     }
+    model::bounds::check(config, host).map_err(Error::invalid)?;
+    check_nodes(&host.cpuset_mems)?;
+    if let Some(wrong) = crate::describe::wrong_log_option(&host.log_config) {
+        return Err(Error::invalid(wrong));
+    }
+    for (target, options) in host.tmpfs.iter().flatten() {
+        let options: Vec<String> = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
+        model::spec::tmpfs_options(&options).map_err(Error::invalid)?;
+        model::bounds::check_target(&crate::volumes::clean(target), "").map_err(Error::invalid)?;
+    }
     if !matches!(host.runtime.as_str(), "isle" | "runc" | "io.containerd.runc.v2") {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
@@ -536,6 +546,13 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
              ports count as one",
             published.len()
         )));
+    }
+    for (n, one) in published.iter().enumerate() {
+        let model::port::HostPort::Exactly(first) = one.host else { continue };
+        let own = model::port::Published::new(one, first);
+        if published[..n].iter().any(|other| own.collides(other)) {
+            return Err(Error::invalid(format!("invalid port specification: host port {first} is published twice")));
+        }
     }
     if config.hostname.len() > MAX_HOSTNAME {
         return Err(Error::invalid(format!(
@@ -569,6 +586,20 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
     Ok(warnings)
+}
+
+/// Whether the machine has these memory nodes.
+fn check_nodes(asked: &str) -> Result<()> {
+    let Ok(online) = std::fs::read_to_string("/sys/devices/system/node/online") else { return Ok(()) };
+    let (Some(nodes), Some(there)) = (model::bounds::cpuset(asked), model::bounds::cpuset(online.trim())) else {
+        return Ok(());
+    };
+    let is_there = |node: &u32| there.iter().any(|range| range.contains(node));
+    if nodes.iter().all(|range| is_there(range.start()) && is_there(range.end())) {
+        return Ok(());
+    }
+    let online = online.trim();
+    Err(Error::invalid(format!("Requested memory nodes are not available - requested {asked}, available: {online}")))
 }
 
 trait CommandLine {

@@ -6,6 +6,7 @@ use crate::state::State;
 use crate::{Engine, naming};
 use model::container::{Container, NetworkMode};
 use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, resolv_conf};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
 /// What the host's own files say.
 struct OfHost {
@@ -34,9 +35,12 @@ impl Engine {
                 render(&self.state(), record, of_host)?.map(String::into_bytes)
             }
         };
-        std::fs::create_dir_all(&directory).map_err(failed)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
         for (name, text) in NAMES.iter().zip(files) {
-            std::fs::write(directory.join(name), text).map_err(failed)?;
+            let path = directory.join(name);
+            std::fs::write(&path, text).map_err(failed)?;
+            // Whoever the container's processes are, they read them, where they are mounted.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
         }
         Ok(())
     }

@@ -275,7 +275,9 @@ impl Link {
         let listener = seqpacket::listen(&self.settings.socket).map_err(io::Error::from)?;
         // Whoever talks to the keeper gets every descriptor it holds.
         std::fs::set_permissions(&self.settings.socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.log)?;
+        let mut log = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut log, 0o600);
+        let log = log.create(true).append(true).open(&self.settings.log)?;
         let mut child = tokio::process::Command::new(&self.settings.program)
             .args(["keeper", "--root-id", self.settings.root.as_str(), "--build", &self.build(), "--resolv-conf"])
             .arg(&self.settings.resolv_conf)

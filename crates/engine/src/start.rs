@@ -582,6 +582,12 @@ fn start_error(error: runtime::StartError) -> Error {
         runtime::FailureKind::Other => Kind::Internal,
         _ => Kind::Invalid,
     };
+    // Whose namespaces it was to share has ended meanwhile.
+    if let runtime::StartError::Launch(failure) = &error
+        && failure.is_joining_the_dead()
+    {
+        return Error::conflict(format!("cannot join the namespaces of a non running container: {failure}"));
+    }
     let prefix = "failed to create task for container: failed to create shim task: OCI runtime create failed";
     Error { launch: Some(error.kind()), ..Error::new(kind, format!("{prefix}: {}", crate::error::chain(&error))) }
 }

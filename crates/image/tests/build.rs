@@ -399,8 +399,8 @@ fn symlinks_lead_a_copy_nowhere_outside() {
     world.store.made("evil", Tar::new().symlink("out", target).symlink("file", &format!("{target}/written")).done());
     let mut world = world;
     world.file("x", "x");
-    let error = world.error("FROM evil\nCOPY x /out/x\n");
-    assert!(error.starts_with("cannot make /out"), "{error}");
+    let image = world.image("FROM evil\nCOPY x /out/x\n");
+    assert_eq!(world.text(&image, &format!("{target}/x")), "x", "inside of the image");
     let image = world.image("FROM evil\nCOPY x /file\n");
     assert_eq!(world.text(&image, &format!("{target}/written")), "x", "inside of the image");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);

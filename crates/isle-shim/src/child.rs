@@ -353,6 +353,10 @@ fn finish(
 ) -> Result<Never, Failure> {
     use rustix::fs::{Gid, Uid};
     let caps = &command.capabilities;
+    // To the kernel -1 is 'unchanged': the process would stay root.
+    if [command.uid, command.gid].iter().chain(&command.groups).any(|id| *id > i32::MAX as u32) {
+        return Err(failure(Step::Identity, Errno::INVAL, "uids and gids must be in range 0-2147483647"));
+    }
     // No keys of the host's: where the kernel has none, or no room, there is nothing to separate from.
     let _ = sys::new_session_keyring();
     match (&terminal, inherited.pipes) {

@@ -27,6 +27,24 @@ pub enum Refusal {
     NoUser(String),
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
+    /// Docker's range, and the kernel's -1 is no id at all.
+    #[error("uids and gids must be in range 0-{MAX_ID}")]
+    Range,
+}
+
+/// The highest number of a user or group.
+pub const MAX_ID: u32 = i32::MAX as u32;
+
+/// A user's or group's number; none if the text is no number.
+///
+/// # Errors
+/// It is out of range.
+pub fn id(text: &str) -> Result<Option<u32>, Refusal> {
+    match text.parse::<i128>() {
+        Ok(number) => u32::try_from(number).ok().filter(|n| *n <= MAX_ID).map(Some).ok_or(Refusal::Range),
+        Err(_) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => Err(Refusal::Range),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Resolves `user[:group]`, names or numbers; empty is root. `more` are the groups of `--group-add`.
@@ -39,39 +57,45 @@ pub fn resolve(text: &str, passwd: &str, group: &str, more: &[String]) -> Result
         None => (text, None),
     };
     let user = if user.is_empty() { "0" } else { user };
+    let number = id(user)?;
     let known = passwd.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields.as_slice() else { return None };
-        Some((*name, uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?, *home))
+        Some((*name, id(uid), id(gid), *home))
     });
     let entry = {
         let entries: Vec<_> = known.collect();
-        let by_name = entries.iter().find(|(name, ..)| *name == user).copied();
-        by_name.or_else(|| entries.iter().find(|(_, uid, ..)| user.parse() == Ok(*uid)).copied())
+        let by_name = entries.iter().find(|(name, ..)| *name == user).cloned();
+        by_name.or_else(|| entries.iter().find(|(_, uid, ..)| number.is_some() && *uid == Ok(number)).cloned())
     };
-    let (name, uid, mut gid, home) = match (entry, user.parse::<u32>()) {
-        (Some((name, uid, gid, home)), _) => (name, uid, gid, home),
-        (None, Ok(uid)) => (user, uid, 0, "/"),
-        (None, Err(_)) => return Err(Refusal::NoUser(user.to_owned())),
+    let (name, uid, mut gid, home) = match (entry, number) {
+        (Some((name, uid, gid, home)), _) => {
+            let missing = || Refusal::NoUser(user.to_owned());
+            (name, uid?.ok_or_else(missing)?, gid?.ok_or_else(missing)?, home)
+        }
+        (None, Some(uid)) => (user, uid, 0, "/"),
+        (None, None) => return Err(Refusal::NoUser(user.to_owned())),
     };
-    let groups: Vec<(&str, u32, &str)> = group
+    let groups: Vec<_> = group
         .lines()
         .filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
             let [name, _, gid, members, ..] = fields.as_slice() else { return None };
-            Some((*name, gid.parse().ok()?, *members))
+            Some((*name, id(gid), *members))
         })
         .collect();
     let find = |wanted: &str| {
-        let by_name = groups.iter().find(|(name, ..)| *name == wanted).map(|g| g.1);
-        by_name.or_else(|| wanted.parse().ok()).ok_or_else(|| Refusal::NoGroup(wanted.to_owned()))
+        let by_name = groups.iter().find(|(name, ..)| *name == wanted).map(|g| g.1.clone());
+        by_name.unwrap_or_else(|| id(wanted))?.ok_or_else(|| Refusal::NoGroup(wanted.to_owned()))
     };
     let mut additional = Vec::new();
     match given_group.filter(|g| !g.is_empty()) {
         Some(group) => gid = find(group)?,
         None => {
             let is_member = |members: &str| members.split(',').any(|m| m == name);
-            additional.extend(groups.iter().filter(|(_, _, members)| is_member(members)).map(|g| g.1));
+            for (_, gid, _) in groups.iter().filter(|(_, _, members)| is_member(members)) {
+                additional.extend(gid.clone()?);
+            }
         }
     }
     for group in more {
@@ -92,6 +116,20 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/false\nbroken\n";
     const GROUP: &str = "root:x:0:\nwww:x:34:\nadm:x:4:web,other\n";
+
+    #[test]
+    fn numbers_are_in_range_wherever_they_come_from() {
+        const PASSWD: &str = "root:x:0:0::/:\nbad:x:4294967295:0::/:\nworse:x:7:2147483648::/:\n";
+        const GROUP: &str = "bad:x:4294967295:\nother:x:-1:seven\n";
+        for text in ["4294967295", "2147483648", "-1", "0:4294967295", "0:bad", "bad", "worse", "99999999999999999999"]
+        {
+            assert_eq!(resolve(text, PASSWD, GROUP, &[]), Err(Refusal::Range), "{text}");
+        }
+        assert_eq!(resolve("7", "seven:x:7:7::/:", GROUP, &[]), Err(Refusal::Range));
+        assert_eq!(resolve("0", PASSWD, GROUP, &["4294967295".into()]), Err(Refusal::Range));
+        assert_eq!(resolve("2147483647", PASSWD, GROUP, &[]).unwrap().uid, MAX_ID);
+        assert_eq!(Refusal::Range.to_string(), "uids and gids must be in range 0-2147483647");
+    }
 
     #[test]
     fn users_are_names_or_numbers_known_or_not() {

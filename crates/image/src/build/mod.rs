@@ -22,7 +22,7 @@ pub use context::Context;
 pub use parse::ParseError;
 
 pub(crate) use config::apply_changes;
-pub(crate) use copying::make_directories;
+pub(crate) use copying::{follow, make_directories};
 pub(crate) use duration::go_duration;
 pub(crate) use glob::matches;
 
