@@ -29,6 +29,9 @@ struct Arguments {
     /// The host's resolv.conf
     #[arg(long, default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
+    /// systemd-resolved's, with the servers behind its stub
+    #[arg(long, default_value = "/run/systemd/resolve/resolv.conf", hide = true)]
+    resolved_conf: PathBuf,
     /// Log what happens in detail
     #[arg(short = 'D', long)]
     debug: bool,
@@ -63,6 +66,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         networking: arguments.network.networking()?,
         resolv_conf: arguments.resolv_conf,
+        resolved_conf: arguments.resolved_conf,
     };
     let mut listeners = Vec::new();
     let engine = engine::Engine::open(settings).await?;

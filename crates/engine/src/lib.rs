@@ -61,6 +61,8 @@ pub struct Settings {
     pub version: String,
     pub networking: model::daemon::Networking,
     pub resolv_conf: PathBuf,
+    /// systemd-resolved's, with the servers that its stub asks; there need be none.
+    pub resolved_conf: PathBuf,
 }
 
 impl Settings {
