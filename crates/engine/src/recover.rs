@@ -195,6 +195,7 @@ impl Engine {
                 runtime,
                 keeper,
                 faults: Default::default(),
+                metrics: Default::default(),
                 ports: Default::default(),
                 volumes: Default::default(),
                 descriptors,

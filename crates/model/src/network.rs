@@ -165,6 +165,11 @@ pub enum Refusal {
     NameTooLong(usize),
     #[error("plugin \"{0}\" not found")]
     UnknownDriver(String),
+    #[error(
+        "a network of driver overlay spans the nodes of a swarm, and this node is not part of one: on one host, driver \
+         bridge connects containers"
+    )]
+    Overlay,
     #[error("plugin \"{0}\" not found")]
     UnknownIpamDriver(String),
     #[error("only one instance of \"{0}\" network is allowed")]
@@ -230,6 +235,7 @@ pub fn plan_create<'a>(
         "" | "bridge" => Driver::Bridge,
         "host" => return Err(Refusal::OneInstance(Driver::Host)),
         "null" => return Err(Refusal::OneInstance(Driver::Null)),
+        "overlay" => return Err(Refusal::Overlay),
         other => return Err(Refusal::UnknownDriver(other.to_owned())),
     };
     let ipam_driver = match request.ipam_driver.as_str() {
