@@ -75,7 +75,7 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
     if info.seccomp {
         security.insert(0, "name=seccomp,profile=builtin".into());
     }
-    let limits = |controller: &str| info.controllers.iter().any(|c| *c == controller);
+    let limits = |controller: &str| info.controllers.contains(&controller);
     let mut shown = json!({
         "ID": engine.engine_id,
         "Containers": info.running + info.paused + info.stopped,

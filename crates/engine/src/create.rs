@@ -11,7 +11,6 @@ use model::container::{
 };
 use model::id::ContainerId;
 use model::image::ImageConfig;
-use model::network::Driver;
 use model::spec::CapabilitySet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,6 +66,7 @@ impl Engine {
         mounts: &mut Vec<MountPoint>,
     ) -> Result<Created> {
         let CreateRequest { name, mut config, mut host, endpoints, endpoint_order } = request;
+        check_request(&config, &host)?;
         let image = self.find_image(&config.image).await?;
         merge_image(&mut config, &image.config);
         complete(&mut config, &mut host, id, self.settings.networking.default_bridge.enabled);
@@ -244,7 +244,7 @@ fn take_endpoints(
         matches!(mode, NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) | NetworkMode::Path(_));
     let allowed = usize::from(!matches!(mode, NetworkMode::Container(_) | NetworkMode::Path(_)));
     let is_alone_driver =
-        |name: &String| state.network(name).is_ok_and(|n| n.driver != Driver::Bridge && !n.config_only);
+        |name: &String| state.network(name).is_ok_and(|n| !n.driver.has_addresses() && !n.config_only);
     if is_alone && wanted.len() > allowed || !is_alone && wanted.iter().any(|(name, _)| is_alone_driver(name)) {
         return Err(Error::invalid(
             "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
@@ -412,6 +412,17 @@ fn hostname() -> String {
 const MAX_HOSTNAME: usize = 64;
 const MAX_RANGES: usize = 1024;
 
+/// What a client must not ask for together, though an image may (API-25).
+fn check_request(config: &Config, host: &HostConfig) -> Result<()> {
+    if matches!(host.network_mode(), NetworkMode::Container(_)) && !config.exposed_ports.is_empty() {
+        return Err(Error::invalid("conflicting options: port exposing and the container type network mode"));
+    }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
+    }
+    Ok(())
+}
+
 /// Options that contradict each other are refused in Docker's words (API-25); harmless ones are warned of.
 pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     let conflict = |what: &str| Err(Error::invalid(format!("conflicting options: {what}")));
@@ -435,9 +446,6 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
             if publishes {
                 return conflict("port publishing and the container type network mode");
             }
-            if !config.exposed_ports.is_empty() {
-                return conflict("port exposing and the container type network mode");
-            }
         }
         NetworkMode::Path(path) => {
             if !path.starts_with('/') {
@@ -447,15 +455,8 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
                 return conflict("port publishing and an existing network namespace");
             }
         }
-        NetworkMode::Host => {
-            if host.links.as_ref().is_some_and(|l| !l.is_empty()) {
-                return conflict(
-                    "host type networking can't be used with links. This would result in undefined behavior",
-                );
-            }
-            if host.uts_mode == "host" && !config.hostname.is_empty() && config.hostname != hostname() {
-                return conflict("hostname and the UTS mode");
-            }
+        NetworkMode::Host if host.links.as_ref().is_some_and(|l| !l.is_empty()) => {
+            return conflict("host type networking can't be used with links. This would result in undefined behavior");
         }
         _ => {}
     }

@@ -10,7 +10,7 @@ use crate::store::Write;
 use crate::{Engine, blocking, naming};
 use keeper_protocol::Key;
 use model::container::{ActiveEndpoint, Container, Endpoint, EndpointSettings, NetworkMode};
-use model::desired::{Attachment, Publication};
+use model::desired::{Attachment, OnParent, Publication};
 use model::endpoint::Wishes;
 use model::gateway::{Candidate, elect};
 use model::id::{ContainerId, EndpointId, NetworkId, SandboxId};
@@ -168,8 +168,11 @@ pub fn activate(
     let endpoint = &container.endpoints[index];
     let network_id = endpoint.network.ok_or_else(|| not_found(&endpoint.network_name))?;
     let network = state.networks.get(&network_id).cloned().ok_or_else(|| not_found(&endpoint.network_name))?;
-    let bridge = crate::networks::bridge_of(&network, &state.networking)
-        .ok_or_else(|| Error::invalid(format!("network {} has no bridge", network.name)))?;
+    let bridge = crate::networks::bridge_of(&network, &state.networking);
+    let uplink = crate::networks::uplink_of(&network);
+    if bridge.is_none() && uplink.is_none() {
+        return Err(Error::invalid(format!("network {} has no bridge", network.name)));
+    }
     let wishes = Wishes::parse(&endpoint.settings).unwrap_or_default();
     let configured = &wishes.addresses;
     reserve_static(state, container.id, network_id, &endpoint.settings)?;
@@ -200,25 +203,28 @@ pub fn activate(
             let c = c.to_ascii_uppercase();
             matches!(c.trim_start_matches("CAP_"), "NET_ADMIN" | "ALL")
         });
+    let on_parent = uplink.map(|u| OnParent { parent: u.parent, sharing: u.sharing });
+    let nothing = || on_parent.as_ref().map(|on| on.parent.clone());
     let attachment = Attachment {
         endpoint: id,
         network: network_id,
         container: container.id,
         sandbox,
-        bridge: bridge.device.clone(),
+        bridge: bridge.as_ref().map(|b| b.device.clone()).or_else(nothing).unwrap_or_else(|| inner.clone()),
         outer: format!("ve{}", &id.to_string()[..13]).parse().expect("15 bytes"),
         sysctls: wishes.sysctls(&inner),
         inner,
         mac: wishes.mac.unwrap_or_else(|| MacAddr::local(crate::random())),
         addresses,
         link_local: wishes.link_local,
-        gateway_mac: bridge.mac,
-        gateways: bridge.gateways.iter().map(|g| g.addr()).collect(),
+        gateway_mac: bridge.as_ref().map_or(MacAddr([0; 6]), |b| b.mac),
+        gateways: bridge.iter().flat_map(|b| b.gateways.iter().map(|g| g.addr())).collect(),
         default_routes: Vec::new(),
-        mtu: bridge.mtu,
-        isolated: !bridge.icc,
+        mtu: network.mtu(),
+        isolated: bridge.as_ref().is_some_and(|b| !b.icc),
         trusted,
-        check_sources: bridge.check_sources,
+        check_sources: bridge.as_ref().is_some_and(|b| b.check_sources),
+        on_parent,
     };
     Ok(ActiveEndpoint { attachment, publications: BTreeSet::new() })
 }
@@ -263,6 +269,11 @@ pub fn rewire(state: &State, container: &mut Container) {
         let own: BTreeSet<IpAddr> = active.attachment.addresses.iter().map(|n| n.addr()).collect();
         let direct = state.networking.direct_routing || network.trusted_interfaces().next().is_some();
         let is_routed = |p: &Publication| network.gateway_mode(p.container.is_ipv6()) == GatewayMode::Routed;
+        if active.attachment.on_parent.is_some() {
+            // Its addresses are the network's behind the parent: nothing is translated (as in Docker).
+            active.publications.clear();
+            continue;
+        }
         let translated = all.iter().filter(|p| own.contains(&p.container) && !is_routed(p));
         active.publications = translated.map(|p| Publication { direct, ..p.clone() }).collect();
         active.publications.extend(routed(network, &own, &asked));

@@ -80,6 +80,7 @@ impl Engine {
             Loss::Foreign | Loss::Uplink => false,
             Loss::Link(name) => {
                 desired.bridges.values().any(|b| b.device.as_str() == name)
+                    || desired.parents.values().any(|p| p.device.as_str() == name)
                     || desired.attachments.values().any(|a| a.outer.as_str() == name && !a.trusted)
             }
         })

@@ -6,11 +6,11 @@ use crate::store::Write;
 use crate::{Engine, blocking};
 use model::container::Container;
 use model::daemon::Networking;
-use model::desired::{Border, Bridge, Inwards, Outwards};
+use model::desired::{Border, Bridge, Inwards, Outwards, Parent};
 use model::id::NetworkId;
 use model::names::Change;
 use model::net::MacAddr;
-use model::network::{Driver, GatewayMode, Network, Request, plan_create};
+use model::network::{Driver, GatewayMode, Network, Request, Uplink, plan_create};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -47,6 +47,16 @@ pub fn bridge_of(network: &Network, networking: &Networking) -> Option<Bridge> {
         trusted: network.trusted_interfaces().collect(),
         check_sources: network.checks_sources(),
     })
+}
+
+/// What a network without a bridge stands on; its options were checked when it was made.
+pub fn uplink_of(network: &Network) -> Option<Uplink> {
+    Uplink::parse(network.driver, network.id, &network.options).ok().flatten()
+}
+
+/// The device of the host that is made for it.
+pub fn parent_of(network: &Network) -> Option<Parent> {
+    uplink_of(network)?.parent_of(network.id)
 }
 
 /// A network as clients see it: the record, and who is on it now.
@@ -150,6 +160,11 @@ impl Engine {
             let engine = self.clone();
             blocking(move || engine.network.create_bridge(&bridge)).await.map_err(Error::internal)?;
         }
+        let parent = parent_of(network);
+        if let Some(parent) = parent.clone() {
+            let engine = self.clone();
+            blocking(move || engine.network.create_parent(&parent)).await.map_err(Error::internal)?;
+        }
         let named = async {
             self.faults.pass("network: zone").await?;
             let zone = Change::Zone { network: network.id, name: network.name.clone() };
@@ -161,6 +176,10 @@ impl Engine {
             if let Some(bridge) = bridge {
                 let engine = self.clone();
                 let _ = blocking(move || engine.network.remove_bridge(&bridge)).await;
+            }
+            if let Some(parent) = parent {
+                let engine = self.clone();
+                let _ = blocking(move || engine.network.remove_parent(&parent)).await;
             }
         }
         named
@@ -262,6 +281,12 @@ impl Engine {
             {
                 let device = &bridge.device;
                 tracing::error!(network = %network.id, "cannot remove bridge {device}: {}", crate::error::chain(&e));
+            }
+            if let Some(parent) = parent_of(&network)
+                && let Err(e) = engine.network.remove_parent(&parent)
+            {
+                let device = &parent.device;
+                tracing::error!(network = %network.id, "cannot remove {device}: {}", crate::error::chain(&e));
             }
             engine.state().going.retain(|g| g.network.id != network.id);
             drop(done);

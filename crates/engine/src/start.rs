@@ -19,7 +19,7 @@ use keeper_protocol::Key;
 use model::container::{Container, Endpoint, NetworkMode, Status};
 use model::desired::{Attachment, Publication};
 use model::id::{ContainerId, SandboxId};
-use model::network::{Driver, GatewayMode, Network};
+use model::network::{GatewayMode, Network};
 use model::port::Wanted;
 use runtime::FailureKind;
 use std::collections::BTreeSet;
@@ -535,7 +535,7 @@ fn take_endpoints(state: &mut State, faults: &Faults, record: &mut Container, pl
             let network = find_again(state, &record.endpoints[index])?;
             record.endpoints[index].network = Some(network.id);
             record.endpoints[index].network_name.clone_from(&network.name);
-            if network.driver != Driver::Bridge {
+            if !network.driver.has_addresses() {
                 continue;
             }
             let inner = endpoints::next_interface(record, index, &network)?;

@@ -229,6 +229,9 @@ impl State {
             if let Some(bridge) = crate::networks::bridge_of(network, &self.networking) {
                 desired.bridges.insert(network.id, bridge);
             }
+            if let Some(parent) = crate::networks::parent_of(network) {
+                desired.parents.insert(network.id, parent);
+            }
         }
         for entry in self.containers.values() {
             for active in entry.record.endpoints.iter().filter_map(|e| e.active.as_ref()) {

@@ -113,6 +113,86 @@ pub fn create_veth(batch: &mut Batch, new: &NewVeth<'_>) {
     });
 }
 
+/// A device that shares another one (`parent`), made at once where it belongs. Its name must be free on both sides: old
+/// kernels look for it in the parent's namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct NewShare<'a> {
+    pub name: &'a str,
+    /// Index of the device that it shares.
+    pub parent: u32,
+    pub namespace: BorrowedFd<'a>,
+    /// Bytes.
+    pub mtu: u32,
+}
+
+/// `MACVLAN_MODE_*` of linux/if_link.h.
+pub mod macvlan {
+    pub const PRIVATE: u32 = 1;
+    pub const VEPA: u32 = 2;
+    pub const BRIDGE: u32 = 4;
+    pub const PASSTHRU: u32 = 8;
+}
+
+/// `IPVLAN_MODE_*` and `IPVLAN_F_*` of linux/if_link.h.
+pub mod ipvlan {
+    pub const L2: u16 = 0;
+    pub const L3: u16 = 1;
+    pub const L3S: u16 = 2;
+    pub const BRIDGE: u16 = 0;
+    pub const PRIVATE: u16 = 1;
+    pub const VEPA: u16 = 2;
+}
+
+/// Makes a macvlan device, down. The kernel answers `EOPNOTSUPP` if it lacks them, `EBUSY` or `EINVAL` if the parent
+/// cannot be shared so.
+pub fn create_macvlan(batch: &mut Batch, new: &NewShare<'_>, mac: [u8; 6], mode: u32) {
+    const MODE: u16 = 1;
+    let mut message = share(batch, new);
+    message.attr(ADDRESS, &mac).nest(LINKINFO, |m| {
+        m.text(INFO_KIND, "macvlan").nest(INFO_DATA, |m| {
+            m.u32(MODE, mode);
+        });
+    });
+}
+
+/// Makes an ipvlan device, down: its hardware address is the parent's.
+pub fn create_ipvlan(batch: &mut Batch, new: &NewShare<'_>, mode: u16, flags: u16) {
+    const MODE: u16 = 1;
+    const FLAGS: u16 = 2;
+    let mut message = share(batch, new);
+    message.nest(LINKINFO, |m| {
+        m.text(INFO_KIND, "ipvlan").nest(INFO_DATA, |m| {
+            m.attr(MODE, &mode.to_ne_bytes()).attr(FLAGS, &flags.to_ne_bytes());
+        });
+    });
+}
+
+fn share<'b>(batch: &'b mut Batch, new: &NewShare<'_>) -> Message<'b> {
+    let mut message = batch.message(NEWLINK, flag::CREATE | flag::EXCL, &header(0, 0, 0));
+    message.text(IFNAME, new.name).u32(LINK, new.parent).u32(MTU, new.mtu);
+    message.u32(NET_NS_FD, new.namespace.as_raw_fd() as u32);
+    message
+}
+
+/// Makes a sub-interface that tags what it sends (IEEE 802.1Q), down.
+pub fn create_vlan(batch: &mut Batch, name: &str, parent: u32, id: u16) {
+    const ID: u16 = 1;
+    let mut message = batch.message(NEWLINK, flag::CREATE | flag::EXCL, &header(0, 0, 0));
+    message.text(IFNAME, name).u32(LINK, parent).nest(LINKINFO, |m| {
+        m.text(INFO_KIND, "vlan").nest(INFO_DATA, |m| {
+            m.attr(ID, &id.to_ne_bytes());
+        });
+    });
+}
+
+/// Makes a device that leads nowhere, down.
+pub fn create_dummy(batch: &mut Batch, name: &str) {
+    let mut message = batch.message(NEWLINK, flag::CREATE | flag::EXCL, &header(0, 0, 0));
+    message.text(IFNAME, name).nest(LINKINFO, |m| {
+        m.text(INFO_KIND, "dummy");
+    });
+}
+
 /// How a port of a bridge behaves (linux/if_link.h, IFLA_BRPORT_*).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
@@ -204,6 +284,11 @@ pub fn set_quiet(batch: &mut Batch, name: &str, alias: Option<&str>, ipv6: bool,
             });
         }
     });
+}
+
+/// Gives a device that is down another name.
+pub fn rename(batch: &mut Batch, index: u32, name: &str) {
+    batch.message(NEWLINK, 0, &header(index, 0, 0)).text(IFNAME, name);
 }
 
 /// Brings a device up.

@@ -35,11 +35,13 @@ fn header(family: u8, prefix: u8) -> [u8; 12] {
     [family, prefix, 0, 0, MAIN, BOOT, 0, UNICAST, 0, 0, 0, 0]
 }
 
-/// Makes `gateway` the way out of its family, instead of the one there was. Without `link` the kernel finds the device
-/// that has the gateway in its subnet.
+/// Makes `gateway` the way out of its family, instead of the one there was; the unspecified address makes it the device
+/// itself. Without `link` the kernel finds the device that has the gateway in its subnet.
 pub fn set_default(batch: &mut Batch, gateway: IpAddr, link: Option<u32>) {
     let mut message = batch.message(NEWROUTE, flag::CREATE | flag::REPLACE, &header(family(gateway), 0));
-    message.attr(GATEWAY, &octets(gateway));
+    if !gateway.is_unspecified() {
+        message.attr(GATEWAY, &octets(gateway));
+    }
     if let Some(link) = link {
         message.u32(OIF, link);
     }

@@ -16,6 +16,8 @@ use std::net::IpAddr;
 pub struct Desired {
     pub bridges: BTreeMap<NetworkId, Bridge>,
     pub attachments: BTreeMap<EndpointId, Attachment>,
+    /// Devices of the host that networks without a bridge stand on, where they are ours.
+    pub parents: BTreeMap<NetworkId, Parent>,
     /// Of endpoints in `attachments`.
     pub publications: BTreeMap<EndpointId, BTreeSet<Publication>>,
 }
@@ -77,6 +79,61 @@ pub enum Inwards {
     Everything,
 }
 
+/// A device of the host that members of a network have interfaces on, and that is made for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub network: NetworkId,
+    pub device: InterfaceName,
+    pub kind: ParentKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParentKind {
+    /// A sub-interface: what it sends is tagged (IEEE 802.1Q).
+    Vlan { of: InterfaceName, id: u16 },
+    /// It leads nowhere.
+    Dummy,
+}
+
+/// How an interface shares its parent (linux/if_link.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sharing {
+    Macvlan(Macvlan),
+    Ipvlan(Ipvlan, Spread),
+}
+
+/// Whom interfaces of one parent reach, with hardware addresses of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Macvlan {
+    Private,
+    Vepa,
+    Bridge,
+    Passthru,
+}
+
+/// At which layer interfaces share the parent's hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ipvlan {
+    L2,
+    L3,
+    L3s,
+}
+
+/// Whom ipvlan interfaces of one parent reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Spread {
+    Bridge,
+    Private,
+    Vepa,
+}
+
+/// An interface on a device of the host, instead of a bridge's port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnParent {
+    pub parent: InterfaceName,
+    pub sharing: Sharing,
+}
+
 /// An endpoint made real in a sandbox: a veth pair between the bridge and the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
@@ -84,6 +141,9 @@ pub struct Attachment {
     pub network: NetworkId,
     pub container: ContainerId,
     pub sandbox: SandboxId,
+    /// Where it is no port of a bridge: then `bridge`, `outer` and the gateways' neighbours are nothing.
+    #[serde(default)]
+    pub on_parent: Option<OnParent>,
     /// The bridge that the host's end joins.
     pub bridge: InterfaceName,
     /// The host's end: `ve` and 13 hexadecimal digits of the endpoint's id.

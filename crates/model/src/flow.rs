@@ -151,6 +151,18 @@ fn from_sandbox(world: &World<'_>, flow: &Flow, sandbox: &SandboxId) -> Verdict 
     let on_link = own().find(|a| a.addresses.iter().any(|n| n.contains(&flow.to)));
     let way_out = || own().find(|a| a.default_routes.iter().any(|r| r.is_ipv4() == flow.to.is_ipv4()));
     let Some(by) = on_link.or_else(way_out) else { return Verdict::Stopped(Obstacle::NoRoute) };
+    if let Some(on) = &by.on_parent {
+        let members = world.desired.attachments.values().filter(|a| a.network == by.network);
+        let holder =
+            on_link.and_then(|_| members.into_iter().find(|a| a.addresses.iter().any(|n| n.addr() == flow.to)));
+        return match holder {
+            Some(to) => passes(Place::Sandbox(to.sandbox), flow, Source::Own, Passage::Members(by.network)),
+            None => {
+                let outside = Place::Outside(Some(on.parent.clone()));
+                passes(outside, flow, Source::Own, Passage::WayOut(Some(by.network)))
+            }
+        };
+    }
     let Some(bridge) = world.desired.bridges.get(&by.network) else { return Verdict::Stopped(Obstacle::NoRoute) };
     let is_hosts = bridge.gateways.iter().any(|g| g.addr() == flow.to);
     if on_link.is_some() && !is_hosts {

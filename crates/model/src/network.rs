@@ -2,9 +2,11 @@
 
 mod default;
 mod options;
+mod uplink;
 
 pub use default::{Surroundings, plan_default};
 pub use options::{GatewayMode, option};
+pub use uplink::Uplink;
 
 use crate::id::NetworkId;
 use crate::ipam::{self, Need, Pools};
@@ -47,14 +49,25 @@ pub struct Network {
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
     Bridge,
+    Macvlan,
+    Ipvlan,
     Host,
     Null,
+}
+
+impl Driver {
+    /// Whether members have interfaces and addresses of their own.
+    pub fn has_addresses(self) -> bool {
+        matches!(self, Driver::Bridge | Driver::Macvlan | Driver::Ipvlan)
+    }
 }
 
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Driver::Bridge => "bridge",
+            Driver::Macvlan => "macvlan",
+            Driver::Ipvlan => "ipvlan",
             Driver::Host => "host",
             Driver::Null => "null",
         })
@@ -233,6 +246,8 @@ pub fn plan_create<'a>(
     let driver = match request.driver.as_str() {
         _ if request.config_only => Driver::Null,
         "" | "bridge" => Driver::Bridge,
+        "macvlan" => Driver::Macvlan,
+        "ipvlan" => Driver::Ipvlan,
         "host" => return Err(Refusal::OneInstance(Driver::Host)),
         "null" => return Err(Refusal::OneInstance(Driver::Null)),
         "overlay" => return Err(Refusal::Overlay),
@@ -246,7 +261,10 @@ pub fn plan_create<'a>(
     if !request.ipv4 && !request.ipv6 {
         return Err(Refusal::NoFamily);
     }
-    options::check(&request.options, request.internal || request.config_only)?;
+    let uplink = Uplink::parse(driver, id, &request.options)?;
+    if uplink.is_none() {
+        options::check(&request.options, request.internal || request.config_only)?;
+    }
 
     let mut asked = parse_pools(&request.pools)?;
     // A v6 subnet without `--ipv6` is ignored, and so is a v4 one without IPv4 (V6-01).
@@ -283,7 +301,7 @@ pub fn plan_create<'a>(
         driver,
         ipv4: request.ipv4,
         ipv6: request.ipv6,
-        internal: request.internal,
+        internal: request.internal || uplink.is_some_and(|u| u.is_internal()),
         attachable: request.attachable,
         ipam: Ipam { driver: ipam_driver, options: request.ipam_options, pools },
         options: request.options,

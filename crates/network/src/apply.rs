@@ -4,6 +4,7 @@
 
 mod bridge;
 mod endpoint;
+mod parent;
 mod repair;
 
 use crate::chores::Chores;
@@ -26,7 +27,7 @@ use kernel::neighbour::{self, Neighbour};
 use kernel::netlink::{Batch, Errno, Protocol, Refusal, Socket};
 use kernel::route::{self, Route};
 use kernel::{netns, sysctl};
-use model::desired::{Attachment, Bridge, Desired, Publication};
+use model::desired::{Attachment, Bridge, Desired, Parent, Publication};
 use model::id::{RootId, SandboxId};
 use model::net::{InterfaceName, MacAddr};
 use std::collections::{BTreeSet, HashMap};
@@ -210,6 +211,19 @@ impl Network {
         self.0.remove_bridge(bridge)
     }
 
+    /// Makes the device that a network's members have interfaces on, if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Lacks`] where the kernel has none of the kind.
+    pub fn create_parent(&self, parent: &Parent) -> Result<(), Error> {
+        self.0.create_parent(parent)
+    }
+
+    /// Removes such a device if it was made here.
+    pub fn remove_parent(&self, parent: &Parent) -> Result<(), Error> {
+        self.0.remove_parent(parent)
+    }
+
     /// Makes a network namespace with its loopback device up.
     pub fn create_sandbox(&self, id: &SandboxId) -> Result<Sandbox, Error> {
         Sandbox::create(id)
@@ -240,9 +254,13 @@ impl Network {
     /// # Errors
     /// As [`Network::attach`].
     pub fn attach_again(&self, sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
-        match self.0.find(attachment.outer.as_str())? {
-            Some(_) => Ok(()),
-            None => self.0.attach(sandbox, std::slice::from_ref(attachment)),
+        let is_there = match attachment.on_parent {
+            Some(_) => sandbox.with_route(|socket| link::find(socket, attachment.inner.as_str())).is_ok(),
+            None => self.0.find(attachment.outer.as_str())?.is_some(),
+        };
+        match is_there {
+            true => Ok(()),
+            false => self.0.attach(sandbox, std::slice::from_ref(attachment)),
         }
     }
 

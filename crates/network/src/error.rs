@@ -15,6 +15,10 @@ pub enum Error {
     /// The kernel's limit (BR-17).
     #[error("network bridge {bridge} is full: a bridge holds 1023 endpoints")]
     BridgeFull { bridge: String },
+    #[error("this kernel lacks {kind} devices (its module '{kind}')")]
+    Lacks { kind: &'static str },
+    #[error("parent interface {name} does not exist on this host")]
+    NoParent { name: String },
     /// A bridge's name is taken by something that is no bridge, or by another network's.
     #[error("interface {name} exists already and is {what}")]
     NameTaken { name: String, what: String },

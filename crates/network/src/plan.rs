@@ -7,7 +7,7 @@ use crate::features::Features;
 use crate::ruleset::{self, Elements};
 use ipnet::IpNet;
 use kernel::link::Port;
-use model::desired::{Attachment, Bridge};
+use model::desired::{Attachment, Bridge, OnParent};
 
 /// One effect of attaching.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub enum Step<'a> {
     Elements(Elements),
     /// The pair of interfaces: outer end a port of the bridge, up; forwarding entry; permanent neighbours of the host.
     Veth(&'a Attachment),
+    /// An interface on a device of the host, in place of the pair.
+    Share(&'a Attachment, &'a OnParent),
     /// The inner end: addresses, neighbours, up, routes.
     Inside(&'a Attachment),
     /// Settings inside, where the endpoint has some.
@@ -36,12 +38,17 @@ pub fn plan_attach<'a>(attachments: &'a [Attachment], others: &[Vec<IpNet>], fea
         steps.push(Step::Elements(elements));
     }
     for attachment in attachments {
-        steps.push(Step::Veth(attachment));
+        steps.push(match &attachment.on_parent {
+            Some(on) => Step::Share(attachment, on),
+            None => Step::Veth(attachment),
+        });
         if !attachment.sysctls.is_empty() {
             steps.push(Step::Settings(attachment));
         }
         steps.push(Step::Inside(attachment));
-        steps.push(Step::Announce(attachment));
+        if attachment.on_parent.is_none() {
+            steps.push(Step::Announce(attachment));
+        }
     }
     steps
 }

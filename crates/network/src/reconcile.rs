@@ -8,7 +8,7 @@ use crate::ruleset::{self, Elements};
 use ipnet::IpNet;
 use kernel::link::Link;
 use kernel::neighbour::Neighbour;
-use model::desired::{Attachment, Bridge, Desired};
+use model::desired::{Attachment, Bridge, Desired, Parent};
 use model::id::{EndpointId, NetworkId, SandboxId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -38,6 +38,7 @@ pub fn additions(repairs: Vec<Repair>, settled: &Settled) -> Vec<Repair> {
         Repair::Elements(_, into) => (!into.is_empty()).then(|| Repair::Elements(Elements::new(), into)),
         Repair::RemoveLink(_) | Repair::RemoveNeighbour(_) => None,
         Repair::Bridge(bridge) => settled.networks.contains(&bridge.network).then_some(Repair::Bridge(bridge)),
+        Repair::Parent(parent) => settled.networks.contains(&parent.network).then_some(Repair::Parent(parent)),
         Repair::Attach(a) => settled.endpoints.contains(&a.endpoint).then_some(Repair::Attach(a)),
         Repair::Port(a) => settled.endpoints.contains(&a.endpoint).then_some(Repair::Port(a)),
     };
@@ -55,6 +56,8 @@ pub enum Repair {
     RemoveLink(String),
     /// A bridge that is missing, or differs; its ports with it.
     Bridge(Box<Bridge>),
+    /// A parent of a network without a bridge is missing.
+    Parent(Parent),
     /// An endpoint whose interfaces are gone.
     Attach(Box<Attachment>),
     /// A port that left its bridge or behaves otherwise, or lost its entries.
@@ -97,8 +100,11 @@ pub fn plan_repairs(
             || id
                 .parse::<NetworkId>()
                 .ok()
-                .and_then(|id| desired.bridges.get(&id))
-                .is_some_and(|b| b.device.as_str() == link.name)
+                .and_then(|id| {
+                    let bridge = desired.bridges.get(&id).map(|b| &b.device);
+                    bridge.or_else(|| desired.parents.get(&id).map(|p| &p.device))
+                })
+                .is_some_and(|device| device.as_str() == link.name)
             || id
                 .parse::<EndpointId>()
                 .ok()
@@ -119,7 +125,11 @@ pub fn plan_repairs(
         }
     }
 
-    for attachment in desired.attachments.values() {
+    for parent in desired.parents.values().filter(|p| !observed.links.contains_key(p.device.as_str())) {
+        repairs.push(Repair::Parent(parent.clone()));
+    }
+
+    for attachment in desired.attachments.values().filter(|a| a.on_parent.is_none()) {
         match observed.links.get(attachment.outer.as_str()) {
             None => repairs.push(Repair::Attach(Box::new(attachment.clone()))),
             Some(port) if port_differs(attachment, port, observed, features) => {

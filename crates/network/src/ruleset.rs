@@ -755,6 +755,9 @@ pub fn link_local(mac: MacAddr) -> Ipv6Addr {
 /// The elements of an endpoint.
 pub fn attachment_elements(attachment: &Attachment, variant: Variant) -> Elements {
     let mut elements = Elements::new();
+    if attachment.on_parent.is_some() {
+        return elements;
+    }
     if attachment.isolated && variant.br_netfilter {
         elements.insert((Set::Isolated, plain(name_key(attachment.outer.as_str()))));
     }

@@ -427,7 +427,7 @@ fn api_18_run_has_docker_s_network_flags() {
     ])
     .ok();
     assert_eq!(lab.address("short", "back"), "10.8.0.9");
-    assert_eq!(lab.lookup("web", "two"), ["10.8.0.9"]);
+    assert_eq!(lab.lookup("web", "two."), ["10.8.0.9"]);
     assert_eq!(lab.lookup("short", "w"), [lab.address("web", "back")]);
     assert!(lab.exec("short", &["ip", "link"]).ok().contains("02:00:00:00:00:09"));
 }

@@ -97,6 +97,16 @@ impl Network {
     }
     /// Where members send what is for others: the bridge, or whom an auxiliary address names (BR-11).
     pub fn way_out(&self, ipv6: bool) -> Option<IpAddr> {
+        if let Ok(Some(uplink)) = super::Uplink::parse(self.driver, self.id, &self.options) {
+            if self.internal {
+                return None;
+            }
+            if uplink.has_device_route() {
+                let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+                let has = self.ipam.pools.iter().any(|p| p.subnet.addr().is_ipv6() == ipv6);
+                return has.then_some(unspecified[usize::from(ipv6)]);
+            }
+        }
         let pool = self.ipam.pools.iter().find(|p| p.subnet.addr().is_ipv6() == ipv6)?;
         let named = pool.auxiliary.get(WAY_OUT[usize::from(ipv6)]).copied();
         named.or_else(|| pool.gateway.filter(|_| self.gateway_mode(ipv6) != GatewayMode::Isolated))

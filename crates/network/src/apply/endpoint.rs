@@ -40,6 +40,10 @@ impl Inner {
                     undo.push("neighbours", move || self.forget_neighbours(bridge, addresses));
                     self.introduce(attachment, &pair)?;
                 }
+                Step::Share(attachment, on) => {
+                    pair = Pair { inner: self.share(sandbox, attachment, on)?, ..Pair::default() };
+                    undo.push("shared device", || self.unshare(sandbox, attachment));
+                }
                 Step::Settings(attachment) => set_inside(sandbox, attachment)?,
                 Step::Inside(attachment) => self.plumb_inside(sandbox, attachment, &pair)?,
                 Step::Announce(attachment) => self.announce(attachment, &pair)?,
@@ -197,7 +201,10 @@ impl Inner {
 
     pub(super) fn detach(&self, sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
         let mut failures = Vec::new();
-        failures.extend(self.delete_link(attachment.outer.as_str()).err());
+        failures.extend(match attachment.on_parent {
+            Some(_) => self.unshare(sandbox, attachment).err(),
+            None => self.delete_link(attachment.outer.as_str()).err(),
+        });
         failures.extend(self.release(std::slice::from_ref(attachment)).err());
         let shared = {
             let mut endpoints = sandbox.endpoints();
@@ -220,7 +227,7 @@ impl Inner {
         }
         elements.extend(sandboxes.into_values().flat_map(ruleset::shared_elements));
         failures.extend(self.remove_elements(&elements, "released endpoints").err());
-        for attachment in attachments {
+        for attachment in attachments.iter().filter(|a| a.on_parent.is_none()) {
             match self.find(attachment.bridge.as_str()) {
                 Ok(Some(bridge)) => {
                     failures.extend(self.forget_neighbours(bridge.index, &attachment.addresses).err());

@@ -41,6 +41,7 @@ impl Inner {
                 }
                 (done, false, format!("bridge {}", bridge.device))
             }
+            Repair::Parent(parent) => (self.create_parent(parent), false, format!("interface {}", parent.device)),
             Repair::Attach(attachment) => {
                 let done = match sandbox(&attachment.sandbox) {
                     Some(sandbox) => self.attach(&sandbox, std::slice::from_ref(attachment)),

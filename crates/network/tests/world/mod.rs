@@ -172,6 +172,7 @@ pub fn attachment(bridge: &Bridge, host: u8, index: u8) -> Attachment {
     let endpoint = EndpointId::new(id);
     let gateways: Vec<IpAddr> = bridge.gateways.iter().map(|net| net.addr()).collect();
     Attachment {
+        on_parent: None,
         endpoint,
         network: bridge.network,
         container: ContainerId::new([host; 32]),

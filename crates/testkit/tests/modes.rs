@@ -1,0 +1,114 @@
+//! Drivers and modes beside the bridge: macvlan and ipvlan, as far as this kernel has them (DR rows).
+//!
+//! ```text
+//!   outside (198.51.100.1) ── eth0 ┬ host (198.51.100.2)
+//!                                  ├ lan: web (198.51.100.50), macvlan on eth0
+//!                                  └ lan: client
+//! ```
+
+use serde_json::json;
+use std::process::Command;
+use std::time::Duration;
+use testkit::traffic::{At, By, sleeper};
+use testkit::{HOST, Lab, OUTSIDE, program, within};
+
+fn lab() -> Lab {
+    Lab::start(&program()).unwrap()
+}
+
+#[test]
+fn dr_05_members_of_a_macvlan_network_are_hosts_of_the_network_behind_its_parent() {
+    let lab = lab();
+    let network = lab.network(json!({
+        "Name": "lan", "Driver": "macvlan", "Options": { "parent": "eth0" },
+        "IPAM": { "Config": [{ "Subnet": "198.51.100.0/24", "IPRange": "198.51.100.64/26", "Gateway": OUTSIDE.to_string() }] },
+    }));
+    let mut body = sleeper("lan");
+    body["NetworkingConfig"] =
+        json!({ "EndpointsConfig": { "lan": { "IPAMConfig": { "IPv4Address": "198.51.100.50" } } } });
+    lab.run("web", body);
+    lab.run("client", sleeper("lan"));
+    let web: std::net::IpAddr = "198.51.100.50".parse().unwrap();
+    lab.serve(At::Container("web"), By::Tcp, 80);
+    lab.serve(At::Outside, By::Tcp, 81);
+    // Both ways, with true addresses.
+    within(Duration::from_secs(5), "the outside reaches it", || {
+        lab.seen(At::Outside, By::Tcp, web, 80) == Some(OUTSIDE.into())
+    });
+    assert_eq!(lab.seen(At::Container("web"), By::Tcp, OUTSIDE.into(), 81), Some(web));
+    // Members know each other by name.
+    assert_eq!(lab.lookup("client", "web"), ["198.51.100.50"]);
+    let client: std::net::IpAddr = lab.address("client", "lan").parse().unwrap();
+    assert_eq!(lab.seen(At::Container("client"), By::Tcp, web, 80), Some(client));
+    // The host and its macvlan devices do not hear each other: the kernel's way.
+    assert_eq!(lab.seen(At::Host, By::Tcp, web, 80), None);
+    let shown = lab.get("/networks/lan").unwrap().json();
+    assert_eq!((shown["Driver"].as_str(), shown["Options"].clone()), (Some("macvlan"), json!({ "parent": "eth0" })));
+    // It is connected and disconnected like any other.
+    lab.network(json!({ "Name": "front" }));
+    lab.run("both", sleeper("front"));
+    lab.tell("/networks/lan/connect", json!({ "Container": "both" }), 200);
+    assert_eq!(lab.lookup("both", "web"), ["198.51.100.50"]);
+    assert!(lab.exec("both", &["ping", "-c1", "-W2", "198.51.100.50"]).code == 0);
+    lab.tell("/networks/lan/disconnect", json!({ "Container": "both" }), 200);
+    assert_eq!(lab.exec("both", &["ls", "/sys/class/net"]).ok(), "eth0\nlo");
+    let explained = lab.isle(&["network", "explain", "client", "web:80"]).ok();
+    assert!(explained.ends_with("reaches web: both are on lan"), "{explained}");
+    for name in ["web", "client", "both"] {
+        lab.ask(&format!("/containers/{name}/kill"), 204);
+    }
+    assert_eq!(lab.delete(&format!("/networks/{network}")).unwrap().status, 204);
+    let links = lab.on_host(Command::new("ip").args(["-o", "link", "show", "eth0"])).ok();
+    assert!(links.contains("eth0"), "the parent was there before, and stays");
+    assert!(lab.on_host(Command::new("ping").args(["-c1", "-W2", &OUTSIDE.to_string()])).code == 0, "{HOST}");
+}
+
+#[test]
+fn dr_05_what_a_macvlan_network_cannot_be_is_refused() {
+    let lab = lab();
+    let refused = |options: serde_json::Value| {
+        let answer = lab.post("/networks/create", json!({ "Name": "lan", "Driver": "macvlan", "Options": options }));
+        let answer = answer.unwrap();
+        assert!(answer.status >= 400, "{}", answer.text());
+        answer.message()
+    };
+    assert!(refused(json!({ "parent": "eth0", "macvlan_mode": "x" })).contains("mode 'x' is not valid"));
+    assert!(refused(json!({ "parent": "lo" })).contains("loopback interface is not a valid macvlan parent link"));
+    assert!(refused(json!({ "parent": "eth9.5" })).contains("parent interface eth9 does not exist"));
+    // This kernel may lack what others have: it is named.
+    for (options, kind, link, probe) in [
+        (json!({}), "dummy", "dm-", "type dummy"),
+        (json!({ "parent": "eth0.50" }), "8021q", "eth0.50", "link eth0 type vlan id 7"),
+    ] {
+        let probe = format!("ip link add probe0 {probe} && ip link del probe0");
+        if lab.on_host(Command::new("sh").args(["-c", &probe])).code == 0 {
+            println!("this kernel has {kind}: `cargo xtask test vm` shows that it works");
+            continue;
+        }
+        let message = refused(options);
+        assert!(message.contains("this kernel lacks") && message.contains(kind), "{message}");
+        let links = lab.on_host(Command::new("ip").args(["-o", "link"])).ok();
+        assert!(!links.contains(link), "nothing is left: {links}");
+    }
+    assert_eq!(lab.get("/networks/lan").unwrap().status, 404);
+}
+
+#[test]
+fn dr_06_a_kernel_without_ipvlan_says_so() {
+    let lab = lab();
+    let probe = "ip link add probe0 link eth0 type ipvlan && ip link del probe0";
+    if lab.on_host(Command::new("sh").args(["-c", probe])).code == 0 {
+        println!("this kernel has ipvlan: `cargo xtask test vm` shows that it works");
+        return;
+    }
+    lab.network(json!({ "Name": "lan", "Driver": "ipvlan", "Options": { "parent": "eth0" } }));
+    lab.create("web", sleeper("lan"));
+    let answer = lab.post("/containers/web/start", serde_json::Value::Null).unwrap();
+    assert_eq!(answer.status, 500);
+    assert!(
+        answer.message().contains("this kernel lacks ipvlan devices (its module 'ipvlan')"),
+        "{}",
+        answer.message()
+    );
+    assert_eq!(lab.status("web"), "created");
+}
