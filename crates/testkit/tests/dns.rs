@@ -314,7 +314,7 @@ fn dns_23_host_gateway_is_the_default_networks_gateway_or_what_the_daemon_is_tol
     assert_eq!(named(&lab, "asks"), gateways);
     // A service of the host on all its addresses is reached by it.
     let service = lab.in_host(|| TcpListener::bind("[::]:7777").unwrap());
-    lab.exec("asks", &["timeout", "5", "nc", "-z", "up", "7777"]).ok();
+    lab.exec("asks", &["timeout", "5", "nc", "-w", "2", "up", "7777", "-e", "true"]).ok();
     drop(service);
     lab.stop_daemon();
     lab.arguments = ["--host-gateway-ip=192.0.2.9", "--host-gateway-ip=2001:db8::9"].map(str::to_owned).into();
