@@ -25,6 +25,7 @@ pub const TESTS: &[Need] = &[
     ("python3", "python3"),
     ("runc", "runc"),
     ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
     ("nsenter", "util-linux"),
 ];

@@ -18,6 +18,7 @@ cargo xtask COMMAND
   test unit       ... those that need no root: decisions and protocols
   test system     ... those of the whole product
   test vm [WORD…] ... those of a kernel and a system that have everything, in a virtual machine
+  rows            Write into docs/networking.md which tests show which row
   lint            Formatting, clippy, licences and sources of dependencies
   dist            Build what people install: target/dist/isle and its static isle-shim
 ";
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ["test", "unit"] => test::unit(),
         ["test", "system"] => test::system(),
         ["test", "vm", wanted @ ..] => vm::test(wanted),
+        ["rows"] => rows(),
         ["lint"] => test::lint(),
         ["dist"] => build::dist(),
         _ => {
@@ -55,6 +57,13 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("{command:?}: {status}");
     }
     Ok(())
+}
+
+/// The checklist with the tests of today.
+fn rows() -> anyhow::Result<()> {
+    let root = build::root();
+    let rendered = testkit::rows::render(&root)?;
+    std::fs::write(root.join("docs/networking.md"), rendered).context("docs/networking.md")
 }
 
 fn cargo() -> Command {

@@ -66,7 +66,10 @@ pub async fn create(State(engine): Ctx, Extension(version): Extension<Version>, 
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-pub async fn start(State(engine): Ctx, Path(id): Path<String>) -> Answer<StatusCode> {
+pub async fn start(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {
+    if query.text("checkpoint").is_some() {
+        return Err(no_checkpoints().await);
+    }
     engine.start(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -100,6 +103,29 @@ pub async fn rename(State(engine): Ctx, Path(id): Path<String>, query: Query) ->
     let name = query.text("name").ok_or_else(|| Failure::invalid("New name for the container is required"))?;
     engine.rename(&id, name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Resources and the restart policy are in the body as in `HostConfig`.
+pub async fn update(State(engine): Ctx, Path(id): Path<String>, bytes: Bytes) -> Answer {
+    let sent: Map<String, Value> = body(&bytes)?;
+    if let Some(field) = ["PortBindings", "PublishAllPorts", "ExposedPorts"].iter().find(|f| sent.contains_key(**f)) {
+        return Err(Failure::invalid(format!(
+            "{field}: the ports of a container are chosen when it is created; create it anew with others"
+        )));
+    }
+    let wanted: HostConfig =
+        serde_json::from_value(sent.into()).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))?;
+    let warnings = engine.update(&id, wanted).await?;
+    Ok(Json(json!({ "Warnings": warnings })).into_response())
+}
+
+/// Connections and names are their network's, and do not outlive what a checkpoint keeps (LC-11).
+pub async fn no_checkpoints() -> Failure {
+    Failure::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "checkpoints are not supported: a restored process would have the connections of networks that are no longer as \
+         they were; stop the container and start it, or pause it",
+    )
 }
 
 pub async fn remove(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {

@@ -5,11 +5,12 @@
 use crate::Ctx;
 use crate::error::{Answer, Failure};
 use crate::query::Query;
-use axum::Json;
+use crate::version::Version;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use engine::Engine;
 use futures_util::StreamExt;
 use image::{Image, Removed};
@@ -96,11 +97,16 @@ fn show(image: &Image) -> Value {
 }
 
 /// `GET /images/{name}/{json,history,get}`.
-pub async fn get(state: Ctx, Path(path): Path<String>) -> Answer {
+pub async fn get(state: Ctx, Extension(version): Extension<Version>, Path(path): Path<String>) -> Answer {
     let State(engine) = &state;
     if let Some(name) = path.strip_suffix("/json") {
         let image = engine.images.get(name).map_err(engine::images::image_error)?;
-        return Ok(Json(show(&image)).into_response());
+        let mut shown = show(&image);
+        if version < Version::new(1, 45) {
+            // Compose v1 reads the image's volumes here when it makes a container anew.
+            shown["ContainerConfig"] = shown["Config"].clone();
+        }
+        return Ok(Json(shown).into_response());
     }
     if let Some(name) = path.strip_suffix("/history") {
         let steps = engine.images.history(name).map_err(engine::images::image_error)?;

@@ -15,6 +15,7 @@ mod exec;
 mod explain;
 mod hijack;
 mod images;
+mod metrics;
 mod networks;
 mod query;
 mod serve;
@@ -23,6 +24,7 @@ mod system;
 mod version;
 mod volumes;
 
+pub use metrics::serve_metrics;
 pub use serve::serve;
 pub use version::{API_VERSION, MIN_API_VERSION};
 
@@ -68,6 +70,9 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/containers/{id}/pause", post(containers::pause))
         .route("/containers/{id}/unpause", post(containers::unpause))
         .route("/containers/{id}/rename", post(containers::rename))
+        .route("/containers/{id}/update", post(containers::update))
+        .route("/containers/{id}/checkpoints", get(containers::no_checkpoints).post(containers::no_checkpoints))
+        .route("/containers/{id}/checkpoints/{checkpoint}", delete(containers::no_checkpoints))
         .route("/containers/{id}/wait", post(containers::wait))
         .route("/containers/{id}/resize", post(containers::resize))
         .route("/containers/{id}/attach", post(streams::attach))

@@ -21,6 +21,9 @@ struct Arguments {
     /// Socket to listen on (unix://PATH); may be given several times
     #[arg(short = 'H', long = "host", default_value = "unix:///run/isle/isle.sock")]
     hosts: Vec<String>,
+    /// Serve measurements for Prometheus on this address and port, at /metrics
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_addr: Option<String>,
     /// The shim's program; found beside this one, or in ../libexec/isle
     #[arg(long)]
     shim: Option<PathBuf>,
@@ -29,6 +32,9 @@ struct Arguments {
     /// The host's resolv.conf
     #[arg(long, default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
+    /// systemd-resolved's, with the servers behind its stub
+    #[arg(long, default_value = "/run/systemd/resolve/resolv.conf", hide = true)]
+    resolved_conf: PathBuf,
     /// Log what happens in detail
     #[arg(short = 'D', long)]
     debug: bool,
@@ -43,6 +49,12 @@ pub fn main(skipped: usize) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the daemon needs root: it makes network namespaces, bridges, firewall tables and mounts. Start it as root, \
+             'sudo isle daemon' or by its systemd unit; its clients need to belong to the group of its socket only"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(arguments));
     // Streams of clients that are still there do not hold the daemon up.
@@ -64,12 +76,20 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         networking: arguments.network.networking()?,
         resolv_conf: arguments.resolv_conf,
+        resolved_conf: arguments.resolved_conf,
     };
     let mut listeners = Vec::new();
     let engine = engine::Engine::open(settings).await?;
     for host in &arguments.hosts {
         listeners.push(listen(host)?);
     }
+    let metrics = match &arguments.metrics_addr {
+        Some(address) => {
+            let bound = tokio::net::TcpListener::bind(address).await;
+            Some(bound.with_context(|| format!("cannot serve measurements on {address}"))?)
+        }
+        None => None,
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, _) = tokio::sync::watch::channel(false);
@@ -80,7 +100,13 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
             let _ = stopped.wait_for(|s| *s).await;
         }))
     });
-    let servers: Vec<_> = servers.collect();
+    let mut servers: Vec<_> = servers.collect();
+    if let Some(listener) = metrics {
+        let mut stopped = stop.subscribe();
+        servers.push(tokio::spawn(api::serve_metrics(listener, engine.clone(), async move {
+            let _ = stopped.wait_for(|s| *s).await;
+        })));
+    }
     tracing::info!(root = %arguments.root.display(), hosts = ?arguments.hosts, "ready");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tokio::select! {

@@ -69,6 +69,9 @@ pub struct NetworkFlags {
     /// Published ports are reached by a container's own address, too
     #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     allow_direct_routing: bool,
+    /// There is no swarm to diagnose (OB-07)
+    #[arg(long, value_name = "PORT", hide = true)]
+    network_diagnostic_port: Option<String>,
     /// Leave DOCKER-USER, ufw and firewalld alone
     #[arg(long)]
     no_firewall_integration: bool,
@@ -78,6 +81,12 @@ impl NetworkFlags {
     /// # Errors
     /// A text says nothing.
     pub fn networking(self) -> anyhow::Result<Networking> {
+        if self.network_diagnostic_port.is_some() {
+            bail!(
+                "--network-diagnostic-port is about a swarm's network database, which Isle has not; why a packet goes \
+                 where it goes is said by 'isle network explain'"
+            );
+        }
         let mut networking = Networking {
             firewall: self.iptables && self.ip6tables,
             forwarding: self.ip_forward,

@@ -53,7 +53,7 @@ impl Engine {
             NetworkMode::None => Some("none"),
             NetworkMode::Host => Some("host"),
             NetworkMode::Network(name) => Some(name),
-            NetworkMode::Container(_) => None,
+            NetworkMode::Container(_) | NetworkMode::Path(_) => None,
         };
         if let Some(name) = network {
             let network = state.network(name)?;

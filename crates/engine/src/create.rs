@@ -243,8 +243,9 @@ fn take_endpoints(
     wanted: Vec<(String, EndpointSettings)>,
 ) -> Result<()> {
     let mode = record.host.network_mode();
-    let is_alone = matches!(mode, NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_));
-    let allowed = usize::from(!matches!(mode, NetworkMode::Container(_)));
+    let is_alone =
+        matches!(mode, NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) | NetworkMode::Path(_));
+    let allowed = usize::from(!matches!(mode, NetworkMode::Container(_) | NetworkMode::Path(_)));
     let is_alone_driver =
         |name: &String| state.network(name).is_ok_and(|n| !n.driver.has_addresses() && !n.config_only);
     if is_alone && wanted.len() > allowed || !is_alone && wanted.iter().any(|(name, _)| is_alone_driver(name)) {
@@ -446,7 +447,7 @@ fn check_platform(image: &str, wanted: Option<&Platform>, actual: &Platform) -> 
 }
 
 /// Options that contradict each other are refused in Docker's words (API-25); harmless ones are warned of.
-fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
+pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     let conflict = |what: &str| Err(Error::invalid(format!("conflicting options: {what}")));
     let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
     match host.network_mode() {
@@ -467,6 +468,14 @@ fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
             }
             if publishes {
                 return conflict("port publishing and the container type network mode");
+            }
+        }
+        NetworkMode::Path(path) => {
+            if !path.starts_with('/') {
+                return Err(Error::invalid(format!("invalid network mode ns:{path}: an absolute path is needed")));
+            }
+            if publishes {
+                return conflict("port publishing and an existing network namespace");
             }
         }
         NetworkMode::Host if host.links.as_ref().is_some_and(|l| !l.is_empty()) => {

@@ -135,11 +135,11 @@ pub fn requested(
         NetworkMode::Default => Some("bridge".to_owned()),
         NetworkMode::None => Some("none".to_owned()),
         NetworkMode::Host => Some("host".to_owned()),
-        NetworkMode::Container(_) => None,
+        NetworkMode::Container(_) | NetworkMode::Path(_) => None,
         NetworkMode::Network(name) => Some((*name).to_owned()),
     };
     let mut list = Vec::new();
-    given.retain(|name, _| !name.starts_with("container:"));
+    given.retain(|name, _| !name.starts_with("container:") && !name.starts_with("ns:"));
     if let Some(own) = own {
         let settings = given.remove(&own).or_else(|| given.remove(mode_text));
         let settings = settings.or_else(|| given.remove("default").filter(|_| own == "bridge"));
@@ -351,8 +351,11 @@ impl Engine {
     pub async fn connect(self: &Arc<Self>, network: &str, container: &str, settings: EndpointSettings) -> Result<()> {
         self.state().network(network)?;
         let network = network.to_owned();
-        self.in_turn(container, move |engine, id| async move { engine.connect_in_turn(id, &network, settings).await })
-            .await
+        self.in_turn(container, move |engine, id| async move {
+            let _connecting = engine.metrics.network_action("connect");
+            engine.connect_in_turn(id, &network, settings).await
+        })
+        .await
     }
 
     async fn connect_in_turn(
@@ -615,7 +618,11 @@ impl Engine {
             return Ok(());
         }
         let network = network.to_owned();
-        self.in_turn(container, move |engine, id| async move { engine.disconnect_in_turn(id, &network).await }).await
+        self.in_turn(container, move |engine, id| async move {
+            let _releasing = engine.metrics.network_action("release");
+            engine.disconnect_in_turn(id, &network).await
+        })
+        .await
     }
 
     async fn disconnect_in_turn(self: &Arc<Self>, id: ContainerId, reference: &str) -> Result<()> {
@@ -744,7 +751,7 @@ fn check_connect(network: &Network, record: &Container) -> Result<()> {
         NetworkMode::None => Err(Error::forbidden(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode",
         )),
-        NetworkMode::Container(_) => Err(Error::forbidden(
+        NetworkMode::Container(_) | NetworkMode::Path(_) => Err(Error::forbidden(
             "container sharing network namespace with another container or host cannot be connected to any other network",
         )),
         _ if network.driver == Driver::Null => refuse(&record.host.network_mode),

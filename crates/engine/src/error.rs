@@ -84,6 +84,7 @@ impl From<model::network::Refusal> for Error {
             Refusal::TwoSubnets(..) | Refusal::NotATemplate(_) | Refusal::TemplateOfTemplate => Kind::Forbidden,
             Refusal::TemplateOperates | Refusal::TemplateAndOwn => Kind::Forbidden,
             Refusal::UnknownDriver(_) | Refusal::UnknownIpamDriver(_) | Refusal::NoTemplate(_) => Kind::NotFound,
+            Refusal::Overlay => Kind::NotImplemented,
             Refusal::Pool(PoolRefusal::Overlaps { .. }) => Kind::Forbidden,
             _ => Kind::Invalid,
         };

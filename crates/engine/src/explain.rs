@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::state::State;
 use crate::{Engine, blocking};
+use model::container::NetworkMode;
 use model::flow::{Arrival, Flow, Obstacle, Passage, Place, Source, Verdict, World, predict};
 use model::id::{EndpointId, NetworkId, SandboxId};
 use model::names::Names;
@@ -83,6 +84,9 @@ fn place(state: &State, text: &str) -> Result<Place> {
     let record = &state.find(text)?.record;
     if !record.state.is_running() {
         return Err(Error::conflict(format!("container {} is not running: it sends nothing", record.name)));
+    }
+    if let NetworkMode::Path(path) = record.host.network_mode() {
+        return Err(Error::conflict(format!("container {} is in {path}, which is not of our making", record.name)));
     }
     Ok(record.state.sandbox.map_or(Place::Host, Place::Sandbox))
 }

@@ -5,18 +5,35 @@ use crate::links::{Link, links};
 use crate::state::State;
 use crate::{Engine, naming};
 use model::container::{Container, NetworkMode};
-use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, resolv_conf};
+use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, is_systemds_stub, resolv_conf};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 
 /// What the host's own files say.
 struct OfHost {
-    resolv_conf: String,
+    resolv_conf: Servers,
     hosts: String,
+}
+
+/// The host's resolv.conf, and systemd-resolved's with the servers behind its stub.
+struct Servers {
+    stated: String,
+    behind: String,
+}
+
+impl Servers {
+    /// A container on the default network cannot ask the host's stub: it is told of those that the stub asks (DNS-11).
+    fn for_who(&self, asks: Asks) -> HostResolv {
+        let stated = HostResolv::parse(&self.stated);
+        let behind = HostResolv::parse(&self.behind);
+        let is_behind = asks == Asks::Servers && is_systemds_stub(&stated) && !behind.nameservers.is_empty();
+        if is_behind { behind } else { stated }
+    }
 }
 
 impl Engine {
     /// Writes the container's `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`. They are bind-mounted, so they are
-    /// written in place.
+    /// written in place. A resolv.conf that was edited in the container stays until its next start (DNS-17).
     pub(crate) fn write_files(&self, record: &Container) -> Result<()> {
         let directory = self.container_dir(record.id);
         let failed = |e: std::io::Error| {
@@ -29,20 +46,35 @@ impl Engine {
                 NAMES.map(|name| std::fs::read(owner.join(name)).unwrap_or_default())
             }
             _ => {
-                let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
-                let of_host =
-                    OfHost { resolv_conf: read(&self.settings.resolv_conf), hosts: read("/etc/hosts".as_ref()) };
+                let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+                let resolv_conf =
+                    Servers { stated: read(&self.settings.resolv_conf), behind: read(&self.settings.resolved_conf) };
+                let of_host = OfHost { resolv_conf, hosts: read("/etc/hosts".as_ref()) };
                 render(&self.state(), record, of_host)?.map(String::into_bytes)
             }
         };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
         for (name, text) in NAMES.iter().zip(files) {
-            let path = directory.join(name);
-            std::fs::write(&path, text).map_err(failed)?;
+            let (file, ours) = (directory.join(name), directory.join(format!(".{name}")));
+            if *name == "resolv.conf" {
+                if record.state.pid != 0 && is_edited(&file, &ours) {
+                    continue;
+                }
+                std::fs::write(ours, &text).map_err(failed)?;
+            }
+            std::fs::write(&file, text).map_err(failed)?;
             // Whoever the container's processes are, they read them, where they are mounted.
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
         }
         Ok(())
+    }
+}
+
+/// Whether a file is not as we wrote it; `ours` is how we did.
+fn is_edited(file: &Path, ours: &Path) -> bool {
+    match (std::fs::read(file), std::fs::read(ours)) {
+        (Ok(file), Ok(ours)) => file != ours,
+        _ => false,
     }
 }
 
@@ -61,7 +93,7 @@ fn render(state: &State, record: &Container, of_host: OfHost) -> Result<[String;
         () if is_host => Asks::HostsServers,
         () => Asks::Servers,
     };
-    let resolv = resolv_conf(&HostResolv::parse(&of_host.resolv_conf), &overrides, asks);
+    let resolv = resolv_conf(&of_host.resolv_conf.for_who(asks), &overrides, asks);
     let extra = extra_hosts(state, record)?;
     let hosts = if is_host && extra.is_empty() {
         of_host.hosts

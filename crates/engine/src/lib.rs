@@ -6,11 +6,12 @@
 //! nothing half done.
 //!
 //! - [`networks`], [`endpoints`], [`naming`], [`ports`]: networks, who is on them, under which names and host ports
-//! - [`create`], [`start`], [`stop`], [`exec`], [`attach`]: the life of a container
+//! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`]: the life of a container
 //! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
 //! - [`recover`]: what a new daemon does with what the last one left
 //! - [`events`], [`list`], [`info`]: what clients are told
+//! - [`metrics`]: what Prometheus is told
 //! - [`faults`]: steps that tests make fail
 
 pub mod attach;
@@ -31,6 +32,7 @@ pub mod info;
 pub mod keeper;
 mod links;
 pub mod list;
+pub mod metrics;
 mod naming;
 pub mod networks;
 mod ports;
@@ -39,6 +41,7 @@ pub mod start;
 mod state;
 pub mod stop;
 pub mod store;
+pub mod update;
 pub mod volumes;
 
 pub use error::{Error, Kind, Result};
@@ -63,6 +66,8 @@ pub struct Settings {
     pub version: String,
     pub networking: model::daemon::Networking,
     pub resolv_conf: PathBuf,
+    /// systemd-resolved's, with the servers that its stub asks; there need be none.
+    pub resolved_conf: PathBuf,
 }
 
 impl Settings {
@@ -87,6 +92,7 @@ pub struct Engine {
     runtime: runtime::Runtime,
     keeper: Keeper,
     pub faults: faults::Faults,
+    pub metrics: metrics::Metrics,
     /// Host ports are looked at and taken by one container at a time: ranges without sockets have no other guard.
     ports: tokio::sync::Mutex<()>,
     /// A volume's record and its directory come and go together.

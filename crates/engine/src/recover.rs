@@ -196,6 +196,7 @@ impl Engine {
                 runtime,
                 keeper,
                 faults: Default::default(),
+                metrics: Default::default(),
                 ports: Default::default(),
                 volumes: Default::default(),
                 descriptors,

@@ -25,6 +25,7 @@ use runtime::FailureKind;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where a container's process will be.
@@ -36,6 +37,8 @@ enum Place {
     Shared(SandboxId),
     /// The host's network namespace.
     Host,
+    /// One that somebody else has made, by its path.
+    Path(PathBuf),
 }
 
 /// What starting will do, decided.
@@ -130,7 +133,9 @@ impl Engine {
         // Recorded before it is done, so that a crash from here on is repaired.
         self.store.record(vec![Write::Container(Box::new(record.clone()))]);
         self.faults.pass("planned").await?;
+        let allocating = self.metrics.network_action("allocate");
         let sandbox = self.plumb(&mut record, &place, &wanted, resolver).await.map_err(networking)?;
+        drop(allocating);
         // What it has is on the disk before it runs: a daemon that finds it running knows its ports.
         let known = self.store.commit(vec![Write::Container(Box::new(record.clone()))]);
         self.faults.pass("files").await?;
@@ -199,7 +204,7 @@ impl Engine {
     ) -> Result<Option<Arc<network::Sandbox>>> {
         let id = record.id;
         let (sandbox_id, kept) = match place {
-            Place::Host => return Ok(None),
+            Place::Host | Place::Path(_) => return Ok(None),
             Place::Shared(sandbox) => {
                 let mut state = self.state();
                 let live =
@@ -329,6 +334,7 @@ impl Engine {
                     let host = kernel::netns::current();
                     Some(host.map_err(|e| Error::new(Kind::Internal, format!("cannot open the host's network: {e}")))?)
                 }
+                (Place::Path(path), _) => Some(open_namespace(path)?),
                 (Place::Host, _) | (_, None) => None,
                 (_, Some(sandbox)) => Some(endpoints::duplicate(&sandbox.netns)?),
             },
@@ -381,6 +387,7 @@ impl Engine {
     /// Takes everything down that a start has put up, or part of it: names first, so that nobody is sent to what is
     /// going; then ports, endpoints, and the sandbox if nobody else is in it. It goes on past failures.
     pub(crate) async fn take_down(self: &Arc<Self>, id: ContainerId) {
+        let _releasing = self.metrics.network_action("release");
         let Some((before, sandbox_gone)) = self.take_down_records(id) else { return };
         let mut acts = vec![
             Act::Unwatch(id),
@@ -485,9 +492,17 @@ fn plan(state: &mut State, faults: &Faults, id: ContainerId) -> Result<Plan> {
     }
 }
 
+fn open_namespace(path: &Path) -> Result<OwnedFd> {
+    let opened = std::fs::File::open(path);
+    let opened =
+        opened.map_err(|e| Error::invalid(format!("cannot join network namespace {}: {e}", path.display())))?;
+    Ok(opened.into())
+}
+
 fn choose_place(state: &State, record: &Container) -> Result<Place> {
     Ok(match record.host.network_mode() {
         NetworkMode::Host => Place::Host,
+        NetworkMode::Path(path) => Place::Path(path.into()),
         NetworkMode::Container(other) => {
             let owner = state.find(other).map_err(|e| e.context("joining network namespace of container"))?;
             if !owner.record.state.is_running() {
@@ -498,7 +513,8 @@ fn choose_place(state: &State, record: &Container) -> Result<Place> {
             }
             match owner.record.state.sandbox {
                 Some(sandbox) => Place::Shared(sandbox),
-                None => Place::Host,
+                // It has none of ours: it is where it is.
+                None => choose_place(state, &owner.record)?,
             }
         }
         _ => match record.state.sandbox.filter(|s| state.sandboxes.contains_key(s)) {
@@ -513,7 +529,7 @@ fn choose_place(state: &State, record: &Container) -> Result<Place> {
 fn take_endpoints(state: &mut State, faults: &Faults, record: &mut Container, place: &Place) -> Result<Vec<Wanted>> {
     record.state.sandbox = match place {
         Place::Own { sandbox, .. } | Place::Shared(sandbox) => Some(*sandbox),
-        Place::Host => None,
+        Place::Host | Place::Path(_) => None,
     };
     if let Place::Own { sandbox, .. } = *place {
         for index in 0..record.endpoints.len() {

@@ -227,6 +227,8 @@ pub enum Expression {
     },
     /// Connection tracking leaves the packet alone.
     NoTrack,
+    /// Counts packets and bytes that come this far.
+    Counter,
 }
 
 impl Expression {
@@ -244,6 +246,7 @@ impl Expression {
             Self::Masquerade => "masq",
             Self::Redirect { .. } => "redir",
             Self::NoTrack => "notrack",
+            Self::Counter => "counter",
         };
         m.nest(1, |m| {
             m.text(1, name).nest(2, |m| self.write_data(m));
@@ -310,7 +313,7 @@ impl Expression {
             Self::Redirect { port } => {
                 m.be32(1, port.number());
             }
-            Self::Masquerade | Self::NoTrack => {}
+            Self::Masquerade | Self::NoTrack | Self::Counter => {}
         }
     }
 }
@@ -439,10 +442,16 @@ impl Batch {
     }
 
     /// Appends a rule to a chain.
-    pub fn add_rule(&mut self, table: Table<'_>, chain: &str, expressions: &[Expression]) {
+    /// `comment` is what `nft list` shows beside the rule; at most 127 bytes.
+    pub fn add_rule(&mut self, table: Table<'_>, chain: &str, expressions: &[Expression], comment: Option<&str>) {
         let fixed = header(table.family.number());
         let mut message = self.messages.message(kind(NEWRULE), flag::CREATE | flag::APPEND, &fixed);
         message.text(1, table.name).text(2, chain).nest(4, |m| expressions.iter().for_each(|e| e.write(m)));
+        if let Some(comment) = comment {
+            // libnftnl's NFTNL_UDATA_RULE_COMMENT: type 0, length, a text with its end.
+            let length = u8::try_from(comment.len() + 1).expect("a short comment");
+            message.attr(7, &[&[0, length], comment.as_bytes(), &[0]].concat());
+        }
     }
 
     pub fn add_set(&mut self, table: Table<'_>, set: Set<'_>) {

@@ -423,6 +423,8 @@ pub enum NetworkMode<'a> {
     Host,
     /// The sandbox of another container, by name or id.
     Container(&'a str),
+    /// A network namespace that somebody else has made, by its path (DR-04).
+    Path(&'a str),
     /// A network, by name or id.
     Network(&'a str),
 }
@@ -433,9 +435,10 @@ impl HostConfig {
             "" | "default" | "bridge" => NetworkMode::Default,
             "none" => NetworkMode::None,
             "host" => NetworkMode::Host,
-            mode => match mode.strip_prefix("container:") {
-                Some(other) => NetworkMode::Container(other),
-                None => NetworkMode::Network(mode),
+            mode => match mode.split_once(':') {
+                Some(("container", other)) => NetworkMode::Container(other),
+                Some(("ns", path)) => NetworkMode::Path(path),
+                _ => NetworkMode::Network(mode),
             },
         }
     }

@@ -1,7 +1,7 @@
 //! The texts of a container's `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What `/etc/hosts` says (DNS-22).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +67,16 @@ impl HostResolv {
     }
 }
 
+/// Whom a container on the default network asks if the host names nobody that it could reach (DNS-12): Docker's choice.
+pub const DEFAULT_NAMESERVERS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(Ipv4Addr::new(8, 8, 4, 4))];
+
+/// Whether systemd-resolved's stub is all that the host's resolv.conf names: the file with the servers behind it is
+/// another (systemd-resolved.service(8), DNS-11).
+pub fn is_systemds_stub(host: &HostResolv) -> bool {
+    host.nameservers == [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53))]
+}
+
 /// What a container asked for: `--dns`, `--dns-search`, `--dns-opt`; empty lists leave the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolvOverrides {
@@ -80,7 +90,7 @@ pub struct ResolvOverrides {
 pub enum Asks {
     /// The resolver at 127.0.0.11 (at most `ndots:0` is added).
     Resolver,
-    /// The nameservers themselves, but for the host's loopback ones.
+    /// The nameservers themselves, but for the host's loopback ones; [`DEFAULT_NAMESERVERS`] where there are none.
     Servers,
     /// The host's nameservers, from its own network.
     HostsServers,
@@ -100,7 +110,7 @@ pub fn resolv_conf(host: &HostResolv, overrides: &ResolvOverrides, asks: Asks) -
          # has been modified.\n\n",
     );
     let ndots = options.iter().position(|o| o.starts_with("ndots:"));
-    let mut ndots_from = None;
+    let (mut ndots_from, mut used_default) = (None, false);
     if embedded {
         text.push_str("nameserver 127.0.0.11\n");
         ndots_from = match ndots {
@@ -118,7 +128,13 @@ pub fn resolv_conf(host: &HostResolv, overrides: &ResolvOverrides, asks: Asks) -
     } else {
         // The host's own loopback resolver is not the container's, unless it shares its network.
         let keeps_loopback = asks == Asks::HostsServers || !overrides.nameservers.is_empty();
-        for server in nameservers.iter().filter(|a| keeps_loopback || !a.is_loopback()) {
+        let mut servers: Vec<IpAddr> =
+            nameservers.iter().copied().filter(|a| keeps_loopback || !a.is_loopback()).collect();
+        if servers.is_empty() && asks == Asks::Servers {
+            servers = DEFAULT_NAMESERVERS.into();
+            used_default = true;
+        }
+        for server in servers {
             let _ = writeln!(text, "nameserver {server}");
         }
     }
@@ -134,6 +150,9 @@ pub fn resolv_conf(host: &HostResolv, overrides: &ResolvOverrides, asks: Asks) -
         Asks::HostsServers => "",
     };
     let _ = write!(text, "\n# Based on host file: '/etc/resolv.conf'{kind}\n");
+    if used_default {
+        text.push_str("# Used default nameservers.\n");
+    }
     if embedded {
         let from_host = overrides.nameservers.is_empty();
         let list: Vec<String> =
@@ -198,6 +217,16 @@ mod tests {
             on_host.ends_with("\nnameserver 127.0.0.53\n\n# Based on host file: '/etc/resolv.conf'\n# Overrides: []\n")
         );
         assert!(!resolv_conf(&loopback, &ResolvOverrides::default(), Asks::Servers).contains("127.0.0.53"));
+    }
+
+    #[test]
+    fn dns_12_without_a_nameserver_the_default_network_has_public_ones_and_the_resolver_none() {
+        let none = HostResolv::default();
+        let legacy = resolv_conf(&none, &ResolvOverrides::default(), Asks::Servers);
+        assert!(legacy.contains("\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n\n"), "{legacy}");
+        assert!(legacy.contains("(legacy)\n# Used default nameservers.\n# Overrides: []\n"), "{legacy}");
+        let resolver = resolv_conf(&none, &ResolvOverrides::default(), Asks::Resolver);
+        assert!(!resolver.contains("8.8.8.8") && !resolver.contains("ExtServers"), "{resolver}");
     }
 
     #[test]

@@ -180,6 +180,11 @@ pub enum Refusal {
     NameTooLong(usize),
     #[error("plugin \"{0}\" not found")]
     UnknownDriver(String),
+    #[error(
+        "a network of driver overlay spans the nodes of a swarm, and this node is not part of one: on one host, driver \
+         bridge connects containers"
+    )]
+    Overlay,
     #[error("plugin \"{0}\" not found")]
     UnknownIpamDriver(String),
     #[error("only one instance of \"{0}\" network is allowed")]
@@ -251,6 +256,7 @@ pub fn plan_create<'a>(
         "ipvlan" => Driver::Ipvlan,
         "host" => return Err(Refusal::OneInstance(Driver::Host)),
         "null" => return Err(Refusal::OneInstance(Driver::Null)),
+        "overlay" => return Err(Refusal::Overlay),
         other => return Err(Refusal::UnknownDriver(other.to_owned())),
     };
     let ipam_driver = match request.ipam_driver.as_str() {

@@ -117,7 +117,7 @@ fn table(family: Family, flags: u32, chain: Hook<'_>, rules: &[Vec<Expression>])
     let mut batch = begin(table, flags);
     batch.add_chain(table, "lo", Some(chain));
     for rule in rules {
-        batch.add_rule(table, "lo", rule);
+        batch.add_rule(table, "lo", rule, None);
     }
     batch
 }
@@ -151,7 +151,7 @@ fn leave_untracked(ports: &[Port; 2], flags: u32) -> nft::Batch {
     let mut batch = begin(table, flags);
     batch.add_chain(table, "output", Some(chain));
     for rule in &rules {
-        batch.add_rule(table, "output", rule);
+        batch.add_rule(table, "output", rule, None);
     }
     batch
 }

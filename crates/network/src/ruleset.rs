@@ -144,7 +144,8 @@ pub enum Match {
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
     Accept,
-    Drop,
+    /// Counted; the text is the rule's comment, for whoever looks for lost packets (OB-05).
+    Drop(&'static str),
     Return,
     Jump(&'static str),
     /// As the map says.
@@ -331,21 +332,21 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
             name: "from-network",
             hook: None,
             rules: vec![
-                Rule(&[INVALID], Drop),
-                Rule(&[In(&[InputName], Set::Internal)], Drop),
-                Rule(&[In(&[OutputName], Set::Internal)], Drop),
+                Rule(&[INVALID], Drop("no part of a connection")),
+                Rule(&[In(&[InputName], Set::Internal)], Drop("from an internal network")),
+                Rule(&[In(&[OutputName], Set::Internal)], Drop("to an internal network")),
                 Rule(&[Translated], Accept),
                 Rule(&[V4, In(&[OutputName], Set::Open4)], Jump("direct")),
                 Rule(&[V6, In(&[OutputName], Set::Open6)], Jump("direct")),
-                Rule(&[In(&[OutputName], Set::Bridges)], Drop),
+                Rule(&[In(&[OutputName], Set::Bridges)], Drop("from another network")),
             ],
         },
         Chain {
             name: "to-network",
             hook: None,
             rules: vec![
-                Rule(&[INVALID], Drop),
-                Rule(&[In(&[OutputName], Set::Internal)], Drop),
+                Rule(&[INVALID], Drop("no part of a connection")),
+                Rule(&[In(&[OutputName], Set::Internal)], Drop("to an internal network")),
                 Rule(&[Translated], Accept),
                 Rule(&[V4, In(&[OutputName], Set::Unprotected4)], Accept),
                 Rule(&[V6, In(&[OutputName], Set::Unprotected6)], Accept),
@@ -354,7 +355,7 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[V4, In(&[OutputName], Set::Open4)], Jump("direct")),
                 Rule(&[V6, In(&[OutputName], Set::Open6)], Jump("direct")),
                 Rule(&[In(&[InputName, OutputName], Set::Trusted)], Jump("direct")),
-                Rule(&[], Drop),
+                Rule(&[], Drop("port not published")),
             ],
         },
         Chain {
@@ -385,9 +386,9 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
             name: "raw",
             hook: base("filter", hook::PREROUTING, -300),
             rules: vec![
-                Rule(&[NOT_LO, V4, Loopback(Destination4)], Drop),
-                Rule(&[NOT_LO, V4, Loopback(Source4)], Drop),
-                Rule(&[TCP, In(&[DestinationPort], Set::ProxyPort), NOT_LO, Local], Drop),
+                Rule(&[NOT_LO, V4, Loopback(Destination4)], Drop("to the host's loopback from outside")),
+                Rule(&[NOT_LO, V4, Loopback(Source4)], Drop("from a loopback address from outside")),
+                Rule(&[TCP, In(&[DestinationPort], Set::ProxyPort), NOT_LO, Local], Drop("to the proxy itself")),
             ],
         },
         Chain {
@@ -420,16 +421,16 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
     use Match::*;
     let mut port = vec![
         // first, since a tag hides what is behind it from every match, and no receiver minds it
-        Rule(&[Is(EtherType, &[0x81, 0], "8021q")], Drop),
-        Rule(&[Is(EtherType, &[0x88, 0xa8], "8021ad")], Drop),
+        Rule(&[Is(EtherType, &[0x81, 0], "8021q")], Drop("tagged frame")),
+        Rule(&[Is(EtherType, &[0x88, 0xa8], "8021ad")], Drop("tagged frame")),
     ];
     if !variant.locked_ports {
-        port.push(Rule(&[NotIn(&[InputName, EtherSource], Set::Macs)], Drop));
+        port.push(Rule(&[NotIn(&[InputName, EtherSource], Set::Macs)], Drop("not its hardware address")));
     }
     port.extend([
         Rule(&[ARP], Jump("arp")),
         Rule(&[FRAME6, ICMP6], Jump("icmp6")),
-        Rule(&[FRAME4, ICMP, NotIn(&[InputName, Source4], Set::Addresses4)], Drop),
+        Rule(&[FRAME4, ICMP, NotIn(&[InputName, Source4], Set::Addresses4)], Drop("not its address")),
         Rule(&[In(&[InputName], Set::Strict)], Jump("strict")),
     ]);
     let mut chains = vec![
@@ -438,36 +439,36 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
             hook: None,
             rules: vec![
                 Rule(&[Is(ArpSender, &[0; 4], "0.0.0.0")], Return),
-                Rule(&[NotIn(&[InputName, ArpSender], Set::Addresses4)], Drop),
+                Rule(&[NotIn(&[InputName, ArpSender], Set::Addresses4)], Drop("not its address")),
             ],
         },
         Chain {
             name: "icmp6",
             hook: None,
             rules: vec![
-                Rule(&[Is(IcmpType, &[134], "nd-router-advert")], Drop),
-                Rule(&[Is(IcmpType, &[137], "nd-redirect")], Drop),
+                Rule(&[Is(IcmpType, &[134], "nd-router-advert")], Drop("member as router")),
+                Rule(&[Is(IcmpType, &[137], "nd-redirect")], Drop("member as router")),
                 // nobody has use for these, and each would go to every port whenever a container starts
-                Rule(&[Is(IcmpType, &[133], "nd-router-solicit")], Drop),
-                Rule(&[Is(IcmpType, &[143], "mld2-listener-report")], Drop),
+                Rule(&[Is(IcmpType, &[133], "nd-router-solicit")], Drop("of no use to anybody")),
+                Rule(&[Is(IcmpType, &[143], "mld2-listener-report")], Drop("of no use to anybody")),
                 Rule(
                     &[
                         Is(IcmpType, &[136], "nd-neighbor-advert"),
                         NotIn(&[InputName, AdvertisedTarget], Set::Addresses6),
                     ],
-                    Drop,
+                    Drop("not its address"),
                 ),
                 Rule(&[Is(Source6, ANY6, "::")], Return),
-                Rule(&[NotIn(&[InputName, Source6], Set::Addresses6)], Drop),
+                Rule(&[NotIn(&[InputName, Source6], Set::Addresses6)], Drop("not its address")),
             ],
         },
         Chain {
             name: "strict",
             hook: None,
             rules: vec![
-                Rule(&[FRAME4, NotIn(&[InputName, Source4], Set::Addresses4)], Drop),
+                Rule(&[FRAME4, NotIn(&[InputName, Source4], Set::Addresses4)], Drop("not its address")),
                 Rule(&[FRAME6, Is(Source6, ANY6, "::")], Return),
-                Rule(&[FRAME6, NotIn(&[InputName, Source6], Set::Addresses6)], Drop),
+                Rule(&[FRAME6, NotIn(&[InputName, Source6], Set::Addresses6)], Drop("not its address")),
             ],
         },
         Chain { name: "port", hook: None, rules: port },
@@ -484,7 +485,7 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
                 In(&[OutputName], Set::Isolated),
                 IsNot(Priority, PUBLISHED, "published"),
             ],
-            Drop,
+            Drop("members are kept apart"),
         );
         // After br_netfilter's own hook, at 0: it takes the frame through the firewall of IP, where it is marked, and goes
         // on with what comes later only.
@@ -556,7 +557,7 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
     }
     match rule.1 {
         Act::Accept => out.push(Expression::Verdict(nft::Verdict::Accept)),
-        Act::Drop => out.push(Expression::Verdict(nft::Verdict::Drop)),
+        Act::Drop(_) => out.extend([Expression::Counter, Expression::Verdict(nft::Verdict::Drop)]),
         Act::Return => out.push(Expression::Verdict(nft::Verdict::Return)),
         Act::Jump(chain) => out.push(Expression::Verdict(nft::Verdict::Jump(chain.into()))),
         Act::Verdict(fields, map) => {
@@ -585,6 +586,14 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
     out
 }
 
+/// What a rule says of itself in `nft list`.
+pub fn comment(rule: &Rule) -> Option<&'static str> {
+    match rule.1 {
+        Act::Drop(why) => Some(why),
+        _ => None,
+    }
+}
+
 fn key_text(fields: &[Field]) -> String {
     fields.iter().map(|f| f.text()).collect::<Vec<_>>().join(" . ")
 }
@@ -608,7 +617,7 @@ pub fn render(rule: &Rule) -> String {
     }
     words.push(match rule.1 {
         Act::Accept => "accept".into(),
-        Act::Drop => "drop".into(),
+        Act::Drop(why) => format!("counter drop comment \"{why}\""),
         Act::Return => "return".into(),
         Act::Jump(chain) => format!("jump {chain}"),
         Act::Verdict(fields, map) => format!("{} vmap @{}", key_text(fields), map.name()),

@@ -165,7 +165,7 @@ impl Tables {
             }
             for chain in &chains {
                 for rule in &chain.rules {
-                    batch.add_rule(table, chain.name, &ruleset::compile(rule));
+                    batch.add_rule(table, chain.name, &ruleset::compile(rule), ruleset::comment(rule));
                 }
             }
         }

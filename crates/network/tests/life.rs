@@ -207,7 +207,7 @@ fn lc_06_a_crash_of_everybody_leaves_tables_that_are_claimed_again() {
 }
 
 #[test]
-fn lc_06_rules_of_another_version_are_replaced_and_what_is_published_stays() {
+fn lc_12_rules_of_another_version_are_replaced_and_what_is_published_stays() {
     let Some((host, _outside)) = bare() else { return };
     let first = open(&host, None, None);
     first.create_bridge(&bridge(1)).unwrap();

@@ -3,6 +3,7 @@
 //! - [`Lab`]: a network namespace without a way out, with a daemon in it
 //! - [`images`]: images from what is on the machine, without a registry
 //! - [`http`]: the API, byte for byte; [`client`]: what tests say again and again
+//! - [`rows`]: the checklist, and the tests that show it
 //! - [`traffic`]: who reaches whom, and frames by hand
 //! - `world`: everything that could leak, to be compared
 //! - [`upstream`]: a DNS server for the lab's host
@@ -12,6 +13,7 @@ pub mod client;
 pub mod http;
 pub mod images;
 mod lab;
+pub mod rows;
 pub mod traffic;
 pub mod upstream;
 mod world;

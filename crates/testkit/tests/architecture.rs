@@ -81,3 +81,9 @@ fn system_calls_have_their_homes() {
         assert_eq!(calls, ["kernel", "isle-shim", "shim-protocol", "cli"].contains(&name.as_str()), "{name}");
     }
 }
+
+#[test]
+fn the_checklist_names_the_tests_that_there_are() {
+    let written = std::fs::read_to_string(root().join("docs/networking.md")).unwrap();
+    assert_eq!(written, testkit::rows::render(&root()).unwrap(), "cargo xtask rows");
+}

@@ -361,7 +361,7 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn the_model_predicts_what_packets_and_queries_find() {
+fn ob_06_the_model_predicts_what_packets_and_queries_find() {
     let count = number("WORLDS", 6);
     let seed = number("WORLDS_SEED", u64::from(std::process::id()));
     println!("WORLDS={count} WORLDS_SEED={seed}");

@@ -58,7 +58,9 @@ pub fn parse(text: &str) -> Result<Attachment, String> {
 
 /// Whether a network's name is that of one that people make.
 pub fn is_user_defined(name: &str) -> bool {
-    !["default", "bridge", "host", "none"].contains(&name) && !name.starts_with("container:")
+    !["default", "bridge", "host", "none"].contains(&name)
+        && !name.starts_with("container:")
+        && !name.starts_with("ns:")
 }
 
 /// `NetworkMode` and `EndpointsConfig` for all of them together.
@@ -80,7 +82,7 @@ pub fn endpoints(parsed: &Parsed) -> anyhow::Result<(String, Map<String, Value>)
             apply(attachment, parsed)?;
         }
         let settings = settings(attachment)?;
-        if attachment.target.starts_with("container:") {
+        if attachment.target.starts_with("container:") || attachment.target.starts_with("ns:") {
             continue;
         }
         if endpoints.insert(attachment.target.clone(), settings).is_some() {

@@ -1,0 +1,85 @@
+//! Changing what a container may use, and when it is restarted, while it exists.
+
+use crate::create::check;
+use crate::describe::resources;
+use crate::error::{Error, Result};
+use crate::store::Write;
+use crate::{Engine, Shared};
+use model::container::HostConfig;
+
+impl Engine {
+    /// Takes over what `wanted` says of resources and of the restart policy; what it leaves out stays. A running
+    /// container has them at once. Its warnings.
+    ///
+    /// # Errors
+    /// They contradict each other or what the container has, or the kernel refuses one: then nothing has changed.
+    pub async fn update(self: &Shared, reference: &str, wanted: HostConfig) -> Result<Vec<String>> {
+        self.in_turn(reference, move |engine, id| async move {
+            let (record, live) = {
+                let state = engine.state();
+                let entry = state.entry(id)?;
+                (entry.record.clone(), entry.live.clone())
+            };
+            let mut host = record.host;
+            merge(&mut host, wanted);
+            if host.auto_remove && host.restart_policy.name != "no" {
+                return Err(Error::conflict(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container",
+                ));
+            }
+            let warnings = check(&record.config, &host)?;
+            if let Some(live) = live {
+                let limits = serde_json::from_value(resources(&host).spec()).map_err(Error::internal)?;
+                let refused = |e| Error::internal(e).context(format!("Cannot update container {id}"));
+                live.update(&limits).await.map_err(refused)?;
+            }
+            let record = {
+                let mut state = engine.state();
+                let entry = state.entry_mut(id)?;
+                entry.record.host = host;
+                entry.record.clone()
+            };
+            engine.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
+            engine.tell_container(&record, "update", &[]);
+            Ok(warnings)
+        })
+        .await
+    }
+}
+
+/// Takes over what `wanted` says: zero, empty and absent say nothing, as in Docker.
+fn merge(host: &mut HostConfig, wanted: HostConfig) {
+    fn take<T: Default + PartialEq>(field: &mut T, wanted: T) {
+        if wanted != T::default() {
+            *field = wanted;
+        }
+    }
+    take(&mut host.blkio_weight, wanted.blkio_weight);
+    take(&mut host.cpu_shares, wanted.cpu_shares);
+    take(&mut host.nano_cpus, wanted.nano_cpus);
+    take(&mut host.cpu_period, wanted.cpu_period);
+    take(&mut host.cpu_quota, wanted.cpu_quota);
+    take(&mut host.cpuset_cpus, wanted.cpuset_cpus);
+    take(&mut host.cpuset_mems, wanted.cpuset_mems);
+    take(&mut host.memory, wanted.memory);
+    take(&mut host.memory_swap, wanted.memory_swap);
+    take(&mut host.memory_reservation, wanted.memory_reservation);
+    take(&mut host.pids_limit, wanted.pids_limit);
+    if !wanted.restart_policy.name.is_empty() {
+        host.restart_policy = wanted.restart_policy;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_update_leaves_out_stays() {
+        let mut host = HostConfig { memory: 64 << 20, cpu_shares: 512, ..Default::default() };
+        host.restart_policy.name = "always".into();
+        merge(&mut host, HostConfig { memory: 128 << 20, pids_limit: Some(9), ..Default::default() });
+        assert_eq!((host.memory, host.cpu_shares, host.pids_limit), (128 << 20, 512, Some(9)));
+        assert_eq!(host.restart_policy.name, "always");
+    }
+}
