@@ -1,7 +1,7 @@
 //! Building the two programs.
 
 use crate::{cargo, run};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The directory of this repository.
 pub fn root() -> PathBuf {
@@ -24,7 +24,31 @@ pub fn debug() -> anyhow::Result<PathBuf> {
         .arg(target().join("shim"))
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS"))?;
-    Ok(target().join("debug/isle"))
+    let built = target().join("debug/isle");
+    pair(&built, &target().join("shim").join(triple).join("debug/isle-shim"))?;
+    Ok(built)
+}
+
+/// Puts both programs side by side, as `isle` looks for its shim: `target/isle/isle` can be used as it is.
+fn pair(isle: &Path, shim: &Path) -> anyhow::Result<()> {
+    let directory = target().join("isle");
+    std::fs::create_dir_all(&directory)?;
+    for program in [isle, shim] {
+        let place = directory.join(program.file_name().unwrap_or_default());
+        // One that runs is not written to.
+        let _ = std::fs::remove_file(&place);
+        if std::fs::hard_link(program, &place).is_err() {
+            std::fs::copy(program, &place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds both programs for use from here; says where `isle` is.
+pub fn build() -> anyhow::Result<()> {
+    debug()?;
+    println!("{}", target().join("isle/isle").display());
+    Ok(())
 }
 
 /// Builds what people install. The shim is static, small, and gone at the first panic: a profile of its own.

@@ -1,12 +1,15 @@
 //! The story, told on the real thing: each step is the command that a person would type, and its real output.
 //!
 //! Everything happens in a network namespace of its own with a daemon of its own, in a temporary directory. It is cleaned
-//! up at the end, at a failure, and at Ctrl-C.
+//! up at the end, at a failure, at Ctrl-C and when the terminal is closed; and if this process is killed, by a guard.
 
 use crate::build;
 use crate::machine::{DEMO, ensure, is_root};
 use anyhow::{bail, ensure as must};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -19,13 +22,14 @@ pub fn run() -> anyhow::Result<()> {
     let program = build::debug()?;
     // A signal ends the step under way; what was made is taken down all the same.
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone())?;
     }
 
     let begin = Instant::now();
     println!("Starting a daemon in a network namespace of its own, with busybox as its one image");
     let lab = Lab::start(&program)?;
+    let _guard = guard(&lab, &program)?;
     let context = tempfile::tempdir()?;
     images::webapp_context(context.path())?;
     let story = Story { lab, interrupted };
@@ -34,6 +38,26 @@ pub fn run() -> anyhow::Result<()> {
     drop(lab);
     println!("\nThat was the story, in {:.1} s; everything is cleaned up.", begin.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Cleans up once this process is gone and the lab is not: what no signal handler can do for a killed one.
+const GUARD: &str = r#"
+cat
+[ -d "$1" ] || exit 0
+export ISLE_HOST="unix://$1/isle.sock"
+"$2" ps --all --quiet | xargs -r "$2" rm --force --volumes
+kill "$3"
+for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$3" && sleep 0.5; done
+rm -rf "$1"
+"#;
+
+/// Starts the guard. It waits for the end of its input, whose other end dies with us.
+fn guard(lab: &Lab, program: &Path) -> anyhow::Result<Child> {
+    let mut guard = Command::new("sh");
+    guard.args(["-c", GUARD, "guard"]).arg(lab.directory()).arg(program).arg(lab.daemon_pid().to_string());
+    // In a group of its own, or what ends us from a terminal would end it.
+    guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    Ok(guard.spawn()?)
 }
 
 struct Story {

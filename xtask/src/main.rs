@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 cargo xtask COMMAND
 
+  build           Build isle and its shim, side by side: target/isle/isle can be used as it is
   demo            Build Isle, start it in a network namespace of its own, and tell the story
   test            Run every test
   test unit       ... those that need no root: decisions and protocols
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
+        ["build"] => build::build(),
         ["demo"] => demo::run(),
         ["test"] => test::all(),
         ["test", "unit"] => test::unit(),

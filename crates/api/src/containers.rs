@@ -16,6 +16,7 @@ use model::container::{
     ActiveEndpoint, Config, Container, Endpoint, EndpointSettings, HostConfig, State as ContainerState, Status,
 };
 use model::desired::Attachment;
+use model::health::Health;
 use model::port::{Port, parse_range};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,12 +33,18 @@ pub async fn create(State(engine): Ctx, Extension(version): Extension<Version>, 
     let mut sent: Map<String, Value> = body(&bytes)?;
     let host = sent.remove("HostConfig").unwrap_or(Value::Null);
     let networking = sent.remove("NetworkingConfig").unwrap_or(Value::Null);
+    for (what, part) in [("HostConfig", &host), ("NetworkingConfig", &networking)] {
+        if !part.is_null() && !part.is_object() {
+            return Err(Failure::invalid(format!("invalid JSON: {what}: an object is expected")));
+        }
+    }
     let invalid = |what: &str, e: serde_json::Error| Failure::invalid(format!("invalid JSON: {what}: {e}"));
     let config: Config = serde_json::from_value(sent.into()).map_err(|e| invalid("Config", e))?;
     let host: Option<HostConfig> = serde_json::from_value(host).map_err(|e| invalid("HostConfig", e))?;
     let mut request = CreateRequest {
         name: query.text("name").map(str::to_owned),
         config,
+        platform: query.text("platform").map(str::parse).transpose().map_err(Failure::invalid)?,
         host: host.unwrap_or_default(),
         ..Default::default()
     };
@@ -208,7 +215,7 @@ fn show(view: &ContainerView, version: Version) -> Value {
         "Created": c.created.to_string(),
         "Path": command.first().cloned().unwrap_or_default(),
         "Args": command.get(1..).unwrap_or_default(),
-        "State": show_state(&c.state),
+        "State": show_state(&c.state, view.health.as_ref()),
         "Image": c.image,
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
@@ -230,8 +237,8 @@ fn show(view: &ContainerView, version: Version) -> Value {
     })
 }
 
-fn show_state(s: &ContainerState) -> Value {
-    json!({
+fn show_state(s: &ContainerState, health: Option<&Health>) -> Value {
+    let mut shown = json!({
         "Status": s.status.as_str(),
         "Running": matches!(s.status, Status::Running | Status::Paused | Status::Restarting),
         "Paused": s.status == Status::Paused,
@@ -243,7 +250,19 @@ fn show_state(s: &ContainerState) -> Value {
         "Error": s.error,
         "StartedAt": time(s.started),
         "FinishedAt": time(s.finished),
-    })
+    });
+    if let Some(health) = health {
+        let probe = |p: &model::health::Probe| {
+            let (start, end) = (p.start.to_string(), p.end.to_string());
+            json!({ "Start": start, "End": end, "ExitCode": p.exit_code, "Output": p.output })
+        };
+        shown["Health"] = json!({
+            "Status": health.status.as_str(),
+            "FailingStreak": health.failing_streak,
+            "Log": health.log.iter().map(probe).collect::<Vec<_>>(),
+        });
+    }
+    shown
 }
 
 fn show_host(host: &HostConfig) -> Value {
@@ -474,7 +493,7 @@ pub async fn list(State(engine): Ctx, query: Query) -> Answer {
                 || patterns.iter().any(|p| p.is_match(&format!("/{}", c.name)) || p.is_match(&c.name)))
             && filters.any("status", |s| c.state.status.as_str() == s)
             && filters.any("exited", |e| c.state.status == Status::Exited && e == c.state.exit_code.to_string())
-            && filters.any("health", |h| h == "none")
+            && filters.any("health", |h| h == l.health.map_or("none", |s| s.as_str()))
             && filters.labels(&c.config.labels)
             && before.is_none_or(|t| c.created < t)
             && since.is_none_or(|t| c.created > t)
@@ -536,7 +555,7 @@ pub fn show_listed(l: &Listed) -> Value {
         "Ports": list_ports(l),
         "Labels": c.config.labels,
         "State": c.state.status.as_str(),
-        "Status": status_words(&c.state),
+        "Status": status_words(&c.state, l.health),
         "HostConfig": { "NetworkMode": c.host.network_mode },
         "NetworkSettings": { "Networks": networks },
         "Mounts": c.mounts,
@@ -544,12 +563,19 @@ pub fn show_listed(l: &Listed) -> Value {
 }
 
 /// `Up 5 minutes`, `Exited (0) 2 hours ago`, in Docker's words.
-fn status_words(s: &ContainerState) -> String {
+fn status_words(s: &ContainerState, health: Option<model::health::Status>) -> String {
     let ago = |t: Option<jiff::Timestamp>| {
         model::duration::human(t.map_or(0, |t| (jiff::Timestamp::now().as_second() - t.as_second()).max(0)))
     };
     match s.status {
-        Status::Running => format!("Up {}", ago(s.started)),
+        Status::Running => {
+            let health = match health {
+                None => String::new(),
+                Some(model::health::Status::Starting) => " (health: starting)".into(),
+                Some(status) => format!(" ({})", status.as_str()),
+            };
+            format!("Up {}{health}", ago(s.started))
+        }
         Status::Paused => format!("Up {} (Paused)", ago(s.started)),
         Status::Restarting => format!("Restarting ({}) {} ago", s.exit_code, ago(s.finished)),
         Status::Created => "Created".into(),

@@ -1,5 +1,6 @@
 //! Failures as clients see them: a status code and `{"message": …}`.
 
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use engine::Kind;
@@ -50,6 +51,17 @@ impl IntoResponse for Failure {
         }
         (self.status, axum::Json(serde_json::json!({ "message": self.message }))).into_response()
     }
+}
+
+/// What the framework refuses before a handler sees it, a broken body for one, in our form.
+pub async fn in_json(response: Response) -> Response {
+    let is_text = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    let status = response.status();
+    if !is_text || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), 4096).await.unwrap_or_default();
+    Failure::new(status, String::from_utf8_lossy(&text)).into_response()
 }
 
 pub async fn no_such_page(uri: Uri) -> Failure {

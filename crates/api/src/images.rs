@@ -28,9 +28,17 @@ pub fn reader_of(body: Body) -> impl io::Read + Send {
 
 /// Lines of JSON, as they come; an error inside the stream is the last one, since the status is out by then.
 pub fn json_lines(lines: mpsc::UnboundedReceiver<Value>) -> impl IntoResponse {
-    let stream = futures_util::stream::unfold(lines, |mut lines| async move {
-        let line = lines.recv().await?;
-        Some((Ok::<_, io::Error>(Bytes::from(format!("{line}\r\n"))), lines))
+    json_lines_after(None, lines)
+}
+
+/// The same, after one that was taken already.
+fn json_lines_after(first: Option<Value>, lines: mpsc::UnboundedReceiver<Value>) -> impl IntoResponse {
+    let stream = futures_util::stream::unfold((first, lines), |(first, mut lines)| async move {
+        let line = match first {
+            Some(first) => first,
+            None => lines.recv().await?,
+        };
+        Some((Ok::<_, io::Error>(Bytes::from(format!("{line}\r\n"))), (None, lines)))
     });
     ([("Content-Type", "application/json")], Body::from_stream(stream))
 }
@@ -220,16 +228,25 @@ pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: 
         Some(tag) => format!("{from}:{tag}"),
         None => from.to_owned(),
     };
-    let (lines, receiver) = mpsc::unbounded_channel();
+    let (lines, mut receiver) = mpsc::unbounded_channel();
     let progress = {
         let lines = lines.clone();
         Arc::new(move |p: image::Progress| {
             let _ = lines.send(serde_json::to_value(&p).unwrap_or_default());
         })
     };
-    // What is wrong at once is a status; the rest is told inside the stream.
+    // What is wrong before anything was said is a status; the rest is told inside the stream.
     let options = image::PullOptions { platform, credentials: credentials(&headers)?, insecure: false };
-    let pulling = engine.pull_image(&reference, options, progress)?;
+    let mut pulling = Box::pin(engine.pull_image(&reference, options, progress)?);
+    let first = tokio::select! {
+        biased;
+        first = receiver.recv() => first,
+        pulled = &mut pulling => {
+            pulled?;
+            None
+        }
+    };
+    let Some(first) = first else { return Ok(json_lines(receiver).into_response()) };
     tokio::spawn(async move {
         let done = lines.clone();
         // A client that goes away ends the pull.
@@ -241,7 +258,7 @@ pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: 
             let _ = lines.send(stream_error(&e.message));
         }
     });
-    Ok(json_lines(receiver).into_response())
+    Ok(json_lines_after(Some(first), receiver).into_response())
 }
 
 pub async fn load(State(engine): Ctx, body: Body) -> Answer {

@@ -12,8 +12,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What goes wrong again and again is said this often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The most bytes that a request's head may have.
 const HEAD: usize = 64 * 1024;
@@ -27,16 +32,22 @@ pub async fn serve(
     engine: Arc<engine::Engine>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(engine.most_clients()));
     // Around the router, not in it: the version is off the path before the path is looked up.
     let app = axum::Router::new().fallback_service(router(engine)).layer(axum::middleware::from_fn(version::layer));
     tokio::pin!(stop);
+    let mut told: Option<Instant> = None;
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+        let (stream, place) = tokio::select! {
+            // Who finds no place waits: in the listener's queue, so that containers have descriptors.
+            (place, accepted) = async { (places.clone().acquire_owned().await, listener.accept().await) } => match accepted {
+                Ok((stream, _)) => (stream, place.ok()),
                 // No descriptors are left: others' may be given back.
                 Err(e) => {
-                    tracing::error!("cannot accept: {e}");
+                    if told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
+                        tracing::error!("cannot accept: {e}");
+                        told = Some(Instant::now());
+                    }
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                     continue;
                 }
@@ -45,7 +56,7 @@ pub async fn serve(
         };
         let app = app.clone();
         tokio::spawn(async move {
-            let io = match Connection::open(stream).await {
+            let io = match Connection::open(stream, place).await {
                 Ok(io) => io,
                 Err(e) => return tracing::debug!("a client went away: {e}"),
             };
@@ -63,7 +74,14 @@ pub async fn serve(
 
 /// A client's connection, with the head of its first request read ahead.
 struct Connection {
-    stream: UnixStream,
+    /// There until the end.
+    stream: Option<UnixStream>,
+    /// Its place among the clients.
+    place: Option<OwnedSemaphorePermit>,
+    /// It has turned into a stream: its end is its end.
+    taken_over: bool,
+    /// A request with a body came by it: there may be some of it that nobody has read.
+    has_body: bool,
     /// Read ahead, and not yet given to hyper.
     ahead: Vec<u8>,
     given: usize,
@@ -75,7 +93,7 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols";
 const OK: &[u8] = b"HTTP/1.1 200 OK";
 
 impl Connection {
-    async fn open(mut stream: UnixStream) -> io::Result<Self> {
+    async fn open(mut stream: UnixStream, place: Option<OwnedSemaphorePermit>) -> io::Result<Self> {
         let mut ahead = Vec::with_capacity(1024);
         let end = loop {
             if let Some(end) = find(&ahead, b"\r\n\r\n") {
@@ -85,6 +103,7 @@ impl Connection {
                 break None;
             }
         };
+        let has_body = end.is_none_or(|end| announces_body(&ahead[..end]));
         let mut plain = false;
         if let Some(end) = end
             && wants_stream(&ahead[..end])
@@ -93,7 +112,32 @@ impl Connection {
             ahead.splice(end..end, *b"\r\nConnection: Upgrade\r\nUpgrade: tcp");
             plain = true;
         }
-        Ok(Self { stream, ahead, given: 0, plain })
+        Ok(Self { stream: Some(stream), place, taken_over: false, has_body, ahead, given: 0, plain })
+    }
+
+    fn stream(&mut self) -> Pin<&mut UnixStream> {
+        Pin::new(self.stream.as_mut().expect("there until it is dropped"))
+    }
+}
+
+/// A client that is still sending is to read our answer: a socket that is closed with something unread in it takes the
+/// answer along. So the rest is read, for so long.
+const LINGER: Duration = Duration::from_secs(30);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let (Some(mut stream), place) = (self.stream.take(), self.place.take()) else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.taken_over || !self.has_body {
+            return;
+        }
+        runtime.spawn(async move {
+            let _ = stream.shutdown().await;
+            let mut nowhere = tokio::io::sink();
+            let rest = tokio::io::copy(&mut stream, &mut nowhere);
+            let _ = tokio::time::timeout(LINGER, rest).await;
+            drop(place);
+        });
     }
 }
 
@@ -109,6 +153,12 @@ fn wants_stream(head: &[u8]) -> bool {
         return false;
     };
     path.ends_with(b"/attach") || (path.ends_with(b"/start") && find(path, b"/exec/").is_some())
+}
+
+fn announces_body(head: &[u8]) -> bool {
+    let is_empty = |line: &[u8]| line.trim_ascii().eq_ignore_ascii_case(b"content-length: 0");
+    has_header(head, "transfer-encoding")
+        || has_header(head, "content-length") && !head.split(|b| *b == b'\n').any(is_empty)
 }
 
 fn has_header(head: &[u8], name: &str) -> bool {
@@ -133,15 +183,19 @@ impl AsyncRead for Connection {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = self.stream().poll_read(cx, buf);
+        self.has_body |= buf.filled().len() > before;
+        read
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.taken_over |= bytes.starts_with(SWITCHING);
         if self.plain && bytes.starts_with(SWITCHING) {
             // The short line goes out for the long one; the socket's buffer is empty, so it takes it whole.
-            return match Pin::new(&mut self.stream).poll_write(cx, OK) {
+            return match self.stream().poll_write(cx, OK) {
                 Poll::Ready(Ok(n)) if n == OK.len() => {
                     self.plain = false;
                     Poll::Ready(Ok(SWITCHING.len()))
@@ -151,15 +205,15 @@ impl AsyncWrite for Connection {
             };
         }
         self.plain = false;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.stream().poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 }
 
@@ -173,6 +227,8 @@ mod tests {
         assert!(wants_stream(b"POST /exec/abc/start HTTP/1.1"));
         assert!(!wants_stream(b"POST /containers/a/start HTTP/1.1"));
         assert!(!wants_stream(b"GET /containers/a/attach HTTP/1.1"));
+        assert!(announces_body(b"POST / HTTP/1.1\r\nContent-Length: 5"));
+        assert!(!announces_body(b"POST / HTTP/1.1\r\nContent-Length: 0\r\nHost: x"));
         assert!(has_header(b"POST / HTTP/1.1\r\nupgrade: tcp", "upgrade"));
         assert!(!has_header(b"POST / HTTP/1.1\r\nX-Upgrade: tcp", "upgrade"));
     }

@@ -65,7 +65,7 @@ pub async fn layer(mut request: Request, next: Next) -> Response {
             Ok(uri) => {
                 *request.uri_mut() = uri;
                 request.extensions_mut().insert(version.unwrap_or(API_VERSION).min(API_VERSION));
-                next.run(request).await
+                crate::error::in_json(next.run(request).await).await
             }
             Err(e) => Failure::invalid(format!("invalid path {rest}: {e}")).into_response(),
         },

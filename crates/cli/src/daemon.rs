@@ -40,8 +40,9 @@ struct Arguments {
     debug: bool,
 }
 
-pub fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(std::env::args_os().skip(1));
+/// `skipped`: how many words come before those that are the daemon's.
+pub fn main(skipped: usize) -> anyhow::Result<()> {
+    let arguments = Arguments::parse_from(std::env::args_os().skip(skipped));
     let filter = std::env::var("ISLE_LOG").unwrap_or_else(|_| if arguments.debug { "debug" } else { "info" }.into());
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))

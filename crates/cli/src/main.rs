@@ -20,9 +20,14 @@ mod text;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let role = std::env::args_os().nth(1);
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let is_dockerd = std::path::Path::new(&name).file_name().is_some_and(|name| name == "dockerd");
+    let role = arguments.next();
     let result = match role.as_deref().and_then(|a| a.to_str()) {
-        Some("daemon") => daemon::main(),
+        Some("keeper") if is_dockerd => keeper_role::main(),
+        _ if is_dockerd => daemon::main(0),
+        Some("daemon") => daemon::main(1),
         Some("keeper") => keeper_role::main(),
         _ => return app::main(),
     };

@@ -76,12 +76,14 @@ fn plain(value: &Value) -> String {
 struct Bars {
     all: MultiProgress,
     layers: BTreeMap<String, ProgressBar>,
+    /// What is said without a layer while there are bars: it is shown below them.
+    after: Vec<String>,
 }
 
 impl Bars {
     fn new(to: To) -> Self {
         let target = if to == To::Stdout { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::stderr() };
-        Self { all: MultiProgress::with_draw_target(target), layers: BTreeMap::new() }
+        Self { all: MultiProgress::with_draw_target(target), layers: BTreeMap::new(), after: Vec::new() }
     }
 
     fn take(&mut self, value: &Value) {
@@ -93,7 +95,11 @@ impl Bars {
         }
         if id.is_empty() || status.starts_with("Pulling from") {
             let line = if id.is_empty() { status } else { format!("{id}: {status}") };
-            let _ = self.all.println(line);
+            if self.layers.is_empty() {
+                let _ = self.all.println(line);
+            } else {
+                self.after.push(line);
+            }
             return;
         }
         let bar = self.layers.entry(id.clone()).or_insert_with(|| self.all.add(ProgressBar::no_length()));
@@ -123,6 +129,14 @@ impl Drop for Bars {
     fn drop(&mut self) {
         // What was shown stays, as a record of what happened.
         self.layers.values().for_each(ProgressBar::abandon);
+        for line in self.after.drain(..) {
+            let bar = self.all.add(ProgressBar::no_length());
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                bar.set_style(style);
+            }
+            bar.set_message(line);
+            bar.abandon();
+        }
     }
 }
 
@@ -130,6 +144,18 @@ impl Drop for Bars {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_said_at_the_end_stands_below_the_bars() {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        let mut bars = Bars { all, layers: BTreeMap::new(), after: Vec::new() };
+        bars.take(&json!({ "status": "Pulling from library/x", "id": "latest" }));
+        assert!(bars.after.is_empty(), "the head stands above them");
+        bars.take(&json!({ "status": "Pull complete", "id": "a" }));
+        bars.take(&json!({ "status": "Digest: sha256:1" }));
+        bars.take(&json!({ "status": "Status: Downloaded newer image for x:latest" }));
+        assert_eq!(bars.after, ["Digest: sha256:1", "Status: Downloaded newer image for x:latest"]);
+    }
 
     #[test]
     fn without_a_terminal_only_what_happened_is_shown() {

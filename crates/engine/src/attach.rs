@@ -48,9 +48,32 @@ impl Engine {
                 }
             }
         };
-        let attached = live.attach(options).await.map_err(Error::internal)?;
+        let attached = match live.attach(options).await {
+            Ok(attached) => attached,
+            Err(e) => return Err(self.not_running(id, e).await),
+        };
         let _ = ready.send(attached);
         Ok(Attachment { tty, stdio, id })
+    }
+
+    /// What a call that failed means to a client: its container may have ended, or gone, while it was made.
+    pub(crate) async fn not_running(&self, id: ContainerId, error: runtime::CallError) -> Error {
+        const SOON: std::time::Duration = std::time::Duration::from_secs(1);
+        let mut pulse = match self.state().entry(id) {
+            Err(gone) => return gone,
+            Ok(entry) => entry.pulse.subscribe(),
+        };
+        let is_over = |p: &crate::state::Pulse| p.removed || p.status != model::container::Status::Running;
+        // A shim that is gone has mostly ended with its container, which is about to be heard of.
+        let ended = match &error {
+            runtime::CallError::Gone(_) => tokio::time::timeout(SOON, pulse.wait_for(is_over)).await.is_ok(),
+            other => other.is_over() || is_over(&pulse.borrow()),
+        };
+        match self.state().entry(id) {
+            Err(gone) => gone,
+            Ok(_) if ended => Error::conflict(format!("container {id} is not running")),
+            Ok(_) => Error::internal(error),
+        }
     }
 
     /// Gives the stdio of a container that is about to start to those who wait for it.

@@ -10,7 +10,7 @@ use model::container::{
     Config, Container, Endpoint, EndpointSettings, HostConfig, MountKind, MountPoint, NetworkMode, State,
 };
 use model::id::ContainerId;
-use model::image::ImageConfig;
+use model::image::{ImageConfig, Platform};
 use model::spec::CapabilitySet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct CreateRequest {
     pub name: Option<String>,
+    /// Which the image must be of.
+    pub platform: Option<Platform>,
     pub config: Config,
     pub host: HostConfig,
     pub endpoints: BTreeMap<String, EndpointSettings>,
@@ -65,9 +67,10 @@ impl Engine {
         request: CreateRequest,
         mounts: &mut Vec<MountPoint>,
     ) -> Result<Created> {
-        let CreateRequest { name, mut config, mut host, endpoints, endpoint_order } = request;
+        let CreateRequest { name, platform, mut config, mut host, endpoints, endpoint_order } = request;
         check_request(&config, &host)?;
         let image = self.find_image(&config.image).await?;
+        check_platform(&config.image, platform.as_ref(), &image.platform)?;
         merge_image(&mut config, &image.config);
         complete(&mut config, &mut host, id, self.settings.networking.default_bridge.enabled);
         let mut warnings = check(&config, &host)?;
@@ -404,6 +407,15 @@ fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId, default
     }
 }
 
+/// What of this machine can be had.
+fn machine() -> model::limits::Machine {
+    let list = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    model::limits::Machine {
+        cpus: list("/sys/devices/system/cpu/online"),
+        memory_nodes: list("/sys/devices/system/node/online"),
+    }
+}
+
 fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).unwrap_or_default()
 }
@@ -421,6 +433,17 @@ fn check_request(config: &Config, host: &HostConfig) -> Result<()> {
         return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
     }
     Ok(())
+}
+
+/// 'Not found', since clients then pull the one of the right platform.
+fn check_platform(image: &str, wanted: Option<&Platform>, actual: &Platform) -> Result<()> {
+    match wanted {
+        Some(wanted) if !wanted.accepts(actual) => Err(Error::not_found(format!(
+            "image with reference {image} was found but its platform ({actual}) does not match the specified platform \
+             ({wanted})"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Options that contradict each other are refused in Docker's words (API-25); harmless ones are warned of.
@@ -480,8 +503,34 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     if host.auto_remove && host.restart_policy.name != "no" {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
-    if host.memory != 0 && host.memory < 6 << 20 {
-        return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+    model::limits::check(host, &machine()).map_err(Error::invalid)?;
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        )));
+    }
+    if !host.isolation.is_empty() && !host.isolation.eq_ignore_ascii_case("default") {
+        return Err(Error::invalid(format!(
+            "invalid isolation: {}: there is no other than 'default' on Linux",
+            host.isolation
+        )));
+    }
+    if host.storage_opt.as_ref().is_some_and(|o| !o.is_empty()) {
+        return Err(Error::invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option: Isle has no limit for a \
+             container's files",
+        ));
+    }
+    model::bounds::check(config, host).map_err(Error::invalid)?;
+    check_nodes(&host.cpuset_mems)?;
+    if let Some(wrong) = crate::describe::wrong_log_option(&host.log_config) {
+        return Err(Error::invalid(wrong));
+    }
+    for (target, options) in host.tmpfs.iter().flatten() {
+        let options: Vec<String> = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
+        model::spec::tmpfs_options(&options).map_err(Error::invalid)?;
+        model::bounds::check_target(&crate::volumes::clean(target), "").map_err(Error::invalid)?;
     }
     if !matches!(host.runtime.as_str(), "isle" | "runc" | "io.containerd.runc.v2") {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
@@ -506,6 +555,13 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
              ports count as one",
             published.len()
         )));
+    }
+    for (n, one) in published.iter().enumerate() {
+        let model::port::HostPort::Exactly(first) = one.host else { continue };
+        let own = model::port::Published::new(one, first);
+        if published[..n].iter().any(|other| own.collides(other)) {
+            return Err(Error::invalid(format!("invalid port specification: host port {first} is published twice")));
+        }
     }
     if config.hostname.len() > MAX_HOSTNAME {
         return Err(Error::invalid(format!(
@@ -539,6 +595,20 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
     Ok(warnings)
+}
+
+/// Whether the machine has these memory nodes.
+fn check_nodes(asked: &str) -> Result<()> {
+    let Ok(online) = std::fs::read_to_string("/sys/devices/system/node/online") else { return Ok(()) };
+    let (Some(nodes), Some(there)) = (model::bounds::cpuset(asked), model::bounds::cpuset(online.trim())) else {
+        return Ok(());
+    };
+    let is_there = |node: &u32| there.iter().any(|range| range.contains(node));
+    if nodes.iter().all(|range| is_there(range.start()) && is_there(range.end())) {
+        return Ok(());
+    }
+    let online = online.trim();
+    Err(Error::invalid(format!("Requested memory nodes are not available - requested {asked}, available: {online}")))
 }
 
 trait CommandLine {

@@ -303,22 +303,34 @@ pub(crate) fn log_of(settings: &Settings, record: &Container) -> Option<runtime:
         return None;
     }
     let option = |name: &str| record.host.log_config.config.get(name);
-    let size = |text: &String| {
-        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-        let factor = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
-            "" => 1,
-            "k" => 1 << 10,
-            "m" => 1 << 20,
-            "g" => 1 << 30,
-            _ => return None,
-        };
-        digits.parse::<u64>().ok()?.checked_mul(factor)
-    };
     Some(runtime::Log {
         path: log_path(settings, record.id),
-        max_size: option("max-size").and_then(size),
+        max_size: option("max-size").and_then(|text| log_size(text)),
         max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(1),
     })
+}
+
+/// `10m` in bytes.
+fn log_size(text: &str) -> Option<u64> {
+    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+    let factor = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
+        "" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// What is wrong with how much is to be logged, in Docker's words.
+pub(crate) fn wrong_log_option(log: &model::container::LogConfig) -> Option<String> {
+    let size = log.config.get("max-size").filter(|text| log_size(text).is_none_or(|size| size == 0));
+    if let Some(text) = size {
+        return Some(format!("max-size must be a positive number: {text:?} is none"));
+    }
+    let files = log.config.get("max-file").filter(|text| text.parse::<u32>().map_or(true, |n| n == 0));
+    files.map(|text| format!("max-file cannot be less than 1: it is {text:?}"))
 }
 
 /// Where a container's log is, if it has one.

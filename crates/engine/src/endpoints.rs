@@ -17,7 +17,7 @@ use model::id::{ContainerId, EndpointId, NetworkId, SandboxId};
 use model::ipam::Holder;
 use model::names::Change;
 use model::net::{InterfaceName, MacAddr, Protocol};
-use model::network::{Driver, GatewayMode, Network, option};
+use model::network::{Driver, GatewayMode, Network};
 use model::port::Wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -320,8 +320,7 @@ pub fn asked_ports(
 /// # Errors
 /// Another endpoint of the container has the name.
 pub fn next_interface(container: &Container, index: usize, network: &Network) -> Result<InterfaceName> {
-    let prefix =
-        network.option(option::CONTAINER_IFACE_PREFIX).filter(|p| (1..=12).contains(&p.len())).unwrap_or("eth");
+    let prefix = network.interface_prefix();
     let used: BTreeSet<&str> =
         container.endpoints.iter().filter_map(|e| e.active.as_ref().map(|a| a.attachment.inner.as_str())).collect();
     let own_wish = |i: usize| Wishes::parse(&container.endpoints[i].settings).ok().and_then(|w| w.interface);
@@ -336,7 +335,8 @@ pub fn next_interface(container: &Container, index: usize, network: &Network) ->
     }
     // Names that others ask for are theirs.
     let wishes: BTreeSet<InterfaceName> = (0..container.endpoints.len()).filter_map(own_wish).collect();
-    let free = (0..)
+    // One more than can be taken.
+    let free = (0..=used.len() + wishes.len())
         .map(|n| format!("{prefix}{n}"))
         .filter(|name| !used.contains(name.as_str()))
         .find_map(|name| name.parse().ok().filter(|name| !wishes.contains(name)));
@@ -795,6 +795,34 @@ mod tests {
     fn settings(ipv4: &str, ipv6: &str) -> EndpointSettings {
         let addresses = serde_json::json!({"IPAMConfig": {"IPv4Address": ipv4, "IPv6Address": ipv6}});
         serde_json::from_value(addresses).expect("settings")
+    }
+
+    #[test]
+    fn an_interface_gets_a_name_whatever_the_option_says() {
+        let mut network = network();
+        let endpoint = Endpoint {
+            network: Some(network.id),
+            network_name: "n".into(),
+            settings: Default::default(),
+            active: None,
+        };
+        let record = Container {
+            id: ContainerId::new([2; 32]),
+            name: "c".into(),
+            created: crate::now(),
+            image: model::image::ImageId::new(format!("sha256:{}", "0".repeat(64))),
+            config: Default::default(),
+            host: Default::default(),
+            endpoints: vec![endpoint],
+            mounts: Vec::new(),
+            state: model::container::State::created(),
+            restarts: 0,
+            stopped_by_client: false,
+        };
+        for (prefix, name) in [("../x", "eth0"), ("abcdefghijklm", "eth0"), ("lan", "lan0")] {
+            network.options.insert(model::network::option::CONTAINER_IFACE_PREFIX.into(), prefix.into());
+            assert_eq!(next_interface(&record, 0, &network).unwrap().as_str(), name, "{prefix}");
+        }
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Engine {
     }
 
     /// The command as the runtime understands it: what the container's own process may, unless it asks for more.
-    async fn exec_order(
+    pub(crate) async fn exec_order(
         self: &Arc<Self>,
         record: &model::container::Container,
         request: &ExecRequest,
@@ -239,7 +239,7 @@ impl Engine {
         let id = record.id;
         let engine = self.clone();
         let rootfs = self.rootfs_of(record);
-        let more = if request.user.is_empty() { record.host.group_add.clone().unwrap_or_default() } else { Vec::new() };
+        let more = record.host.group_add.clone().unwrap_or_default();
         let account = blocking(move || -> Result<_> {
             let read = |path: &str| -> Result<String> {
                 let Some(rootfs) = &rootfs else { return Ok(String::new()) };

@@ -6,6 +6,7 @@ use crate::state::State;
 use crate::{Engine, naming};
 use model::container::{Container, NetworkMode};
 use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, is_systemds_stub, resolv_conf};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 /// What the host's own files say.
@@ -52,7 +53,7 @@ impl Engine {
                 render(&self.state(), record, of_host)?.map(String::into_bytes)
             }
         };
-        std::fs::create_dir_all(&directory).map_err(failed)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
         for (name, text) in NAMES.iter().zip(files) {
             let (file, ours) = (directory.join(name), directory.join(format!(".{name}")));
             if *name == "resolv.conf" {
@@ -61,7 +62,9 @@ impl Engine {
                 }
                 std::fs::write(ours, &text).map_err(failed)?;
             }
-            std::fs::write(file, text).map_err(failed)?;
+            std::fs::write(&file, text).map_err(failed)?;
+            // Whoever the container's processes are, they read them, where they are mounted.
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
         }
         Ok(())
     }

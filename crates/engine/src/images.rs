@@ -25,6 +25,7 @@ pub fn image_error(error: image::Error) -> Error {
 pub struct Found {
     pub id: ImageId,
     pub config: model::image::ImageConfig,
+    pub platform: model::image::Platform,
 }
 
 impl Engine {
@@ -38,7 +39,7 @@ impl Engine {
         }
         let (engine, reference) = (self.clone(), reference.to_owned());
         let image = blocking(move || engine.images.get(&reference)).await.map_err(image_error)?;
-        Ok(Found { id: image.id.clone(), config: image.configuration.config.clone() })
+        Ok(Found { id: image.id.clone(), config: image.configuration.config.clone(), platform: image.platform() })
     }
 
     /// The images that filters of `ancestor` mean.

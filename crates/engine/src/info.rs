@@ -32,6 +32,12 @@ pub struct Info {
 }
 
 impl Engine {
+    /// How many clients may be connected at once: half of our descriptors are containers', and so is all beyond.
+    pub fn most_clients(&self) -> usize {
+        let most = usize::try_from(self.descriptors.hard).unwrap_or(usize::MAX) / 2;
+        most.clamp(16, 4096)
+    }
+
     pub fn info(&self) -> Info {
         let (running, paused, total) = {
             let state = self.state();

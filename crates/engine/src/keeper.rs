@@ -76,6 +76,8 @@ pub enum Act {
     KeepOnly(BTreeSet<Key>),
     /// Feeds the whole state anew.
     Refresh,
+    /// Has the keeper go, and none take its place: nothing is told after it.
+    Retire,
 }
 
 /// What a keeper that outlived its daemon gave back.
@@ -113,6 +115,14 @@ impl Keeper {
     /// Releases what is held under other keys: of containers that are gone.
     pub async fn keep_only(&self, keys: BTreeSet<Key>) -> Result<()> {
         self.tell(vec![Act::KeepOnly(keys)]).await
+    }
+
+    /// Has the keeper go: nobody is left whom it could answer.
+    ///
+    /// # Errors
+    /// It does not go.
+    pub async fn retire(&self) -> Result<()> {
+        self.tell(vec![Act::Retire]).await
     }
 
     /// Feeds the keeper the whole state.
@@ -265,7 +275,9 @@ impl Link {
         let listener = seqpacket::listen(&self.settings.socket).map_err(io::Error::from)?;
         // Whoever talks to the keeper gets every descriptor it holds.
         std::fs::set_permissions(&self.settings.socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.log)?;
+        let mut log = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut log, 0o600);
+        let log = log.create(true).append(true).open(&self.settings.log)?;
         let mut child = tokio::process::Command::new(&self.settings.program)
             .args(["keeper", "--root-id", self.settings.root.as_str(), "--build", &self.build(), "--resolv-conf"])
             .arg(&self.settings.resolv_conf)
@@ -307,8 +319,12 @@ impl Link {
                     continue;
                 }
             };
+            let is_last = matches!(order.acts.last(), Some(Act::Retire));
             let result = self.obey(&order.acts, &snapshot).await;
             let _ = order.done.send(result);
+            if is_last {
+                return;
+            }
         }
     }
 
@@ -348,6 +364,11 @@ impl Link {
             }
             Act::Refresh if self.outdated => self.replace(snapshot).await,
             Act::Refresh => self.feed(&snapshot()).await,
+            Act::Retire => {
+                retire(self.connection.as_ref(), self.process.as_ref()).await?;
+                let _ = std::fs::remove_file(&self.settings.socket);
+                Ok(())
+            }
             Act::Hold(key, descriptors) => {
                 let own = duplicate(descriptors)?;
                 self.hold(key, descriptors).await?;

@@ -7,6 +7,7 @@
 //!
 //! - [`networks`], [`endpoints`], [`naming`], [`ports`]: networks, who is on them, under which names and host ports
 //! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`]: the life of a container
+//! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
 //! - [`recover`]: what a new daemon does with what the last one left
 //! - [`events`], [`list`], [`info`]: what clients are told
@@ -25,6 +26,7 @@ pub mod explain;
 pub mod faults;
 mod files;
 mod heal;
+mod health;
 pub mod images;
 pub mod info;
 pub mod keeper;
@@ -168,8 +170,19 @@ pub(crate) fn now() -> jiff::Timestamp {
 pub type Shared = Arc<Engine>;
 
 impl Engine {
-    /// Writes what is still to be written. Containers run on.
+    /// Writes what is still to be written. Containers run on, and their keeper with them; where none runs, nobody is
+    /// left to answer, and nothing of this daemon stays but its files and networks.
     pub async fn close(&self) {
+        let is_alone = {
+            let state = self.state();
+            state.sandboxes.is_empty() && state.containers.values().all(|entry| entry.live.is_none())
+        };
+        if is_alone {
+            self.runtime.leave().await;
+            if let Err(e) = self.keeper.retire().await {
+                tracing::warn!("the keeper does not go: {e}");
+            }
+        }
         if let Err(e) = self.store.commit(Vec::new()).await {
             tracing::error!("{e}");
         }

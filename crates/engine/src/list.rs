@@ -3,6 +3,7 @@
 use crate::Engine;
 use crate::error::{Error, Result};
 use model::container::Container;
+use model::health::Health;
 use model::image::ImageId;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 pub struct ContainerView {
     pub record: Container,
+    pub health: Option<Health>,
     pub directory: PathBuf,
     pub log_path: String,
     pub execs: Vec<String>,
@@ -25,6 +27,7 @@ pub struct ContainerView {
 #[derive(Clone, Debug)]
 pub struct Listed {
     pub record: Container,
+    pub health: Option<model::health::Status>,
     /// As the client named it, or the id where that name means another image by now.
     pub image_name: String,
     pub image_size: u64,
@@ -36,6 +39,7 @@ impl Listed {
     pub fn view(&self) -> ContainerView {
         ContainerView {
             record: self.record.clone(),
+            health: None,
             directory: PathBuf::new(),
             log_path: String::new(),
             execs: Vec::new(),
@@ -50,11 +54,12 @@ impl Engine {
     /// # Errors
     /// There is none, or the reference means several.
     pub fn inspect_container(&self, reference: &str) -> Result<ContainerView> {
-        let (record, execs, user_defined) = {
+        let (record, health, execs, user_defined) = {
             let state = self.state();
-            let record = state.find(reference)?.record.clone();
+            let entry = state.find(reference)?;
+            let (record, health) = (entry.record.clone(), entry.health.clone());
             let execs = state.execs.values().filter(|e| e.container == record.id && e.progress().exit_code.is_none());
-            (record.clone(), execs.map(|e| e.id.to_string()).collect(), user_defined(&state))
+            (record.clone(), health, execs.map(|e| e.id.to_string()).collect(), user_defined(&state))
         };
         let id = record.id;
         let graph = match self.images.rootfs(&id.to_string(), record.host.auto_remove) {
@@ -77,6 +82,7 @@ impl Engine {
             user_defined,
             image_size: self.image_size(&record.image),
             record,
+            health,
         })
     }
 
@@ -84,16 +90,17 @@ impl Engine {
     pub fn list_containers(&self, _with_size: bool) -> Vec<Listed> {
         let (records, networks) = {
             let state = self.state();
-            let records: Vec<Container> = state.containers.values().map(|e| e.record.clone()).collect();
+            let records: Vec<_> = state.containers.values().map(|e| (e.record.clone(), health_status(e))).collect();
             (records, user_defined(&state))
         };
         let mut listed: Vec<Listed> = records
             .into_iter()
-            .map(|record| Listed {
+            .map(|(record, health)| Listed {
                 image_name: self.image_name(&record),
                 image_size: 0,
                 user_defined: networks.clone(),
                 record,
+                health,
             })
             .collect();
         listed.sort_by_key(|l| std::cmp::Reverse(l.record.created));
@@ -104,6 +111,10 @@ impl Engine {
     pub fn ancestor_ids(&self, references: &[String]) -> BTreeSet<ImageId> {
         references.iter().filter_map(|r| self.image_id(r)).collect()
     }
+}
+
+fn health_status(entry: &crate::state::Entry) -> Option<model::health::Status> {
+    entry.health.as_ref().map(|h| h.status)
 }
 
 fn user_defined(state: &crate::state::State) -> BTreeSet<String> {

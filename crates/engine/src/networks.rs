@@ -158,7 +158,10 @@ impl Engine {
         let bridge = bridge_of(network, &self.settings.networking);
         if let Some(bridge) = bridge.clone() {
             let engine = self.clone();
-            blocking(move || engine.network.create_bridge(&bridge)).await.map_err(Error::internal)?;
+            blocking(move || engine.network.create_bridge(&bridge)).await.map_err(|e| match e {
+                network::Error::NameTaken { .. } => Error::invalid(e),
+                e => Error::internal(e),
+            })?;
         }
         let parent = parent_of(network);
         if let Some(parent) = parent.clone() {

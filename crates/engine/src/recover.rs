@@ -20,7 +20,8 @@ use model::network::{Driver, Ipam, Network, Surroundings, plan_default};
 use model::spec::Ulimit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,12 +55,17 @@ impl Engine {
     /// Another daemon works on it; a directory or the kernel cannot be used.
     pub async fn open(settings: Settings) -> Result<Arc<Engine>> {
         settings.networking.check().map_err(Error::invalid)?;
-        for directory in [&settings.root, &settings.run] {
-            make_private(directory)?;
+        // A socket in it may be a group's; what is in the root is reached through mounts.
+        make_private(&settings.run, 0o711)?;
+        for directory in [&settings.root, &settings.root.join("containers"), &settings.root.join("volumes")] {
+            make_private(directory, 0o700)?;
         }
-        make_private(&settings.root.join("containers"))?;
-        make_private(&settings.root.join("volumes"))?;
         let lock = lock(&settings.root)?;
+        close_files(&settings);
+        // We hold some of every container, from the keeper's first answer on; a container gets what we were given.
+        let (soft, hard) = kernel::process::raise_descriptor_limit().map_err(Error::internal)?;
+        let number = |limit: Option<u64>| limit.and_then(|l| i64::try_from(l).ok()).unwrap_or(-1);
+        let descriptors = Ulimit { name: "nofile".into(), soft: number(soft), hard: number(hard) };
         let (store, contents) = Store::open(&settings.root)?;
         let mut facts = contents.facts.clone();
         let fact = |facts: &mut BTreeMap<String, String>, key: &'static str, new: String| {
@@ -111,11 +117,6 @@ impl Engine {
             runc: "runc".into(),
         })
         .map_err(Error::internal)?;
-
-        // We hold some of every container; a container gets what we were given.
-        let (soft, hard) = kernel::process::raise_descriptor_limit().map_err(Error::internal)?;
-        let number = |limit: Option<u64>| limit.and_then(|l| i64::try_from(l).ok()).unwrap_or(-1);
-        let descriptors = Ulimit { name: "nofile".into(), soft: number(soft), hard: number(hard) };
 
         let routes = network.host_routes().map_err(Error::internal)?;
         let mut state = State { networking: Arc::new(settings.networking.clone()), ..State::default() };
@@ -174,7 +175,7 @@ impl Engine {
             lease_again(&mut state, &record);
             state.containers.insert(record.id, Entry::new(record));
         }
-        adopt_sandboxes(&mut state, &network, &found, &mut held)?;
+        adopt_sandboxes(&mut state, &network, &found, &mut held);
 
         // The keeper is fed what is true once the dead are out.
         let engine = Arc::new_cyclic(|weak: &std::sync::Weak<Engine>| {
@@ -421,11 +422,35 @@ async fn find_running(
     }
 }
 
-/// Takes a directory for ourselves alone: others may pass through it, where a file's own mode lets them.
-fn make_private(path: &Path) -> Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+/// What daemons before may have left open to others: configurations have secrets, and so have logs.
+fn close_files(settings: &Settings) {
+    let close = |path: &Path, mode: u32| {
+        let is_open = |m: std::fs::Metadata| !m.is_symlink() && m.permissions().mode() & 0o777 & !mode != 0;
+        if std::fs::symlink_metadata(path).is_ok_and(is_open)
+            && let Err(e) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        {
+            tracing::warn!("cannot close {} to others: {e}", path.display());
+        }
+    };
+    let below = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten().map(|e| e.path());
+    for name in ["state.redb", "schema", "lock", "reserve"] {
+        close(&settings.root.join(name), 0o600);
+    }
+    close(&settings.run.join("keeper.log"), 0o600);
+    for container in below(&settings.root.join("containers")) {
+        close(&container, 0o700);
+        let is_log = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().contains("-json.log"));
+        for log in below(&container).filter(is_log) {
+            close(&log, 0o600);
+        }
+    }
+}
+
+/// Takes a directory for ourselves alone, but for what `allowed` leaves to others.
+fn make_private(path: &Path, allowed: u32) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
     let failed = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot make {}: {e}", path.display()));
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(failed)?;
+    std::fs::DirBuilder::new().recursive(true).mode(allowed).create(path).map_err(failed)?;
     let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
     if mode & 0o1000 != 0 {
         // Like /tmp: closing it would harm others.
@@ -434,8 +459,8 @@ fn make_private(path: &Path) -> Result<()> {
             path.display()
         )));
     }
-    if mode & !0o711 != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o711)).map_err(failed)?;
+    if mode & !allowed != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & allowed)).map_err(failed)?;
     }
     Ok(())
 }
@@ -444,7 +469,13 @@ fn make_private(path: &Path) -> Result<()> {
 fn lock(root: &Path) -> Result<std::fs::File> {
     let path = root.join("lock");
     let unusable = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot use {}: {e}", path.display()));
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::conflict(format!(
@@ -543,12 +574,7 @@ fn lease_again(state: &mut State, record: &Container) {
 }
 
 /// The sandboxes of running containers, from the keeper, or through the process where the keeper had none.
-fn adopt_sandboxes(
-    state: &mut State,
-    network: &network::Network,
-    found: &[(ContainerId, Found)],
-    held: &mut Held,
-) -> Result<()> {
+fn adopt_sandboxes(state: &mut State, network: &network::Network, found: &[(ContainerId, Found)], held: &mut Held) {
     for (id, what) in found {
         let Found::Running(container) = what else { continue };
         let Ok(record) = state.entry(*id).map(|e| e.record.clone()) else { continue };
@@ -561,7 +587,13 @@ fn adopt_sandboxes(
         let resolver = descriptors.len() > 2;
         let namespace: Option<OwnedFd> = descriptors.into_iter().next().or_else(|| container.netns().ok());
         let Some(namespace) = namespace else { continue };
-        let handle = network.adopt_sandbox(&sandbox, namespace).map_err(Error::internal)?;
+        let handle = match network.adopt_sandbox(&sandbox, namespace) {
+            Ok(handle) => handle,
+            Err(e) => {
+                tracing::error!(container = ?id, "its network is not found again: {}", crate::error::chain(&e));
+                continue;
+            }
+        };
         let owner = match record.host.network_mode() {
             NetworkMode::Container(other) => state.resolve(other).unwrap_or(*id),
             _ => *id,
@@ -569,5 +601,4 @@ fn adopt_sandboxes(
         let live = LiveSandbox { sandbox: Arc::new(handle), owner, users: BTreeSet::from([*id]), resolver };
         state.sandboxes.insert(sandbox, live);
     }
-    Ok(())
 }

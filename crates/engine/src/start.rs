@@ -343,6 +343,7 @@ impl Engine {
                 ..stdio_of(record)
             },
             log: log_of(&self.settings, record),
+            cgroup_parent: Some(record.host.cgroup_parent.clone()).filter(|p| !p.is_empty()),
             init: record.host.init.unwrap_or_default(),
             runtime: match record.host.runtime.as_str() {
                 "runc" | "io.containerd.runc.v2" => runtime::RuntimeKind::Runc,
@@ -597,6 +598,12 @@ fn start_error(error: runtime::StartError) -> Error {
         runtime::FailureKind::Other => Kind::Internal,
         _ => Kind::Invalid,
     };
+    // Whose namespaces it was to share has ended meanwhile.
+    if let runtime::StartError::Launch(failure) = &error
+        && failure.is_joining_the_dead()
+    {
+        return Error::conflict(format!("cannot join the namespaces of a non running container: {failure}"));
+    }
     let prefix = "failed to create task for container: failed to create shim task: OCI runtime create failed";
     Error { launch: Some(error.kind()), ..Error::new(kind, format!("{prefix}: {}", crate::error::chain(&error))) }
 }

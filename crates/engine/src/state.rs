@@ -46,6 +46,8 @@ pub struct Entry {
     pub rootfs: Option<model::rootfs::Rootfs>,
     /// The way to its shim, while it runs.
     pub live: Option<runtime::Container>,
+    /// What its checks have found in this run; `None` where there are none.
+    pub health: Option<model::health::Health>,
     /// Operations on one container happen one after the other, in the order they arrived.
     pub turn: Arc<tokio::sync::Mutex<()>>,
     /// Told on every change of status.
@@ -95,6 +97,7 @@ impl Entry {
             record,
             rootfs: None,
             live: None,
+            health: None,
             turn: Arc::default(),
             pulse: watch::Sender::new(pulse),
             waiting_attaches: Vec::new(),

@@ -33,8 +33,9 @@ pub struct Ended {
 }
 
 impl Engine {
-    /// Follows a running container to its end.
+    /// Follows a running container to its end, and checks its health meanwhile.
     pub(crate) fn watch_exit(self: &Arc<Self>, id: ContainerId, container: runtime::Container) {
+        self.watch_health(id, container.clone());
         let engine = self.clone();
         tokio::spawn(async move {
             let status = container.wait().await;
@@ -525,13 +526,16 @@ impl Engine {
     /// # Errors
     /// It does not run.
     pub async fn resize(&self, reference: &str, rows: u16, columns: u16) -> Result<()> {
-        let live = {
+        let (id, live) = {
             let state = self.state();
             let entry = state.find(reference)?;
             let id = entry.record.id;
-            entry.live.clone().ok_or_else(|| Error::conflict(format!("Container {id} is not running")))?
+            (id, entry.live.clone().ok_or_else(|| Error::conflict(format!("container {id} is not running")))?)
         };
-        live.resize(runtime::Size { rows, columns }).await.map_err(Error::internal)
+        match live.resize(runtime::Size { rows, columns }).await {
+            Ok(()) => Ok(()),
+            Err(e) => Err(self.not_running(id, e).await),
+        }
     }
 
     /// The bytes that a container has written over its image.

@@ -3,6 +3,9 @@
 //! The store is read once, at start ([`Store::open`]). After that one writer thread commits what owners send it, all
 //! that waits in one transaction; nobody else touches it. Its schema's version is a file beside it, read before the
 //! store is opened: a newer one is refused untouched.
+//!
+//! A full disk stops what is new, not what goes: a [`Reserve`] beside the store is given up where its place is needed to
+//! change or remove a record, and taken again when there is room.
 
 use crate::error::{Error, Kind, Result};
 use model::container::Container;
@@ -12,7 +15,9 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use tokio::sync::oneshot;
 
@@ -82,14 +87,24 @@ impl Store {
     pub fn open(root: &Path) -> Result<(Store, Contents)> {
         check_schema(&root.join("schema"))?;
         let path = root.join("state.redb");
-        let broken =
-            |e: redb::Error| Error::new(Kind::Internal, format!("cannot open the store {}: {e}", path.display()));
-        let database = Database::create(&path).map_err(|e| broken(e.into()))?;
-        let contents = read(&database).map_err(broken)?;
+        let reserve = Reserve { path: root.join("reserve") };
+        let open = || {
+            if !path.exists() {
+                private(&path).map_err(redb::Error::Io)?;
+            }
+            let database = Database::create(&path)?;
+            let contents = read(&database)?;
+            Ok::<_, redb::Error>((database, contents))
+        };
+        // A store that was not closed is mended first, which takes room.
+        let opened = open().or_else(|e| if is_full(&e) && reserve.give_up() { open() } else { Err(e) });
+        let (database, contents) =
+            opened.map_err(|e| Error::new(Kind::Internal, format!("cannot open the store {}: {e}", path.display())))?;
         let (batches, queue) = mpsc::channel();
+        let mut writer = Writer { path, database: Some(database), reserve };
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || writer(&database, &queue))
+            .spawn(move || writer.run(&queue))
             .map_err(|e| Error::new(Kind::Internal, format!("cannot start the store's writer: {e}")))?;
         Ok((Store { batches }, contents))
     }
@@ -115,6 +130,11 @@ impl Store {
     }
 }
 
+/// Makes a file that nobody else reads.
+fn private(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)
+}
+
 fn check_schema(path: &Path) -> Result<()> {
     let unusable = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot use {}: {e}", path.display()));
     match std::fs::read_to_string(path) {
@@ -130,7 +150,8 @@ fn check_schema(path: &Path) -> Result<()> {
             Err(_) => Err(Error::new(Kind::Internal, format!("{} is not a schema version: {text:?}", path.display()))),
         },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(path, format!("{SCHEMA}\n")).map_err(unusable)
+            let written = private(path).and_then(|mut file| file.write_all(format!("{SCHEMA}\n").as_bytes()));
+            written.map_err(unusable)
         }
         Err(e) => Err(unusable(e)),
     }
@@ -177,24 +198,127 @@ fn read(database: &Database) -> std::result::Result<Contents, redb::Error> {
     })
 }
 
-/// Commits whatever waits, in one transaction, until nobody can send any more.
-fn writer(database: &Database, queue: &mpsc::Receiver<Batch>) {
-    while let Ok(first) = queue.recv() {
-        let mut batches = vec![first];
-        batches.extend(queue.try_iter());
-        let result = write(database, batches.iter().flat_map(|b| &b.writes)).map_err(|e| e.to_string());
-        if let Err(e) = &result {
-            tracing::error!("cannot write the state: {e}");
+/// Room on the disk that nobody else can take.
+#[derive(Debug)]
+struct Reserve {
+    path: PathBuf,
+}
+
+impl Reserve {
+    /// Bytes: for the records of some hundred containers, each change of which is written beside the old one.
+    const SIZE: usize = 4 << 20;
+
+    /// Whether the room is held, taking it if need be.
+    fn take(&self) -> bool {
+        if std::fs::metadata(&self.path).is_ok_and(|m| m.len() == Self::SIZE as u64) {
+            return true;
         }
-        for batch in batches {
-            if let Some(done) = batch.done {
-                let _ = done.send(result.clone());
-            }
+        let taken = private(&self.path).and_then(|mut file| {
+            file.write_all(&vec![0; Self::SIZE])?;
+            file.sync_all()
+        });
+        if taken.is_err() {
+            self.give_up();
+        }
+        taken.is_ok()
+    }
+
+    /// Whether there was any to give up.
+    fn give_up(&self) -> bool {
+        std::fs::remove_file(&self.path).is_ok()
+    }
+}
+
+/// Why a change is not written.
+#[derive(Debug)]
+enum Refused {
+    Store(redb::Error),
+    /// It would add a record, and the last room is for those that there are.
+    Full,
+}
+
+impl<E: Into<redb::Error>> From<E> for Refused {
+    fn from(e: E) -> Self {
+        Refused::Store(e.into())
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refused::Store(e) => e.fmt(f),
+            Refused::Full => f.write_str("no space left on device"),
         }
     }
 }
 
-fn write<'a>(database: &Database, writes: impl Iterator<Item = &'a Write>) -> std::result::Result<(), redb::Error> {
+fn is_full(error: &redb::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, redb::Error::Io(e) if matches!(e.kind(), StorageFull | QuotaExceeded))
+}
+
+/// The one who writes.
+struct Writer {
+    path: PathBuf,
+    /// `None` after an error, until it can be opened again.
+    database: Option<Database>,
+    reserve: Reserve,
+}
+
+impl Writer {
+    /// Commits whatever waits, in one transaction, until nobody can send any more.
+    fn run(&mut self, queue: &mpsc::Receiver<Batch>) {
+        while let Ok(first) = queue.recv() {
+            let mut batches = vec![first];
+            batches.extend(queue.try_iter());
+            let result = self.commit(&batches.iter().flat_map(|b| &b.writes).collect::<Vec<_>>());
+            let alone = batches.len() == 1;
+            for batch in batches {
+                // One that cannot be written is not to stop the others.
+                if !alone && result.is_err() {
+                    let own = self.commit(&batch.writes.iter().collect::<Vec<_>>());
+                    answer(batch, &own);
+                } else {
+                    answer(batch, &result);
+                }
+            }
+        }
+    }
+
+    /// Writes, giving the reserve up if there is no other room.
+    fn commit(&mut self, writes: &[&Write]) -> std::result::Result<(), Refused> {
+        let has_room = self.reserve.take();
+        match self.attempt(writes, has_room) {
+            Err(Refused::Store(e)) if is_full(&e) && self.reserve.give_up() => self.attempt(writes, false),
+            other => other,
+        }
+    }
+
+    /// Writes once. After an error the database is opened anew: it refuses everything after one.
+    fn attempt(&mut self, writes: &[&Write], may_add: bool) -> std::result::Result<(), Refused> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => Database::create(&self.path)?,
+        };
+        let result = write(&database, writes, may_add);
+        if !matches!(result, Err(Refused::Store(_))) {
+            self.database = Some(database);
+        }
+        result
+    }
+}
+
+fn answer(batch: Batch, result: &std::result::Result<(), Refused>) {
+    if let Err(e) = result {
+        tracing::error!("cannot write the state: {e}");
+    }
+    if let Some(done) = batch.done {
+        let _ = done.send(result.as_ref().copied().map_err(ToString::to_string));
+    }
+}
+
+/// Writes in one transaction; records that are not there yet only if they may be added.
+fn write(database: &Database, writes: &[&Write], may_add: bool) -> std::result::Result<(), Refused> {
     let transaction = database.begin_write()?;
     {
         let mut networks = transaction.open_table(NETWORKS)?;
@@ -202,14 +326,26 @@ fn write<'a>(database: &Database, writes: impl Iterator<Item = &'a Write>) -> st
         let mut volumes = transaction.open_table(VOLUMES)?;
         let mut facts = transaction.open_table(FACTS)?;
         for write in writes {
-            match write {
-                Write::Network(n) => drop(networks.insert(n.id.to_string().as_str(), json(&**n).as_slice())?),
-                Write::NetworkGone(id) => drop(networks.remove(id.to_string().as_str())?),
-                Write::Container(c) => drop(containers.insert(c.id.to_string().as_str(), json(&**c).as_slice())?),
-                Write::ContainerGone(id) => drop(containers.remove(id.to_string().as_str())?),
-                Write::Volume(v) => drop(volumes.insert(v.name.as_str(), json(v).as_slice())?),
-                Write::VolumeGone(name) => drop(volumes.remove(name.as_str())?),
-                Write::Fact(key, value) => drop(facts.insert(*key, value.as_bytes())?),
+            let is_new = match write {
+                Write::Network(n) => networks.insert(n.id.to_string().as_str(), json(&**n).as_slice())?.is_none(),
+                Write::Container(c) => containers.insert(c.id.to_string().as_str(), json(&**c).as_slice())?.is_none(),
+                Write::Volume(v) => volumes.insert(v.name.as_str(), json(v).as_slice())?.is_none(),
+                Write::Fact(key, value) => facts.insert(*key, value.as_bytes())?.is_none(),
+                Write::NetworkGone(id) => {
+                    networks.remove(id.to_string().as_str())?;
+                    false
+                }
+                Write::ContainerGone(id) => {
+                    containers.remove(id.to_string().as_str())?;
+                    false
+                }
+                Write::VolumeGone(name) => {
+                    volumes.remove(name.as_str())?;
+                    false
+                }
+            };
+            if is_new && !may_add {
+                return Err(Refused::Full);
             }
         }
     }
@@ -224,6 +360,16 @@ fn json(record: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_room_is_for_records_that_are_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::create(directory.path().join("d")).unwrap();
+        let fact = |text: &str| Write::Fact("word", text.into());
+        assert!(matches!(write(&database, &[&fact("a")], false), Err(Refused::Full)));
+        write(&database, &[&fact("a")], true).unwrap();
+        write(&database, &[&fact("b"), &Write::VolumeGone("v".into())], false).unwrap();
+    }
 
     #[tokio::test]
     async fn a_commit_has_its_place_in_the_order_before_anybody_waits_for_it() {

@@ -54,6 +54,14 @@ impl Engine {
                  \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
             )));
         }
+        if let Some(device) =
+            options.get("device").filter(|_| options.get("type").is_none_or(|t| t == "none" || t == "bind"))
+            && !device.starts_with('/')
+        {
+            return Err(Error::invalid(format!(
+                "create {name}: invalid option device: {device:?} is no absolute path"
+            )));
+        }
         if let Some(volume) = self.state().volumes.get(&name) {
             return Ok(volume.clone());
         }
@@ -195,6 +203,14 @@ pub struct MountRequest {
 /// # Errors
 /// A text is malformed, or a destination is asked for twice.
 pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountRequest>> {
+    for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {
+        if !target.starts_with('/') {
+            return Err(Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
+        }
+        if clean(target) == "/" {
+            return Err(Error::invalid("invalid specification: destination can't be '/'"));
+        }
+    }
     let mut requests = Vec::new();
     for bind in host.binds.iter().flatten() {
         requests.push(parse_bind(bind)?);
@@ -233,6 +249,9 @@ pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountReq
             labels: mount.volume_options.as_ref().map(|o| o.labels.clone()).unwrap_or_default(),
         };
         match request.kind {
+            MountKind::Tmpfs if mount.tmpfs_options.as_ref().is_some_and(|o| o.size_bytes < 0) => {
+                return Err(invalid("a size less than 0 is none"));
+            }
             MountKind::Bind if !request.source.starts_with('/') => {
                 return Err(invalid(&format!("invalid mount path: '{}' mount path must be absolute", mount.source)));
             }
@@ -265,8 +284,13 @@ pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountReq
             });
         }
     }
+    for request in &requests {
+        model::bounds::check_target(&request.destination, &request.source).map_err(Error::invalid)?;
+    }
     Ok(requests)
 }
+
+const PROPAGATIONS: [&str; 6] = ["shared", "rshared", "slave", "rslave", "private", "rprivate"];
 
 /// `[source:]destination[:mode]`.
 fn parse_bind(text: &str) -> Result<MountRequest> {
@@ -281,9 +305,6 @@ fn parse_bind(text: &str) -> Result<MountRequest> {
     if !destination.starts_with('/') || (parts.len() > 1 && source.is_empty()) {
         return Err(invalid());
     }
-    if clean(destination) == "/" {
-        return Err(Error::invalid(format!("{}: destination can't be '/'", "invalid volume specification")));
-    }
     let mut request = MountRequest {
         kind: if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume },
         source: if source.starts_with('/') { clean(source) } else { source.to_owned() },
@@ -295,12 +316,19 @@ fn parse_bind(text: &str) -> Result<MountRequest> {
         copy: true,
         labels: BTreeMap::new(),
     };
-    for word in mode.split(',').filter(|w| !w.is_empty()) {
+    let words = || mode.split(',').filter(|w| !w.is_empty());
+    // One of each sort at most.
+    for sort in [&["ro", "rw"][..], &["z", "Z"], &["cached", "delegated", "consistent"], &PROPAGATIONS] {
+        if words().filter(|w| sort.contains(w)).count() > 1 {
+            return Err(Error::invalid(format!("invalid mode: {mode}")));
+        }
+    }
+    for word in words() {
         match word {
             "ro" => request.rw = false,
             "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
             "nocopy" if request.kind == MountKind::Volume => request.copy = false,
-            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" if request.kind == MountKind::Bind => {
+            _ if PROPAGATIONS.contains(&word) && request.kind == MountKind::Bind => {
                 request.propagation = word.to_owned();
             }
             _ => return Err(Error::invalid(format!("invalid mode: {word}"))),
@@ -355,9 +383,27 @@ mod tests {
         assert_eq!(good.propagation, "rshared");
         assert_eq!(parse_bind("cache:/x").unwrap().kind, MountKind::Volume);
         assert_eq!(parse_bind("/x").unwrap().source, "");
-        for bad in ["", ":", "a:b", "a:/b:zz", ":/x", "/a:/b:ro:rw", "/a:/", "v:/x:rshared"] {
+        for bad in
+            ["", ":", "a:b", "a:/b:zz", ":/x", "/a:/b:ro:rw", "v:/x:rshared", "/a:/b:ro,rw", "/a:/b:shared,slave"]
+        {
             assert!(parse_bind(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn nothing_is_mounted_over_the_root_or_proc() {
+        for host in [
+            serde_json::json!({"Binds": ["/etc:/"]}),
+            serde_json::json!({"Binds": ["/tmp:/proc"]}),
+            serde_json::json!({"Mounts": [{"Type": "tmpfs", "Target": "/x/.."}]}),
+            serde_json::json!({"Mounts": [{"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"SizeBytes": -1}}]}),
+        ] {
+            let host: HostConfig = serde_json::from_value(host).unwrap();
+            assert!(mount_requests(&Config::default(), &host).is_err(), "{host:?}");
+        }
+        let config =
+            Config { volumes: BTreeMap::from([("/proc".into(), model::image::Empty {})]), ..Config::default() };
+        assert!(mount_requests(&config, &HostConfig::default()).unwrap_err().message.contains("inside /proc"));
     }
 
     #[test]

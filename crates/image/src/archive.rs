@@ -8,7 +8,7 @@ use crate::error::{Attempt, Error};
 use crate::image::{encode, find};
 use crate::index::Facts;
 use crate::store::{Images, Lease, Scratch, name};
-use crate::unpack::damaged;
+use crate::unpack::{self, damaged};
 use jiff::Timestamp;
 use model::image::{Configuration, History, ImageId, Platform};
 use model::reference::{Reference, is_digest};
@@ -239,10 +239,10 @@ impl Images {
     fn spool(&self, archive: impl Read + Send) -> Result<Spool, Error> {
         let scratch = self.scratch()?;
         let (_, plain) = digest::decompress(archive).map_err(damaged)?;
-        let mut tar = tar::Archive::new(plain);
         let mut entries = HashMap::new();
-        for (number, entry) in tar.entries().map_err(damaged)?.enumerate() {
-            let entry = entry.map_err(damaged)?;
+        let mut number = 0;
+        unpack::entries(plain, |entry| {
+            number += 1;
             let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
             match entry.header().entry_type() {
                 EntryType::Regular | EntryType::Continuous => {
@@ -271,7 +271,8 @@ impl Images {
                 }
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         Ok(Spool { _scratch: scratch, entries })
     }
 

@@ -10,10 +10,12 @@
 
 use crate::error::{Attempt, Error};
 use kernel::tree::{Dir, Kind};
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use tar::EntryType;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -33,11 +35,7 @@ pub(crate) struct Options {
 /// Unpacks a whole tar into `root`; returns the bytes of its regular files.
 pub(crate) fn unpack(tar: &mut dyn Read, root: &Dir, options: Options) -> Result<u64, Error> {
     let mut state = Unpacking { root, options, parent: None, directories: Vec::new(), size: 0 };
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        state.entry(&mut entry)?;
-    }
+    entries(tar, |entry| state.entry(entry))?;
     // A directory's times are set when nothing is put into it any more, the deepest first.
     for (path, mtime) in state.directories.iter().rev() {
         let (parent, name) = split(path);
@@ -59,9 +57,58 @@ pub(crate) fn unpack(tar: &mut dyn Read, root: &Dir, options: Options) -> Result
     Ok(state.size)
 }
 
-/// An error of the archive itself, or of reading it.
+/// The most bytes of a name, a link's target, or attributes that stand before an entry: Go's.
+const MAX_EXTENSION: u64 = 1 << 20;
+
+/// Visits the entries of a tar. What stands before one is read into memory by the parser, as long as it says it is: so it
+/// gets so many bytes and no more.
+pub(crate) fn entries<R: Read>(
+    tar: R,
+    mut visit: impl FnMut(&mut tar::Entry<'_, Metered<R>>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let budget = Rc::new(Cell::new(None));
+    let mut archive = tar::Archive::new(Metered { inner: tar, budget: budget.clone() });
+    let mut entries = archive.entries().map_err(damaged)?;
+    loop {
+        // A name, a link's target, and attributes.
+        budget.set(Some(3 * MAX_EXTENSION));
+        let entry = entries.next();
+        budget.set(None);
+        let Some(entry) = entry else { return Ok(()) };
+        let mut entry = entry.map_err(damaged)?;
+        visit(&mut entry)?;
+        // Holes are in no archive, and nothing of them is to be skipped.
+        if entry.header().entry_type() != EntryType::GNUSparse {
+            io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
+        }
+    }
+}
+
+/// Reads, while there is a budget no more than that.
+pub(crate) struct Metered<R> {
+    inner: R,
+    budget: Rc<Cell<Option<u64>>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(left) = self.budget.get() else { return self.inner.read(buffer) };
+        if left == 0 {
+            return Err(io::Error::other("archive/tar: header field too long"));
+        }
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let n = self.inner.read(&mut buffer[..most])?;
+        self.budget.set(Some(left - n as u64));
+        Ok(n)
+    }
+}
+
+/// An error of the archive itself, or of reading it. A full disk is none of the archive's.
 pub(crate) fn damaged(error: io::Error) -> Error {
     match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Error::Io { attempt: "the disk is full: an archive's files cannot be stored".to_owned(), source: error }
+        }
         io::ErrorKind::UnexpectedEof => Error::Archive("unexpected EOF".to_owned()),
         _ => Error::Archive(error.to_string()),
     }
@@ -92,6 +139,14 @@ impl Unpacking<'_> {
             return Ok(());
         }
         let path = inside(&entry.path_bytes())?;
+        if kind == EntryType::GNUSparse {
+            // It says how large it is, and need not bring the bytes.
+            let free = self.root.free_bytes().attempt(|| "cannot ask for the free space".to_owned())?;
+            if entry.size() > free {
+                let why = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(why).attempt(|| format!("cannot write {}: {} bytes", path.display(), entry.size()));
+            }
+        }
         let extensions = extensions(entry)?;
         let header = entry.header();
         let old = header.as_old();
@@ -218,8 +273,9 @@ impl Unpacking<'_> {
         if self.parent.as_ref().is_some_and(|(current, _)| current == path) {
             return Ok(());
         }
-        let dir = ensure_directory(self.root, path, self.options).map_err(|error| {
-            Error::Archive(format!("{}: cannot be a directory of the archive's: {error}", path.display()))
+        let dir = ensure_directory(self.root, path, self.options).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => damaged(error),
+            _ => Error::Archive(format!("{}: cannot be a directory of the archive's: {error}", path.display())),
         })?;
         self.parent = Some((path.to_owned(), dir));
         Ok(())
@@ -232,34 +288,26 @@ fn ensure_directory(root: &Dir, path: &Path, options: Options) -> io::Result<Dir
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
         other => return other,
     }
-    let mut done = PathBuf::new();
-    let mut current = root.try_clone()?;
-    for name in path.components().map(|c| c.as_os_str()) {
-        done.push(name);
-        current = match root.inside(&done) {
-            Ok(next) => next,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                let hidden = match current.facts(name)? {
-                    Some(facts) if options.whiteouts && facts.is_whiteout() => {
-                        current.remove(name)?;
-                        true
-                    }
-                    Some(facts) if facts.kind != Kind::Symlink => return Err(error),
-                    _ => false,
-                };
-                current.make_directory(name, 0o755)?;
-                if hidden {
-                    current.set_opaque(name)?;
-                }
-                if let Some((uid, gid)) = options.owner {
-                    current.set_owner(name, uid, gid)?;
-                }
-                current.child(name)?
+    // A symlink may lead to what a layer below has, or nobody.
+    let make = |parent: &Dir, name: &OsStr| {
+        let hidden = match parent.facts(name)? {
+            Some(facts) if options.whiteouts && facts.is_whiteout() => {
+                parent.remove(name)?;
+                true
             }
-            Err(error) => return Err(error),
+            Some(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            None => false,
         };
-    }
-    Ok(current)
+        parent.make_directory(name, 0o755)?;
+        if hidden {
+            parent.set_opaque(name)?;
+        }
+        match options.owner {
+            Some((uid, gid)) => parent.set_owner(name, uid, gid),
+            None => Ok(()),
+        }
+    };
+    crate::build::follow(root, path, make).map(|(dir, _)| dir)
 }
 
 /// Errors of writing are the machine's (a full disk), errors of reading the archive's.
@@ -356,4 +404,51 @@ pub(crate) fn is_for_containers(key: &[u8]) -> bool {
         || key == b"system.posix_acl_access"
         || key == b"system.posix_acl_default"
         || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_blamed_on_the_archive() {
+        let full = damaged(io::Error::from_raw_os_error(28)).chain();
+        assert_eq!(
+            full,
+            "the disk is full: an archive's files cannot be stored: No space left on device (os error 28)"
+        );
+        assert_eq!(damaged(io::ErrorKind::UnexpectedEof.into()).chain(), "invalid archive: unexpected EOF");
+    }
+
+    #[test]
+    fn what_stands_before_an_entry_is_not_read_without_end() {
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(800 << 20);
+            header.set_cksum();
+            let mut rest = io::repeat(b'a').take(800 << 20);
+            let refused = entries(header.as_bytes().chain(&mut rest), |_| Ok(())).unwrap_err();
+            assert!(refused.to_string().contains("header field too long"), "{refused}");
+            assert!(rest.limit() > 700 << 20, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn entries_that_nobody_reads_are_passed_over() {
+        let mut tar = tar::Builder::new(Vec::new());
+        for name in ["a".to_owned(), "b".repeat(300)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(9 << 20);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, io::repeat(0).take(9 << 20)).unwrap();
+        }
+        let (bytes, mut seen) = (tar.into_inner().unwrap(), Vec::new());
+        entries(&bytes[..], |entry| {
+            seen.push(entry.path_bytes().len());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [1, 300]);
+    }
 }

@@ -212,7 +212,10 @@ fn the_cache_survives_a_restart_and_failed_builds() {
     let world = World::new();
     let built = world.build("FROM busybox\nRUN echo a > /a\nRUN false\n");
     let error = built.result.unwrap_err();
-    assert_eq!(error.to_string(), "The command '/bin/sh -c false' returned a non-zero code: 1");
+    assert_eq!(
+        error.to_string(),
+        "The command '/bin/sh -c false' returned a non-zero code: 1 (line 3 of the Dockerfile)\n 3 | RUN false\n   |     ^^^^^"
+    );
     assert_eq!(error.kind(), Kind::Internal);
     let World { store, .. } = world;
     let store = store.reopen();
@@ -262,7 +265,10 @@ fn build_arguments_count_where_they_are_used() {
     let built = world.build(dockerfile);
     assert!(built.said.contains("[Warning] One or more build-args [nobody_asked] were not consumed\n"));
     world.options.build_args.insert("base".into(), Some("none-such".into()));
-    assert_eq!(world.error(dockerfile), "pull access denied for none-such:latest");
+    assert_eq!(
+        world.error(dockerfile),
+        "pull access denied for none-such:latest (line 2 of the Dockerfile)\n 2 | FROM $base\n   |      ^^^^^"
+    );
     let arch = world.image("FROM busybox\nARG TARGETARCH\nENV arch=$TARGETARCH\nARG arch=arg\nENV seen=$arch\n");
     let env = arch.configuration.config.env.clone().unwrap();
     let host = Platform::host().architecture;
@@ -360,15 +366,20 @@ fn copy_puts_things_where_docker_puts_them() {
         (
             "COPY --chown=nobody one.txt /",
             "unable to convert uid/gid chown string to host mapping: unable to find user nobody: no matching entries in \
-             passwd file (line 2 of the Dockerfile)",
+             passwd file",
         ),
         (
             "ADD https://x.example/y.git /",
             "ADD https://x.example/y.git: only http and https addresses of files can be fetched; clone a repository in a RUN",
         ),
-        ("ENV a=${b", "failed to process \"${b\": syntax error: missing '}' (line 2 of the Dockerfile)"),
+        ("EXPOSE abc", "invalid containerPort: abc"),
+        ("ENV a=${b", "failed to process \"${b\": syntax error: missing '}'"),
     ] {
-        assert_eq!(world.error(&format!("FROM busybox\n{line}\n")), message, "{line}");
+        let error = world.error(&format!("FROM busybox\n{line}\n"));
+        let (said, shown) = error.split_once(" (line 2 of the Dockerfile)\n").unwrap_or((&error, ""));
+        assert_eq!(said, message, "{line}");
+        let marks = shown.strip_prefix(&format!(" 2 | {line}\n   | ")).unwrap_or_else(|| panic!("{line}: {error}"));
+        assert_eq!(marks.trim_start().trim_matches('^'), "", "{line}: {error}");
     }
 }
 
@@ -388,8 +399,8 @@ fn symlinks_lead_a_copy_nowhere_outside() {
     world.store.made("evil", Tar::new().symlink("out", target).symlink("file", &format!("{target}/written")).done());
     let mut world = world;
     world.file("x", "x");
-    let error = world.error("FROM evil\nCOPY x /out/x\n");
-    assert!(error.starts_with("cannot make /out"), "{error}");
+    let image = world.image("FROM evil\nCOPY x /out/x\n");
+    assert_eq!(world.text(&image, &format!("{target}/x")), "x", "inside of the image");
     let image = world.image("FROM evil\nCOPY x /file\n");
     assert_eq!(world.text(&image, &format!("{target}/written")), "x", "inside of the image");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);

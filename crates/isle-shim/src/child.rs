@@ -353,6 +353,10 @@ fn finish(
 ) -> Result<Never, Failure> {
     use rustix::fs::{Gid, Uid};
     let caps = &command.capabilities;
+    // To the kernel -1 is 'unchanged': the process would stay root.
+    if [command.uid, command.gid].iter().chain(&command.groups).any(|id| *id > i32::MAX as u32) {
+        return Err(failure(Step::Identity, Errno::INVAL, "uids and gids must be in range 0-2147483647"));
+    }
     // No keys of the host's: where the kernel has none, or no room, there is nothing to separate from.
     let _ = sys::new_session_keyring();
     match (&terminal, inherited.pipes) {
@@ -418,8 +422,8 @@ fn finish(
     let mut args = strings(&command.args)?;
     let env = strings(&command.env)?;
     if init {
-        let whole = [CString::from(c"/sbin/docker-init"), CString::from(c"--"), program.clone()];
-        args.splice(0..1, whole.into_iter().chain(args.first().cloned()));
+        // It finds the program as we have found it: its command line is as users know it.
+        args.splice(0..0, [CString::from(c"/sbin/docker-init"), CString::from(c"--")]);
     }
     let umask = Mode::from_raw_mode(command.umask.unwrap_or(0o022));
     rustix::process::umask(umask);
@@ -482,17 +486,22 @@ fn lookup(command: &Command) -> Result<CString, Failure> {
         return Err(refuse(Errno::NOENT));
     }
     let path = command.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    search(name, path).map_err(refuse).and_then(terminated)
+}
+
+/// The first that can be executed of a program's places in a PATH.
+pub fn search(name: &str, path: &str) -> Result<String, Errno> {
     let mut why = Errno::NOENT;
     for directory in path.split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
         let candidate = format!("{directory}/{name}");
         match check_executable(&candidate) {
-            Ok(()) => return terminated(candidate),
+            Ok(()) => return Ok(candidate),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => {}
             Err(errno) => why = errno,
         }
     }
-    Err(refuse(why))
+    Err(why)
 }
 
 fn check_executable(path: &str) -> Result<(), Errno> {

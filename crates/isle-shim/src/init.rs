@@ -2,16 +2,23 @@
 //! whatever is orphaned, and ends as the command ended. A fresh image of the shim's program, so nothing of the shim's
 //! memory is in it.
 
-use crate::sys;
+use crate::{child, sys};
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 
-/// `args` after the `--`: the program's path, then its arguments from the zeroth on.
+/// By PATH, unless it is a path. What is not found is left to execve(2) to say.
+fn find(name: &CString) -> CString {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let found = name.to_str().ok().filter(|name| !name.contains('/')).and_then(|name| child::search(name, &path).ok());
+    found.and_then(|found| CString::new(found).ok()).unwrap_or_else(|| name.clone())
+}
+
+/// `args` after the `--`: the program's arguments from the zeroth on, by which it is found as the launcher has found it.
 pub fn run(args: impl Iterator<Item = OsString>) -> ! {
     let strings = |list: Vec<OsString>| -> Vec<CString> {
         list.into_iter().filter_map(|text| CString::new(text.into_vec()).ok()).collect()
     };
-    let mut args = strings(args.collect());
+    let args = strings(args.collect());
     let env: Vec<CString> = std::env::vars_os()
         .filter_map(|(mut name, value)| {
             name.push("=");
@@ -19,10 +26,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ! {
             CString::new(name.into_vec()).ok()
         })
         .collect();
-    if args.is_empty() {
-        sys::exit_now(127);
-    }
-    let program = args.remove(0);
+    let Some(program) = args.first().map(find) else { sys::exit_now(127) };
+    let _ = rustix::thread::set_name(c"docker-init");
     sys::block_signals();
     let child = match sys::fork() {
         Ok(0) => {

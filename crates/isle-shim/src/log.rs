@@ -171,7 +171,7 @@ impl Writer {
 
 fn open_file(path: &PathBuf, more: OFlags) -> Result<(OwnedFd, u64), Errno> {
     let flags = OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC | more;
-    let file = openat(CWD, path, flags, Mode::from(0o640))?;
+    let file = openat(CWD, path, flags, Mode::from(0o600))?;
     let size = fstat(&file)?.st_size as u64;
     Ok((file, size))
 }

@@ -253,6 +253,13 @@ fn mount_one(
         What::New { kind, source, parameters } => {
             // A tmpfs over a directory of the image's has that one's mode.
             let there = inside(root, &one.target, OFlags::PATH, ResolveFlags::empty()).ok();
+            // An image's symlink would have them somewhere else, and something of the image's in their place.
+            if matches!(kind.as_str(), "proc" | "sysfs") && !is_ordinary(root, &one.target).map_err(plain)? {
+                return Err((
+                    Errno::NOTDIR,
+                    format!("a file system of type {kind}, which needs an ordinary directory,"),
+                ));
+            }
             let target = place(root, &one.target, Make::Directory).map_err(plain)?;
             refuse_inside_proc(&target, &one.target).map_err(plain)?;
             let fs = new_file_system(kind, source, parameters, one, there.as_ref())
@@ -295,6 +302,15 @@ fn mount_one(
         sys::mount_setattr(&fd, recursively, 0, 0, kind).map_err(plain)?;
     }
     Ok(())
+}
+
+/// A directory that no symlink leads to, or nothing yet.
+fn is_ordinary(root: BorrowedFd<'_>, path: &str) -> Result<bool, Errno> {
+    match inside(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS) {
+        Ok(_) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::LOOP | Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn new_file_system(

@@ -547,8 +547,10 @@ impl Shim {
         Ok((reply, held))
     }
 
+    /// A terminal's input never ends: whoever detaches from it may come back, or somebody else.
     fn stdin_ended(&mut self, process: Process) {
         if let Some(slot) = self.slots.get_mut(&process)
+            && !slot.stdio.tty
             && (slot.stdio.stdin_once || matches!(process, Process::Exec(_)) || matches!(slot.state, State::Prepared))
         {
             slot.stdin_ends = true;

@@ -642,6 +642,14 @@ impl Cgroup {
         })
     }
 
+    /// Remove its directories where nothing is in them.
+    pub fn remove_empty(&self) {
+        for path in self.directories() {
+            // rmdir(2) refuses what is not empty.
+            let _ = fs::remove_dir(path);
+        }
+    }
+
     /// Remove it with all below it. Processes that are still dying are waited for, two seconds at most. What is gone
     /// already is fine.
     ///

@@ -151,6 +151,12 @@ impl Dir {
         Ok(facts(&fs::fstat(&self.fd)?))
     }
 
+    /// The bytes that may still be written below it.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let facts = fs::fstatvfs(&self.fd)?;
+        Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+    }
+
     /// The facts of a name in it, or None if there is no such name.
     pub fn facts(&self, name: &OsStr) -> io::Result<Option<Facts>> {
         match fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -46,6 +46,12 @@ impl Wishes {
         }
         if !settings.mac_address.is_empty() {
             match settings.mac_address.parse() {
+                Ok(MacAddr([first, ..])) if first & 1 == 1 => {
+                    let mac = &settings.mac_address;
+                    wrong.push(format!(
+                        "invalid MAC address {mac:?}: it is a group's: the first byte's lowest bit is set"
+                    ));
+                }
                 Ok(mac) => wishes.mac = Some(mac),
                 Err(e) => wrong.push(e.to_string()),
             }

@@ -3,7 +3,7 @@
 //! Nothing here touches the machine. `engine` keeps these values, the workers make them real.
 //!
 //! - [`id`]: who is who
-//! - [`container`], [`image`], [`rootfs`], [`spec`]: what a container shall be
+//! - [`container`], [`image`], [`rootfs`], [`spec`]: what a container shall be; [`bounds`]: what it may not
 //! - [`reference`]: how people name images
 //! - [`net`], [`network`], [`endpoint`], [`ipam`], [`port`]: networks, who is on them, their addresses and their published ports
 //! - [`daemon`]: what a daemon is told about networks
@@ -12,6 +12,7 @@
 //! - [`names`]: what each sandbox may resolve
 //! - [`duration`]: how long ago, in Docker's words
 
+pub mod bounds;
 pub mod container;
 pub mod daemon;
 pub mod desired;
@@ -20,9 +21,11 @@ pub mod endpoint;
 pub mod files;
 pub mod flow;
 pub mod gateway;
+pub mod health;
 pub mod id;
 pub mod image;
 pub mod ipam;
+pub mod limits;
 pub mod names;
 pub mod net;
 pub mod network;

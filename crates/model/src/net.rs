@@ -66,7 +66,7 @@ pub struct InterfaceName(String);
 
 /// Why a text is not an interface's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid interface name {0:?}: 1 to 15 bytes without '/', ':' or white space are")]
+#[error("invalid interface name {0:?}: 1 to 15 bytes without '/', ':', '%' or white space are")]
 pub struct NotAnInterfaceName(String);
 
 impl InterfaceName {
@@ -79,7 +79,8 @@ impl FromStr for InterfaceName {
     fn from_str(text: &str) -> Result<Self, NotAnInterfaceName> {
         let fits = (1..=15).contains(&text.len())
             && !matches!(text, "." | "..")
-            && !text.bytes().any(|b| b == b'/' || b == b':' || b == 0 || b.is_ascii_whitespace());
+            // The kernel makes a number of `%d`.
+            && !text.bytes().any(|b| matches!(b, b'/' | b':' | b'%' | 0) || b.is_ascii_whitespace());
         if fits { Ok(Self(text.to_owned())) } else { Err(NotAnInterfaceName(text.to_owned())) }
     }
 }
@@ -156,7 +157,7 @@ mod tests {
     #[test]
     fn interface_names_are_the_kernels() {
         assert!("br-0123456789ab".parse::<InterfaceName>().is_ok());
-        for wrong in ["", ".", "..", "a/b", "a b", "0123456789abcdef"] {
+        for wrong in ["", ".", "..", "a/b", "a b", "a%d", "0123456789abcdef"] {
             assert!(wrong.parse::<InterfaceName>().is_err(), "{wrong}");
         }
     }

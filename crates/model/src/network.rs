@@ -174,6 +174,8 @@ pub enum Refusal {
     Predefined(String),
     #[error("invalid network name: must not be empty")]
     NoName,
+    #[error("invalid network name {0:?}: one without '/' and control characters is")]
+    BadName(String),
     #[error("invalid network name: {0} bytes are more than the {max} of a domain name", max = crate::container::MAX_NAME)]
     NameTooLong(usize),
     #[error("plugin \"{0}\" not found")]
@@ -235,6 +237,10 @@ pub fn plan_create<'a>(
     }
     if name.len() > crate::container::MAX_NAME {
         return Err(Refusal::NameTooLong(name.len()));
+    }
+    // It is a part of paths, and of names that are printed.
+    if matches!(name.as_str(), "." | "..") || name.chars().any(|c| c == '/' || c.is_control()) {
+        return Err(Refusal::BadName(name));
     }
     if matches!(name.as_str(), "bridge" | "host" | "none" | "default") || name.starts_with("container:") {
         return Err(Refusal::Predefined(name));

@@ -646,8 +646,10 @@ impl Resources {
         let limit = self.memory.filter(|limit| *limit != 0);
         put("limit", limit.map(Into::into));
         // Unsaid, swap may be as much again as memory.
-        let swap =
-            self.memory_swap.filter(|swap| *swap != 0).or(limit.filter(|limit| *limit > 0).map(|limit| limit * 2));
+        let swap = self
+            .memory_swap
+            .filter(|swap| *swap != 0)
+            .or(limit.filter(|limit| *limit > 0).map(|limit| limit.saturating_mul(2)));
         put("swap", swap.map(Into::into));
         put("reservation", self.memory_reservation.filter(|bytes| *bytes != 0).map(Into::into));
         put("swappiness", self.memory_swappiness.map(Into::into));
@@ -661,7 +663,8 @@ impl Resources {
         const PERIOD: i64 = 100_000;
         let nano = self.nano_cpus.filter(|nano| *nano > 0);
         put("shares", self.cpu_shares.filter(|shares| *shares > 0).map(Into::into));
-        let quota = nano.map(|nano| nano * PERIOD / 1_000_000_000).or(self.cpu_quota.filter(|quota| *quota != 0));
+        let quota =
+            nano.map(|nano| nano.saturating_mul(PERIOD) / 1_000_000_000).or(self.cpu_quota.filter(|quota| *quota != 0));
         put("quota", quota.map(Into::into));
         let period = nano.map(|_| PERIOD as u64).or(self.cpu_period.filter(|period| *period > 0));
         put("period", period.map(Into::into));
@@ -749,7 +752,11 @@ fn device_rule(rule: &str) -> Option<Value> {
     Some(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}))
 }
 
-fn tmpfs_options(asked: &[String]) -> Result<Vec<String>, Refusal> {
+/// What a tmpfs is mounted with, from the words of `--tmpfs`.
+///
+/// # Errors
+/// A word is none, or a size no number.
+pub fn tmpfs_options(asked: &[String]) -> Result<Vec<String>, Refusal> {
     const PAIRS: [(&str, &str); 8] = [
         ("exec", "noexec"),
         ("suid", "nosuid"),
@@ -770,6 +777,11 @@ fn tmpfs_options(asked: &[String]) -> Result<Vec<String>, Refusal> {
         } else if PROPAGATIONS.contains(&&**option) {
             options.retain(|known| !PROPAGATIONS.contains(&&**known));
         } else if ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"].contains(&key) {
+            let value = option.split_once('=').map_or("", |(_, value)| value);
+            let number = value.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', '%']);
+            if key != "mpol" && number.parse::<u64>().is_err() {
+                return Err(Refusal::TmpfsOption(option.clone()));
+            }
             options.retain(|known| !known.starts_with(&format!("{key}=")));
         } else if !["strictatime", "nostrictatime"].contains(&&**option) {
             return Err(Refusal::TmpfsOption(option.clone()));

@@ -160,8 +160,16 @@ pub(crate) async fn prepare(runtime: &Runtime, order: StartOrder) -> Result<Prep
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
     let filter = profile.map(|profile| runtime.filter(profile)).transpose()?.map(|filter| filter.to_vec());
-    let cgroup = runtime.cgroup(id);
     let home_path = runtime.home(id);
+    let home = make_home(&home_path).map_err(StartError::Shim)?;
+    let mut warnings = Vec::new();
+    if let Some(parent) = &order.cgroup_parent {
+        let parent = parent.trim_matches('/');
+        std::fs::write(home_path.join(crate::PARENT), parent).map_err(StartError::Shim)?;
+        warnings.extend(runtime.inner.hierarchies.ensure_parent(parent)?);
+    }
+    let cgroup = runtime.cgroup(id);
+    let guard = Leftovers { runtime, id, armed: true };
     let place = translate::Place {
         cgroup: &cgroup,
         hierarchies: &runtime.inner.hierarchies,
@@ -169,14 +177,12 @@ pub(crate) async fn prepare(runtime: &Runtime, order: StartOrder) -> Result<Prep
         available: runtime.inner.available,
     };
     let mut launch = translate::launch(&order, &place, filter)?;
-    let mut warnings = Vec::new();
     if let Some(process) = order.spec.process() {
         let missing = translate::unavailable(process, runtime.inner.available);
         if !missing.is_empty() && order.runtime == RuntimeKind::Launcher {
             warnings.push(format!("this daemon itself lacks {}, so the container has not", missing.join(", ")));
         }
     }
-    let home = make_home(&home_path).map_err(StartError::Shim)?;
     let joins = match order.runtime {
         RuntimeKind::Launcher => {
             [order.netns, order.join.pid, order.join.ipc, order.join.uts].into_iter().flatten().collect()
@@ -190,7 +196,6 @@ pub(crate) async fn prepare(runtime: &Runtime, order: StartOrder) -> Result<Prep
             [order.netns, order.join.pid, order.join.ipc, order.join.uts].into_iter().flatten().collect()
         }
     };
-    let guard = Leftovers { runtime, id, armed: true };
     if order.runtime == RuntimeKind::Launcher {
         cgroup.create()?;
         if let Some(resources) = resources {
@@ -270,9 +275,7 @@ async fn spawn(runtime: &Runtime, path: &Path, home: &OwnedFd) -> Result<Control
 fn bundle(runtime: &Runtime, order: &StartOrder, home: &Path) -> io::Result<Foreign> {
     let mut spec: serde_json::Value = serde_json::to_value(&order.spec)?;
     spec["root"]["path"] = home.join("rootfs").display().to_string().into();
-    let parent = runtime.settings().cgroup_parent.trim_matches('/');
-    spec["linux"]["cgroupsPath"] =
-        format!("/{parent}/isle-{}/{}", runtime.settings().root, order.id).replace("//", "/").into();
+    spec["linux"]["cgroupsPath"] = format!("/{}", runtime.cgroup_path(order.id).trim_start_matches('/')).into();
     spec["process"]["terminal"] = order.stdio.tty.into();
     let own = std::process::id();
     let mut name = |kind: &str, fd: Option<&OwnedFd>, of_process: bool| {

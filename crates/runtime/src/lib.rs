@@ -130,6 +130,8 @@ pub struct StartOrder {
     pub netns: Option<OwnedFd>,
     pub stdio: Stdio,
     pub log: Option<Log>,
+    /// The cgroup that the container's is made in, instead of this root's own.
+    pub cgroup_parent: Option<String>,
     /// Run our init as process 1.
     pub init: bool,
     pub runtime: RuntimeKind,
@@ -282,12 +284,28 @@ impl Runtime {
         container::forget(self, id).await;
     }
 
+    /// Take away this root's own cgroups, unless a container is in them. The next [`Runtime::open`] makes them again.
+    pub async fn leave(&self) {
+        let cleanups =
+            self.inner.cleanups.lock().map(|mut cleanups| std::mem::take(&mut *cleanups)).unwrap_or_default();
+        for (_, task) in cleanups {
+            let _ = task.await;
+        }
+        self.inner.hierarchies.cgroup(&cgroup_parent(&self.inner.settings)).remove_empty();
+    }
+
     pub(crate) fn home(&self, id: ContainerId) -> PathBuf {
         self.inner.settings.run_dir.join("containers").join(id.to_string())
     }
 
     pub(crate) fn cgroup(&self, id: ContainerId) -> Cgroup {
-        self.inner.hierarchies.cgroup(&format!("{}/{id}", cgroup_parent(&self.inner.settings)))
+        self.inner.hierarchies.cgroup(&self.cgroup_path(id))
+    }
+
+    /// Where a container's cgroup is: with a parent of its own, its directory says so.
+    pub(crate) fn cgroup_path(&self, id: ContainerId) -> String {
+        let parent = std::fs::read_to_string(self.home(id).join(PARENT));
+        format!("{}/{id}", parent.unwrap_or_else(|_| cgroup_parent(&self.inner.settings)))
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -334,6 +352,9 @@ impl Runtime {
         }
     }
 }
+
+/// The file in a container's directory that names its cgroup's parent.
+pub(crate) const PARENT: &str = "cgroup-parent";
 
 fn cgroup_parent(settings: &Settings) -> String {
     format!("{}/isle-{}", settings.cgroup_parent.trim_matches('/'), settings.root)

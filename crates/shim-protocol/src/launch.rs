@@ -323,6 +323,14 @@ pub struct Failure {
     pub about: String,
 }
 
+impl Failure {
+    /// The process whose namespaces were to be joined is no more.
+    pub fn is_joining_the_dead(&self) -> bool {
+        const ESRCH: i32 = 3;
+        self.step == Step::Namespaces && self.errno == ESRCH
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = |f: &mut fmt::Formatter<'_>| {

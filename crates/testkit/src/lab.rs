@@ -439,6 +439,7 @@ pub fn processes() -> impl Iterator<Item = (u32, String)> {
 impl Drop for Lab {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
+        let mark = self.mark();
         if self.daemon.is_some() {
             // Containers first: their shims outlive any daemon.
             if let Ok(listed) = self.get("/containers/json?all=1") {
@@ -458,6 +459,10 @@ impl Drop for Lab {
             if pid != std::process::id() && line.contains(&marker) {
                 let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
             }
+        }
+        // And its cgroups.
+        if let (Some(mark), Ok(hierarchies)) = (mark, kernel::cgroup::Hierarchies::detect()) {
+            let _ = hierarchies.cgroup(&mark).remove();
         }
     }
 }

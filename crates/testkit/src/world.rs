@@ -97,7 +97,7 @@ impl Lab {
     }
 
     /// `isle-ROOT`: everything of ours carries it, and the device that carries nothing is called so.
-    fn mark(&self) -> Option<String> {
+    pub(crate) fn mark(&self) -> Option<String> {
         let links = self.on_host(Command::new("ip").args(["-o", "link"])).ok();
         let mut words = links.split_whitespace().map(|w| w.trim_end_matches(':'));
         words.find(|w| w.starts_with("isle-")).map(str::to_owned)

@@ -308,11 +308,23 @@ fn the_process_finds_what_was_asked_for() {
             "Env": ["A=1", "B=zwei"], "WorkingDir": "/srv/new", "User": "nobody:adm", "Hostname": "inner", "Domainname": "example.org",
         }),
     );
-    assert_eq!(seen, "1-zwei-inner\n/srv/new\nuid=65534(nobody) gid=4(adm)\ninner\n0022\nexample.org\n");
+    assert_eq!(seen, "1-zwei-inner\n/srv/new\nuid=65534(nobody) gid=4(adm) groups=4(adm)\ninner\n0022\nexample.org\n");
     assert_eq!(output(&lab, json!({ "Cmd": ["id", "-u"], "User": "1234:5678" })), "1234\n");
     let more = json!({ "Cmd": ["id", "-G"], "HostConfig": { "GroupAdd": ["adm", "99"] } });
     let groups = output(&lab, more);
     assert!(groups.split_whitespace().any(|g| g == "4") && groups.split_whitespace().any(|g| g == "99"), "{groups}");
+    // The primary group is among the others, or giving it up would be a gain.
+    let groups = json!({ "Cmd": ["sh", "-c", "grep Groups /proc/self/status | cut -f2"], "User": "1000:1000" });
+    assert_eq!(output(&lab, groups.clone()).trim(), "1000");
+    lab.run("groups", json!({ "Cmd": ["sleep", "60"], "User": "1000:1001", "HostConfig": { "GroupAdd": ["7"] } }));
+    let of_exec = |user: &str| {
+        let body = json!({ "Cmd": ["sh", "-c", "grep Groups /proc/self/status"], "User": user, "AttachStdout": true });
+        let exec = lab.tell("/containers/groups/exec", body, 201).json()["Id"].as_str().unwrap().to_owned();
+        let stream = testkit::http::stream(&lab.socket(), &format!("/exec/{exec}/start"), b"{}").unwrap();
+        testkit::http::demultiplex(&stream).0.trim_start_matches("Groups:").trim().to_owned()
+    };
+    assert_eq!((of_exec("").as_str(), of_exec("5:6").as_str()), ("7 1001", "6 7"));
+    lab.remove("groups");
     // Read-only, privileges dropped, limits, sysctls.
     let strict = json!({
         "Cmd": ["sh", "-c", "touch /x 2>/dev/null || echo ro; touch /tmp/x && echo tmp; grep CapEff /proc/self/status | cut -f2; ulimit -n; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; grep NoNewPrivs /proc/self/status | cut -f2; df -k /dev/shm | tail -1 | awk '{print $2}'"],
@@ -330,7 +342,7 @@ fn an_init_is_process_1_and_passes_signals_and_exit_codes_on() {
     let lab = lab();
     let init = lab.run("init", json!({ "Cmd": POLITE, "HostConfig": { "Init": true } }));
     let first = lab.exec("init", &["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"]).ok();
-    assert!(!first.starts_with("sh "), "{first}");
+    assert!(first.starts_with("/sbin/docker-init -- sh -c trap "), "{first}");
     lab.up("init");
     lab.ask("/containers/init/stop", 204);
     assert_eq!(lab.inspect(&init)["State"]["ExitCode"], 3);
@@ -371,6 +383,23 @@ fn limits_are_the_kernels() {
     within(Duration::from_secs(5), "it is told", || lab.inspect("greedy")["State"]["OOMKilled"] == true);
     let warned = lab.create("small", json!({ "Cmd": ["true"], "HostConfig": { "Memory": 6_291_456 } }));
     assert_eq!(lab.status(&warned), "created");
+}
+
+#[test]
+fn a_cgroup_parent_is_where_the_cgroup_is_while_it_runs() {
+    let lab = lab();
+    let parent = format!("testkit-{}", std::process::id());
+    let hierarchies = kernel::cgroup::Hierarchies::detect().unwrap();
+    let id =
+        lab.run("cc", json!({ "Cmd": ["sleep", "600"], "HostConfig": { "CgroupParent": format!("/{parent}/inner") } }));
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", lab.inspect("cc")["State"]["Pid"])).unwrap();
+    assert!(groups.lines().any(|line| line.ends_with(&format!("/{parent}/inner/{id}"))), "{groups}");
+    lab.ask("/containers/cc/pause", 204);
+    lab.ask("/containers/cc/unpause", 204);
+    lab.remove("cc");
+    let own = hierarchies.cgroup(&format!("{parent}/inner/{id}"));
+    within(Duration::from_secs(10), "it is gone", || !own.exists());
+    hierarchies.cgroup(&parent).remove().unwrap();
 }
 
 #[test]

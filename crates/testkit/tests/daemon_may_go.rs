@@ -121,6 +121,35 @@ fn keeper_and_daemon_killed_together_are_made_up_for_by_the_next_daemon() {
 }
 
 #[test]
+fn a_daemon_that_stops_with_nothing_running_leaves_no_process_and_no_cgroup() {
+    let mut lab = Lab::start(&program()).unwrap();
+    let cgroups = |keeper: u32| {
+        let line = std::fs::read(format!("/proc/{keeper}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let root = line.split('\0').skip_while(|word| *word != "--root-id").nth(1).expect("a root id").to_owned();
+        let hierarchies = kernel::cgroup::Hierarchies::detect().unwrap();
+        hierarchies.cgroup(&format!("isle-{root}"))
+    };
+    lab.run("web", json!({ "Cmd": ["sleep", "600"] }));
+    let keeper = lab.keeper_pid().expect("a keeper");
+    let cgroup = cgroups(keeper);
+    lab.stop_daemon();
+    assert_eq!(lab.keeper_pid(), Some(keeper), "somebody runs, and is answered");
+    assert!(cgroup.exists());
+
+    lab.start_daemon().unwrap();
+    lab.ask("/containers/web/kill", 204);
+    lab.wait("web");
+    lab.stop_daemon();
+    within(Duration::from_secs(10), "the keeper goes", || lab.keeper_pid().is_none());
+    assert!(!cgroup.exists());
+    // And all of it is there again with the next daemon.
+    lab.start_daemon().unwrap();
+    lab.ask("/containers/web/start", 204);
+    assert!(lab.keeper_pid().is_some() && cgroup.exists());
+}
+
+#[test]
 fn a_second_daemon_on_the_same_root_is_refused() {
     let lab = Lab::start(&program()).unwrap();
     let mut second = Command::new(program());

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
 use testkit::traffic::{At, By, sleeper};
-use testkit::{Lab, OUTSIDE, program, within};
+use testkit::{HOST, Lab, OUTSIDE, program, within};
 
 fn lab() -> Lab {
     Lab::start(&program()).unwrap()
@@ -80,8 +80,9 @@ fn dr_06_members_of_an_ipvlan_network_are_hosts_of_the_network_behind_its_parent
         let web: std::net::IpAddr = format!("{subnet}.50").parse().unwrap();
         let (web_name, client) = (format!("{name}-web"), format!("{name}-client"));
         if name != "l2" {
-            // At layer 3 nobody asks for neighbours: the outside knows the way.
-            lab.command(At::Outside, &["ip", "route", "add", &format!("{subnet}.0/24"), "dev", "uplink0"]);
+            // At layer 3 nobody answers for members' addresses: the outside knows the way.
+            let (to, by) = (format!("{subnet}.0/24"), HOST.to_string());
+            lab.command(At::Outside, &["ip", "route", "add", &to, "via", &by]);
         }
         within(Duration::from_secs(10), &format!("{name}: the outside reaches it"), || {
             lab.seen(At::Outside, By::Tcp, web, 80) == Some(OUTSIDE.into())
@@ -121,5 +122,5 @@ fn dr_05_a_sub_interface_and_a_dummy_are_made_for_a_network_and_go_with_it() {
         }
         assert_eq!(lab.delete(&format!("/networks/{network}")).unwrap().status, 204);
     }
-    within(Duration::from_secs(5), "they are gone", || !links().contains("vlan") && !links().contains("dm-"));
+    within(Duration::from_secs(5), "they are gone", || !links().contains("eth0.50") && !links().contains("dm-"));
 }

@@ -91,6 +91,25 @@ fn a_terminal_is_one_stream_and_is_left_by_keys() {
 }
 
 #[test]
+fn a_terminal_is_left_and_entered_again_also_if_its_input_is_for_one() {
+    let lab = lab();
+    lab.run("tty", json!({ "Cmd": ["sh"], "Tty": true, "OpenStdin": true, "StdinOnce": true }));
+    for round in ["one", "two"] {
+        let mut stream = lab.open(&format!("/containers/tty/attach?{ALL}"), "");
+        stream.send(format!("echo {round} $((40+2))\n").as_bytes());
+        stream.until(&format!("{round} 42\r\n"));
+        stream.send(b"\x10\x11");
+        stream.rest();
+    }
+    // One who just hangs up does not end it either.
+    drop(lab.open(&format!("/containers/tty/attach?{ALL}"), ""));
+    let mut last = lab.open(&format!("/containers/tty/attach?{ALL}"), "");
+    last.send(b"exit 5\n");
+    last.rest();
+    assert_eq!(lab.wait("tty"), 5);
+}
+
+#[test]
 fn stdin_stays_open_for_the_next_client_unless_it_is_for_one() {
     let lab = lab();
     lab.run("cc", json!({ "Cmd": ["sh", "-c", "while read x; do echo $x; done; echo eof"], "OpenStdin": true }));

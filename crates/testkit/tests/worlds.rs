@@ -391,6 +391,9 @@ fn ob_06_the_model_predicts_what_packets_and_queries_find() {
             let containers: String = real.world.containers.iter().map(|(n, c)| format!("  {n} {c}\n")).collect();
             wrong.push(format!("WORLDS_SEED={n}:\n{networks}{containers}  {:?}\n{}", real.addresses, here.join("\n")));
         }
+        if (n - seed) % 100 == 99 {
+            println!("{} worlds, {} with a disagreement", n - seed + 1, wrong.len());
+        }
         if wrong.len() > 2 {
             break;
         }

@@ -159,8 +159,11 @@ pub async fn pull(app: App, p: Parsed) -> anyhow::Result<u8> {
     if all && tagged {
         return Err(Exit::new(1, "tag can't be used with --all-tags/-a").into());
     }
+    if all {
+        return super::lacks(&app, "pull the tags by their names", "");
+    }
     let quiet = p.on("quiet");
-    if !tagged && !all && !quiet {
+    if !tagged && !quiet {
         say("Using default tag: latest")?;
     }
     let pull = Pull { reference, platform: p.text("platform"), quiet };

@@ -26,7 +26,7 @@ pub fn group(program: &str, name: &str) -> String {
         .filter_map(|command| {
             let all = [command.path].into_iter().chain(command.also.iter().copied());
             let short = all.filter_map(|p| p.strip_prefix(name)?.strip_prefix(' ')).next()?;
-            Some((short, command.about))
+            (!words::MISSING.contains(&short)).then_some((short, command.about))
         })
         .collect();
     members.sort_unstable();
@@ -45,6 +45,7 @@ pub fn all(program: &str, width: usize) -> String {
             let mut names = [c.path].into_iter().chain(c.also.iter().copied());
             names.find(|n| !n.contains(' ')).map(|n| (n, c.about))
         })
+        .filter(|(name, _)| !words::MISSING.contains(name))
         .collect();
     let common: Vec<_> = words::COMMON.iter().filter_map(|n| top.iter().find(|(name, _)| name == n).copied()).collect();
     let mut others: Vec<_> = top.iter().filter(|(name, _)| !words::COMMON.contains(name)).copied().collect();

@@ -135,7 +135,7 @@ pub fn parse(flags: &'static [Flag], args: &[String], stops: bool, check: Check)
         }
         if let Some(long) = word.strip_prefix("--") {
             let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
-            let Some(flag) = flags.iter().find(|f| f.long == name) else {
+            let Some(flag) = flags.iter().find(|f| f.long == name).or_else(|| words::hidden(flags, name)) else {
                 return Err(if name == "help" { Refusal::Help } else { Refusal::Flag(unknown(word, name)) });
             };
             let value = match value {
@@ -312,6 +312,20 @@ mod tests {
         assert_eq!(parsed.args, ["busybox", "-d", "--rm"]);
         assert_eq!(run("-- -x").unwrap().args, ["-x"]);
         assert_eq!(run("--memory-swap -1 x").unwrap().text("memory-swap"), "-1");
+    }
+
+    #[test]
+    fn dockers_other_names_of_flags_are_understood_and_not_shown() {
+        let parsed = run("--net front --net-alias=a --dns-opt ndots:1 x").unwrap();
+        assert_eq!(parsed.text("network"), "front");
+        assert_eq!((parsed.text("network-alias"), parsed.text("dns-option")), ("a", "ndots:1"));
+        let Found::Command(command, ..) = find(&["stop".to_owned()]) else { panic!("no stop") };
+        let args = ["--time=3".to_owned(), "x".to_owned()];
+        let parsed = parse(command.flags, &args, false, |_, _| Ok(())).unwrap();
+        assert_eq!(parsed.int("timeout"), Some(3));
+        let Found::Command(command, ..) = find(&["build".to_owned()]) else { panic!("no build") };
+        assert!(parse(command.flags, &["--net=x".to_owned()], false, |_, _| Ok(())).is_err());
+        assert!(!help::command("isle", "run", command, 80).contains("--net-alias"));
     }
 
     #[test]

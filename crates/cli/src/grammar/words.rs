@@ -7,6 +7,9 @@ use super::{Command, Count, Flag};
 pub const COMMON: &[&str] =
     &["run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"];
 
+/// What Docker has and Isle not yet: it is answered with what to do instead, and not offered in the help.
+pub const MISSING: &[&str] = &["cp", "stats", "login", "logout", "search", "push"];
+
 /// Commands that only group others.
 pub const GROUPS: &[(&str, &str)] = &[
     ("builder", "Manage builds"),
@@ -16,6 +19,22 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("system", "Manage Isle"),
     ("volume", "Manage volumes"),
 ];
+
+/// Docker's older names of flags, which it takes and does not show: the name, the flag, and one that tells the commands
+/// that have it.
+const HIDDEN: &[(&str, &str, &str)] = &[
+    ("net", "network", "network-alias"),
+    ("net-alias", "network-alias", "network-alias"),
+    ("dns-opt", "dns-option", "dns-option"),
+    ("time", "timeout", "timeout"),
+];
+
+/// The flag of a command that an older name means.
+pub fn hidden(flags: &'static [Flag], name: &str) -> Option<&'static Flag> {
+    let (_, meant, marker) = HIDDEN.iter().find(|(old, ..)| *old == name)?;
+    flags.iter().find(|f| f.long == *marker)?;
+    flags.iter().find(|f| f.long == *meant)
+}
 
 const FORMAT_TABLE: &str = "Format output using a custom template:\n'table':            Print output in table format with \
     column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             \

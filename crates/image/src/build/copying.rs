@@ -11,8 +11,7 @@ use crate::unpack::{self, Options};
 use kernel::tree::{Dir, Facts, Kind};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A `COPY` or `ADD`, its variables put in.
 #[derive(Clone, Debug)]
@@ -145,21 +144,22 @@ impl Order {
         }
         let parent = destination.parent().unwrap_or(Path::new("/"));
         let name = destination.file_name().unwrap_or(file_name).to_owned();
-        let dir = self.directory(root, parent)?;
+        let owner = self.owner.unwrap_or((0, 0));
+        let (mut dir, mut real) = real_directory(root, parent, owner)?;
+        let mut name = name;
+        let shown = || format!("cannot look at {}", self.destination);
         // a symlink at the destination is followed, inside of the image
-        match dir.facts(&name).attempt(|| format!("cannot look at {}", self.destination))? {
-            Some(facts) if facts.kind == Kind::Symlink => {
-                let target = dir.target(&name).attempt(|| format!("cannot look at {}", self.destination))?;
-                let target = Path::new(&super::config::below(&parent.to_string_lossy(), &target.to_string_lossy()))
-                    .to_path_buf();
-                let above = target.parent().unwrap_or(Path::new("/")).to_path_buf();
-                match target.file_name() {
-                    Some(last) => Ok((self.directory(root, &above)?, last.to_owned())),
-                    None => Ok((dir, name)),
-                }
+        for _ in 0..MAX_LINKS {
+            match dir.facts(&name).attempt(shown)? {
+                Some(facts) if facts.kind == Kind::Symlink => {}
+                _ => return Ok((dir, name)),
             }
-            _ => Ok((dir, name)),
+            let target = real.join(dir.target(&name).attempt(shown)?);
+            let Some(last) = target.file_name() else { return Ok((dir, name)) };
+            (dir, real) = real_directory(root, target.parent().unwrap_or(Path::new("/")), owner)?;
+            name = last.to_owned();
         }
+        Err(io::Error::other("too many levels of symbolic links")).attempt(shown)
     }
 
     /// A directory of the image, made with its parents if need be.
@@ -179,25 +179,67 @@ impl From<Error> for Putting {
     }
 }
 
-/// Opens a directory of a mounted root file system, making what is missing of it.
+/// Opens a directory of a mounted root file system, making what is missing of it: also where a symlink leads to.
 pub(crate) fn make_directories(root: &Dir, path: &Path, owner: (u32, u32)) -> Result<Dir, Error> {
-    let shown = || format!("cannot make {} in the image", path.display());
-    let mut done = PathBuf::from("/");
-    let mut current = root.inside(&done).attempt(shown)?;
-    for name in path.components().map(|c| c.as_os_str()).filter(|n| n.as_bytes() != b"/") {
-        done.push(name);
-        current = match root.inside(&done) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                current.make_directory(name, 0o755).attempt(shown)?;
-                current.set_mode(name, 0o755).attempt(shown)?;
-                current.set_owner(name, owner.0, owner.1).attempt(shown)?;
-                current.child(name).attempt(shown)?
-            }
-            other => other.attempt(shown)?,
-        };
-    }
-    Ok(current)
+    real_directory(root, path, owner).map(|(dir, _)| dir)
 }
+
+/// The same, and its path without symlinks.
+fn real_directory(root: &Dir, path: &Path, owner: (u32, u32)) -> Result<(Dir, PathBuf), Error> {
+    let make = |parent: &Dir, name: &OsStr| {
+        if parent.facts(name)?.is_some() {
+            return Err(io::Error::from_raw_os_error(NOT_A_DIRECTORY));
+        }
+        parent.make_directory(name, 0o755)?;
+        parent.set_mode(name, 0o755)?;
+        parent.set_owner(name, owner.0, owner.1)
+    };
+    follow(root, path, make).attempt(|| format!("cannot make {} in the image", path.display()))
+}
+
+/// Goes to a directory inside a root, by every symlink's meaning there; what is missing is made by `make`. With its path
+/// without symlinks.
+pub(crate) fn follow(
+    root: &Dir,
+    path: &Path,
+    mut make: impl FnMut(&Dir, &OsStr) -> io::Result<()>,
+) -> io::Result<(Dir, PathBuf)> {
+    let names = |path: &Path| -> Vec<OsString> {
+        let parts = path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
+        parts.map(|c| c.as_os_str().to_owned()).rev().collect()
+    };
+    let (mut rest, mut done, mut links) = (names(path), PathBuf::from("/"), 0);
+    while let Some(name) = rest.pop() {
+        if name == ".." {
+            done.pop();
+            continue;
+        }
+        let parent = root.inside(&done)?;
+        match parent.facts(&name)? {
+            Some(facts) if facts.kind == Kind::Symlink => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(io::Error::other("too many levels of symbolic links"));
+                }
+                let target = parent.target(&name)?;
+                if target.is_absolute() {
+                    done = PathBuf::from("/");
+                }
+                rest.extend(names(&target));
+                continue;
+            }
+            Some(facts) if facts.kind == Kind::Directory => {}
+            _ => make(&parent, &name)?,
+        }
+        done.push(name);
+    }
+    Ok((root.inside(&done)?, done))
+}
+
+/// ENOTDIR.
+const NOT_A_DIRECTORY: i32 = 20;
+/// As many symlinks as the kernel follows.
+const MAX_LINKS: usize = 40;
 
 /// Whether a file is a tar, in any compression.
 fn is_archive(entry: &Entry) -> io::Result<bool> {

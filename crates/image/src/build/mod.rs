@@ -22,7 +22,7 @@ pub use context::Context;
 pub use parse::ParseError;
 
 pub(crate) use config::apply_changes;
-pub(crate) use copying::make_directories;
+pub(crate) use copying::{follow, make_directories};
 pub(crate) use duration::go_duration;
 pub(crate) use glob::matches;
 
@@ -155,9 +155,18 @@ pub enum BuildError {
     /// An instruction that is right in itself cannot be carried out with these values.
     #[error("{0}")]
     Instruction(String),
-    /// The same, with where it stands.
-    #[error("{message} (line {line} of the Dockerfile)")]
-    At { line: usize, message: String },
+    /// Whatever stopped an instruction, with where it stands.
+    #[error("{message} (line {line} of the Dockerfile)\n{}", parse::marked(*line, text, *column, *length))]
+    At {
+        line: usize,
+        /// The instruction, continued lines joined.
+        text: String,
+        /// What of it is to blame, in characters.
+        column: usize,
+        length: usize,
+        message: String,
+        kind: Kind,
+    },
     #[error("Cannot locate specified Dockerfile: {0}")]
     NoDockerfile(String),
     #[error("the Dockerfile ({0}) cannot be empty")]
@@ -190,6 +199,7 @@ pub enum BuildError {
 impl BuildError {
     pub fn kind(&self) -> Kind {
         match self {
+            BuildError::At { kind, .. } => *kind,
             BuildError::Failed { .. } | BuildError::Runner(_) => Kind::Internal,
             _ => Kind::Invalid,
         }

@@ -77,6 +77,16 @@ pub(super) async fn build(
     Ok(id)
 }
 
+/// Says of a failure where it happened.
+fn at(instruction: &Instruction, error: Error) -> Error {
+    if instruction.line == 0 {
+        return error;
+    }
+    let (message, text) = (error.chain(), instruction.text.clone());
+    let (column, length) = parse::blamed(&text, &message);
+    BuildError::At { line: instruction.line, text, column, length, message, kind: error.kind() }.into()
+}
+
 /// Drops the stages after the target, and adds the labels that the caller wants.
 fn up_to_target(mut dockerfile: Dockerfile, options: &BuildOptions) -> Result<Dockerfile, Error> {
     if let Some(target) = options.target.as_deref().filter(|t| !t.is_empty()) {
@@ -163,7 +173,8 @@ impl Build<'_> {
             self.announce(&instruction.text);
             let Command::Arg(pairs) = &instruction.command else { continue };
             for (name, default) in pairs {
-                let default = default.as_ref().map(|d| self.expand_globally(d)).transpose()?;
+                let default = default.as_ref().map(|d| self.expand_globally(d)).transpose();
+                let default = default.map_err(|error| at(instruction, error.into()))?;
                 self.args.add_global(name, default);
             }
         }
@@ -171,15 +182,10 @@ impl Build<'_> {
         for stage in &dockerfile.stages {
             self.args.begin_stage();
             self.announce(&stage.from.text);
-            let mut state = self.begin(stage).await?;
+            let mut state = self.begin(stage).await.map_err(|error| at(&stage.from, error))?;
             for instruction in &stage.instructions {
                 self.announce(&instruction.text);
-                self.dispatch(instruction, &mut state).await.map_err(|error| match error {
-                    Error::Build(BuildError::Instruction(message)) if instruction.line > 0 => {
-                        BuildError::At { line: instruction.line, message }.into()
-                    }
-                    other => other,
-                })?;
+                self.dispatch(instruction, &mut state).await.map_err(|error| at(instruction, error))?;
                 self.say_image(&state);
             }
             last = state.image.clone();

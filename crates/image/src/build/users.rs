@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::store::Images;
 use model::rootfs::Rootfs;
+use model::users::id;
 
 /// As much of them as anybody has.
 const MAX: u64 = 16 << 20;
@@ -15,25 +16,29 @@ pub(crate) fn owner(images: &Images, rootfs: &Rootfs, text: &str) -> Result<Resu
         let bytes = images.read_file(rootfs, path, MAX)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let (uid, own_group) = match user.parse::<u32>() {
-        Ok(uid) => (uid, uid),
-        Err(_) => match find(&read("/etc/passwd")?, user) {
-            Some(fields) => {
-                match (fields.get(2).and_then(|f| f.parse().ok()), fields.get(3).and_then(|f| f.parse().ok())) {
-                    (Some(uid), Some(gid)) => (uid, gid),
-                    _ => return Ok(Err(format!("user {user} has no numbers in /etc/passwd"))),
-                }
-            }
+    // Of a line of passwd or group; none if it is not there, or no number.
+    let number = |fields: &[String], at: usize| fields.get(at).map_or(Ok(None), |f| id(f));
+    let (uid, own_group) = match id(user) {
+        Err(refusal) => return Ok(Err(refusal.to_string())),
+        Ok(Some(uid)) => (uid, uid),
+        Ok(None) => match find(&read("/etc/passwd")?, user) {
+            Some(fields) => match (number(&fields, 2), number(&fields, 3)) {
+                (Ok(Some(uid)), Ok(Some(gid))) => (uid, gid),
+                (Err(refusal), _) | (_, Err(refusal)) => return Ok(Err(refusal.to_string())),
+                _ => return Ok(Err(format!("user {user} has no numbers in /etc/passwd"))),
+            },
             None => return Ok(Err(format!("unable to find user {user}: no matching entries in passwd file"))),
         },
     };
     let gid = match group {
         None | Some("") => own_group,
-        Some(group) => match group.parse::<u32>() {
-            Ok(gid) => gid,
-            Err(_) => match find(&read("/etc/group")?, group).and_then(|f| f.get(2).and_then(|g| g.parse().ok())) {
-                Some(gid) => gid,
-                None => return Ok(Err(format!("unable to find group {group}: no matching entries in group file"))),
+        Some(group) => match id(group) {
+            Err(refusal) => return Ok(Err(refusal.to_string())),
+            Ok(Some(gid)) => gid,
+            Ok(None) => match find(&read("/etc/group")?, group).map_or(Ok(None), |fields| number(&fields, 2)) {
+                Ok(Some(gid)) => gid,
+                Err(refusal) => return Ok(Err(refusal.to_string())),
+                Ok(None) => return Ok(Err(format!("unable to find group {group}: no matching entries in group file"))),
             },
         },
     };

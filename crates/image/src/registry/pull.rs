@@ -81,8 +81,9 @@ impl Images {
     async fn try_pull(&self, reference: &Reference, options: &PullOptions, progress: &Lines) -> Result<ImageId, Error> {
         let puller = Puller::connect(reference, options).await?;
         let tag = reference.tag().or(reference.digest()).unwrap_or_default();
-        progress(Progress { id: Some(tag.to_owned()), ..Progress::line(format!("Pulling from {}", reference.path())) });
         let top = puller.manifest(tag).await?;
+        // Not before: as long as nothing was said, a failure is the answer's status.
+        progress(Progress { id: Some(tag.to_owned()), ..Progress::line(format!("Pulling from {}", reference.path())) });
         let wanted = options.platform.clone().unwrap_or_else(Platform::host);
         let mut got = puller.manifest_for(&top, &wanted).await?;
         let config = match got.manifest.config.take() {

@@ -84,6 +84,10 @@ impl Network {
             .and_then(|name| name.parse().ok())
             .unwrap_or_else(|| format!("br-{}", self.id.short()).parse().expect("15 bytes"))
     }
+    /// What its interfaces are called inside containers, before their number.
+    pub fn interface_prefix(&self) -> &str {
+        self.option(option::CONTAINER_IFACE_PREFIX).filter(|p| is_interface_prefix(p)).unwrap_or("eth")
+    }
     /// Where ports are published when a binding names no address (PT-03).
     pub fn host_binding(&self) -> Option<IpAddr> {
         self.option(option::HOST_BINDING)?.parse().ok()
@@ -116,6 +120,11 @@ impl Network {
 const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 const FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
 
+/// Whether names can be made of it: with a number of up to three digits behind it.
+fn is_interface_prefix(text: &str) -> bool {
+    !text.is_empty() && format!("{text}000").parse::<InterfaceName>().is_ok()
+}
+
 /// None if it is none of the four.
 fn gateway_mode(options: &BTreeMap<String, String>, ipv6: bool) -> Option<GatewayMode> {
     let key = if ipv6 { option::GATEWAY_MODE_6 } else { option::GATEWAY_MODE_4 };
@@ -138,10 +147,17 @@ pub(super) fn check(options: &BTreeMap<String, String>, internal: bool) -> Resul
     for (key, value) in options {
         let bad = |why: &str| Err(Refusal::BadOption(format!("invalid value {value:?} for {key}: {why}")));
         match key.as_str() {
+            // Names of other things beside devices in /proc/sys/net/ipv4/conf, and of one that every host has.
+            option::BRIDGE_NAME if matches!(value.as_str(), "all" | "default" | "lo") => {
+                return bad("a name that the kernel has no other use for is");
+            }
             option::BRIDGE_NAME if !value.is_empty() => {
                 if let Err(e) = value.parse::<InterfaceName>() {
                     return Err(Refusal::BadOption(e.to_string()));
                 }
+            }
+            option::CONTAINER_IFACE_PREFIX if !value.is_empty() && !is_interface_prefix(value) => {
+                return bad("1 to 12 bytes without '/', ':', '%' or white space are");
             }
             option::MTU => match value.parse::<u32>() {
                 Ok(mtu) if mtu == 0 || (68..=65535).contains(&mtu) => {}
@@ -220,6 +236,12 @@ mod tests {
             (option::ICC, "maybe"),
             (option::INHIBIT_IPV4, "yes"),
             (option::BRIDGE_NAME, "a/b"),
+            (option::BRIDGE_NAME, "a%d"),
+            (option::BRIDGE_NAME, "all"),
+            (option::BRIDGE_NAME, "lo"),
+            (option::CONTAINER_IFACE_PREFIX, "../x"),
+            (option::CONTAINER_IFACE_PREFIX, "a b"),
+            (option::CONTAINER_IFACE_PREFIX, "abcdefghijklm"),
             (option::TRUSTED_INTERFACES, "eth0:"),
         ] {
             assert!(refused(key, value, false).is_some(), "{key}={value}");

@@ -129,6 +129,7 @@ impl World {
         let id = self.id();
         let tty = spec.process().as_ref().unwrap().terminal().unwrap_or(false);
         StartOrder {
+            cgroup_parent: None,
             id,
             spec,
             rootfs: self.rootfs(id),

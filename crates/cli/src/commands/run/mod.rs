@@ -56,7 +56,10 @@ async fn create_container(app: &App, p: &Parsed, request: &flags::Request) -> an
 }
 
 fn lacks_image(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|r| r.status == 404 && r.message.contains("No such image"))
+    error.downcast_ref::<Refused>().is_some_and(|r| {
+        let is_another = r.message.contains("does not match the specified platform");
+        r.status == 404 && (is_another || r.message.contains("No such image"))
+    })
 }
 
 /// `create`.

@@ -1,0 +1,240 @@
+//! What a container's configuration may say: numbers, words and texts that mean nothing, or that the kernel would only
+//! refuse when the container is started, are refused when it is created. In Docker's words where it has them.
+
+use crate::container::{Config, HostConfig};
+
+/// The longest domain name of the machine, in bytes (setdomainname(2)).
+const MAX_DOMAINNAME: usize = 64;
+/// The most processes that a machine can have (the kernel's `PID_MAX_LIMIT`).
+const MAX_PIDS: i64 = 1 << 22;
+
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(config: &Config, host: &HostConfig) -> Result<(), String> {
+    texts(config)?;
+    if config.domainname.len() > MAX_DOMAINNAME {
+        let length = config.domainname.len();
+        return Err(format!("invalid domain name: {length} bytes are more than the kernel's {MAX_DOMAINNAME}"));
+    }
+    memory(host)?;
+    processors(host)?;
+    if host.pids_limit.is_some_and(|p| p > MAX_PIDS) {
+        return Err(format!("invalid pids limit: a machine has {MAX_PIDS} processes at most; -1 is for no limit"));
+    }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return Err(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj));
+    }
+    if host.restart_policy.maximum_retry_count < 0 {
+        return Err("invalid restart policy: maximum retry count cannot be negative".into());
+    }
+    modes(host)?;
+    if host.cgroup_parent.split('/').any(|part| part == "..") {
+        return Err(format!("invalid cgroup parent: {:?} leads out of it", host.cgroup_parent));
+    }
+    for device in host.devices.iter().flatten() {
+        let access = &device.cgroup_permissions;
+        if access.chars().any(|c| !"rwm".contains(c)) {
+            return Err(format!("invalid device cgroup permissions: {access:?}: some of r, w and m are"));
+        }
+    }
+    lines(host)
+}
+
+/// The kernel's texts end at the first NUL.
+fn texts(config: &Config) -> Result<(), String> {
+    let lists = [Some(&config.env), config.cmd.as_ref(), config.entrypoint.as_ref()];
+    let mut all = lists.into_iter().flatten().flatten();
+    let single = [&config.working_dir, &config.user, &config.hostname, &config.domainname];
+    if all.any(|t| t.contains('\0')) || single.iter().any(|t| t.contains('\0')) {
+        return Err(
+            "invalid configuration: a text with a NUL byte in its command, environment, directory or names".into()
+        );
+    }
+    Ok(())
+}
+
+fn memory(host: &HostConfig) -> Result<(), String> {
+    // Twice as much, with swap, is still to be a number.
+    if host.memory > i64::MAX / 2 {
+        return Err(format!("invalid memory limit: {} bytes are more than any machine has", host.memory));
+    }
+    for (name, bytes) in [("MemorySwap", host.memory_swap), ("MemoryReservation", host.memory_reservation)] {
+        if bytes < -1 {
+            return Err(format!("invalid {name}: {bytes}: a number of bytes is, or -1 for no limit"));
+        }
+    }
+    if let Some(swappiness) = host.memory_swappiness
+        && !(-1..=100).contains(&swappiness)
+    {
+        return Err(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100"));
+    }
+    if host.shm_size < 0 {
+        return Err("SHM size can not be less than 0".into());
+    }
+    Ok(())
+}
+
+fn processors(host: &HostConfig) -> Result<(), String> {
+    if host.nano_cpus < 0 || host.nano_cpus > i64::MAX / 100_000 {
+        return Err(format!("invalid NanoCPUs: {}: thousand-millionths of a CPU are", host.nano_cpus));
+    }
+    if host.cpu_shares < 0 {
+        return Err(format!("invalid CPU shares ({}): value must be a positive integer", host.cpu_shares));
+    }
+    if host.cpu_period != 0 && !(1_000..=1_000_000).contains(&host.cpu_period) {
+        return Err("CPU cfs period cannot be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".to_owned());
+    }
+    if (1..1_000).contains(&host.cpu_quota) {
+        return Err("CPU cfs quota cannot be less than 1ms (i.e. 1000)".into());
+    }
+    for (what, list) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
+        if cpuset(list).is_none() {
+            return Err(format!("Invalid value {list} for cpuset {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of a list as the kernel has them: `0-3,5`. None if it is no such list.
+pub fn cpuset(list: &str) -> Option<Vec<std::ops::RangeInclusive<u32>>> {
+    let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        (first <= last).then_some(first..=last)
+    };
+    parts.map(range).collect()
+}
+
+fn modes(host: &HostConfig) -> Result<(), String> {
+    let others = |mode: &str| mode.strip_prefix("container:").is_some_and(|other| !other.is_empty());
+    let known = [
+        ("IPC", &host.ipc_mode, &["", "none", "private", "shareable", "host"][..], true),
+        ("PID", &host.pid_mode, &["", "host"][..], true),
+        ("UTS", &host.uts_mode, &["", "private", "host"][..], false),
+        ("user namespace", &host.userns_mode, &["", "host"][..], false),
+        ("cgroup namespace", &host.cgroupns_mode, &["", "private", "host"][..], false),
+    ];
+    for (what, mode, words, joins) in known {
+        let is_known = words.contains(&mode.as_str()) || joins && others(mode);
+        if !is_known {
+            return Err(format!("invalid {what} mode: {mode}"));
+        }
+    }
+    Ok(())
+}
+
+/// Texts that become part of a line of /etc/hosts or /etc/resolv.conf.
+fn lines(host: &HostConfig) -> Result<(), String> {
+    let is_word = |text: &str| !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    let lists = [
+        ("DNS search domain", Some(&host.dns_search)),
+        ("DNS option", Some(&host.dns_options)),
+        ("add-host", host.extra_hosts.as_ref()),
+    ];
+    for (what, list) in lists {
+        if let Some(text) = list.into_iter().flatten().find(|t| !is_word(t)) {
+            return Err(format!("invalid {what}: {text:?}: there is white space in it"));
+        }
+    }
+    Ok(())
+}
+
+/// Why nothing can be mounted at a clean path of the container: /proc is how the launcher, and programs, know the kernel
+/// (only files that lxcfs and the like provide may be replaced), and the root is the image's.
+///
+/// # Errors
+/// In runc's and Docker's words.
+pub fn check_target(target: &str, source: &str) -> Result<(), String> {
+    if target == "/" {
+        return Err("invalid specification: destination can't be '/'".into());
+    }
+    let is_inside = target == "/proc" || target.starts_with("/proc/");
+    if is_inside && !PROC_FILES.contains(&target) && (target, source) != ("/proc", "/proc") {
+        return Err(format!("{target:?} cannot be mounted because it is inside /proc"));
+    }
+    Ok(())
+}
+
+/// What may be replaced in /proc: as runc has it.
+const PROC_FILES: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        for (host, words) in [
+            (json!({"Memory": i64::MAX}), "invalid memory limit"),
+            (json!({"MemorySwap": -2}), "invalid MemorySwap"),
+            (json!({"NanoCpus": i64::MAX}), "invalid NanoCPUs"),
+            (json!({"NanoCpus": -1}), "invalid NanoCPUs"),
+            (json!({"CpuShares": -1}), "invalid CPU shares (-1)"),
+            (json!({"CpuQuota": 1}), "CPU cfs quota"),
+            (json!({"CpuPeriod": 1}), "CPU cfs period"),
+            (json!({"PidsLimit": i64::MAX}), "invalid pids limit"),
+            (json!({"CpusetCpus": "a-b"}), "Invalid value a-b for cpuset cpus"),
+            (json!({"CpusetMems": "3-1"}), "Invalid value 3-1 for cpuset mems"),
+            (json!({"OomScoreAdj": 99999}), "range for oom score adj"),
+            (json!({"ShmSize": -1}), "SHM size"),
+            (json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -3}}), "cannot be negative"),
+            (json!({"IpcMode": "bogus"}), "invalid IPC mode: bogus"),
+            (json!({"IpcMode": "container:"}), "invalid IPC mode"),
+            (json!({"UTSMode": "bogus"}), "invalid UTS mode: bogus"),
+            (json!({"UsernsMode": "bogus"}), "invalid user namespace mode: bogus"),
+            (json!({"CgroupnsMode": "bogus"}), "invalid cgroup namespace mode: bogus"),
+            (json!({"CgroupParent": "/a/../../b"}), "invalid cgroup parent"),
+            (json!({"Devices": [{"PathOnHost": "/dev/null", "CgroupPermissions": "qq"}]}), "\"qq\""),
+            (json!({"DnsSearch": ["a\nnameserver 1.2.3.4"]}), "invalid DNS search domain"),
+            (json!({"DnsOptions": ["ndots:1\n"]}), "invalid DNS option"),
+            (json!({"ExtraHosts": ["a:1.2.3.4\n5.6.7.8 b"]}), "invalid add-host"),
+        ] {
+            let host: HostConfig = serde_json::from_value(host).unwrap();
+            let refusal = check(&Config::default(), &host).unwrap_err();
+            assert!(refusal.contains(words), "{words}: {refusal}");
+        }
+        for config in [json!({"Cmd": ["a\0b"]}), json!({"Env": ["A=\0"]}), json!({"WorkingDir": "/\0"})] {
+            let config: Config = serde_json::from_value(config).unwrap();
+            assert!(check(&config, &HostConfig::default()).unwrap_err().contains("NUL"));
+        }
+    }
+
+    #[test]
+    fn what_means_something_is_not() {
+        for host in [
+            json!({"Memory": 1 << 30, "MemorySwap": -1, "MemorySwappiness": -1, "PidsLimit": -1}),
+            json!({"NanoCpus": 500_000_000, "CpuShares": 2, "CpusetCpus": "0-1, 0", "OomScoreAdj": -1000}),
+            json!({"CpuQuota": -1, "CpuPeriod": 50_000, "IpcMode": "container:a", "PidMode": "host"}),
+            json!({"DnsSearch": ["."], "ExtraHosts": ["a:host-gateway"], "UTSMode": "host"}),
+        ] {
+            let host: HostConfig = serde_json::from_value(host).unwrap();
+            assert_eq!(check(&Config::default(), &host), Ok(()));
+        }
+    }
+
+    #[test]
+    fn nothing_replaces_proc() {
+        for (target, source) in [("/proc", "/tmp"), ("/proc", ""), ("/proc/self/attr", "/tmp"), ("/", "")] {
+            assert!(check_target(target, source).is_err(), "{target}");
+        }
+        for (target, source) in
+            [("/proc/cpuinfo", "/tmp/x"), ("/proc", "/proc"), ("/process", "/tmp"), ("/sys", "/sys")]
+        {
+            assert_eq!(check_target(target, source), Ok(()), "{target}");
+        }
+    }
+}
