@@ -368,3 +368,21 @@ fn cmp_09_down_leaves_a_network_that_somebody_else_is_on() {
     project.compose(&["down"]).ok();
     assert_eq!(lab.get("/networks/shop_default").unwrap().status, 404);
 }
+
+#[test]
+fn cmp_09_a_service_waits_until_the_one_it_depends_on_is_healthy() {
+    let check = "test: ['CMD', 'test', '-e', '/ready'], interval: 200ms, timeout: 2s, retries: 60";
+    let project = Project::new(&format!(
+        "services:\n\
+         \x20 db: {{ image: busybox, command: sh -c 'sleep 1; touch /ready; sleep 600', stop_grace_period: 0s, \
+         healthcheck: {{ {check} }} }}\n\
+         \x20 web: {{ {SLEEP}, depends_on: {{ db: {{ condition: service_healthy }} }} }}\n"
+    ));
+    project.compose(&["up", "-d"]).ok();
+    let (db, web) = (project.container("db"), project.container("web"));
+    assert_eq!(project.lab.inspect(&db)["State"]["Health"]["Status"], "healthy");
+    let log = project.lab.inspect(&db)["State"]["Health"]["Log"].clone();
+    let ends: Vec<&str> = log.as_array().unwrap().iter().filter_map(|l| l["End"].as_str()).collect();
+    let started = project.lab.inspect(&web)["State"]["StartedAt"].as_str().unwrap().to_owned();
+    assert!(ends.iter().any(|end| *end < started.as_str()), "{started} is after the first success: {log}");
+}

@@ -149,6 +149,23 @@ fn lc_08_a_network_that_cannot_be_made_does_not_keep_the_daemon_or_others_down()
 }
 
 #[test]
+fn lc_10_an_unhealthy_container_is_found_by_its_name_as_before() {
+    let lab = Lab::start(&program()).unwrap();
+    lab.network(json!({ "Name": "front" }));
+    let mut sick = sleeper("front");
+    let second = 1_000_000_000_u64;
+    sick["Healthcheck"] = json!({ "Test": ["CMD", "false"], "Interval": second / 10, "Timeout": second, "Retries": 1 });
+    lab.run("sick", sick);
+    lab.run("client", sleeper("front"));
+    let address = [lab.address("sick", "front")];
+    assert_eq!(lab.lookup("client", "sick"), address);
+    within(Duration::from_secs(10), "it is unhealthy", || {
+        lab.inspect("sick")["State"]["Health"]["Status"] == "unhealthy"
+    });
+    assert_eq!(lab.lookup("client", "sick"), address);
+}
+
+#[test]
 fn lc_11_checkpoints_are_refused_and_nothing_is_stopped() {
     let lab = Lab::start(&program()).unwrap();
     lab.run("box", sleeper("bridge"));
