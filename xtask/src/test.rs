@@ -47,6 +47,8 @@ pub fn lint() -> anyhow::Result<()> {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--features",
+        "testkit/guest",
         "--quiet",
         "--",
         "-D",

@@ -69,7 +69,7 @@ pub fn test(wanted: &[&str]) -> anyhow::Result<()> {
 fn built_tests() -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let mut build = cargo();
     build.current_dir(build::root()).args(["test", "--no-run", "--message-format", "json", "--quiet"]);
-    build.args(["--package", "testkit", "--package", "runtime", "--tests"]);
+    build.args(["--package", "testkit", "--package", "runtime", "--tests", "--features", "testkit/guest"]);
     let output = build.stderr(std::process::Stdio::inherit()).output().context("cargo test --no-run")?;
     if !output.status.success() {
         bail!("the tests do not build");

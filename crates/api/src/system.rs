@@ -85,7 +85,7 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "Images": info.images,
         "Driver": "overlay2",
         "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
-        "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "local", "none"] },
+        "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "ipvlan", "macvlan", "null"], "Authorization": null, "Log": ["json-file", "local", "none"] },
         "MemoryLimit": limits("memory"),
         "SwapLimit": limits("memory"),
         "CpuCfsPeriod": limits("cpu"),
