@@ -426,7 +426,9 @@ const MAX_RANGES: usize = 1024;
 
 /// What a client must not ask for together, though an image may (API-25).
 fn check_request(config: &Config, host: &HostConfig) -> Result<()> {
-    if matches!(host.network_mode(), NetworkMode::Container(_)) && !config.exposed_ports.is_empty() {
+    let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
+    let shares = matches!(host.network_mode(), NetworkMode::Container(_));
+    if shares && !publishes && !config.exposed_ports.is_empty() {
         return Err(Error::invalid("conflicting options: port exposing and the container type network mode"));
     }
     if host.uts_mode == "host" && !config.hostname.is_empty() {

@@ -301,7 +301,10 @@ impl Images {
         }
         if moved > 0 || !gone.is_empty() {
             tracing::info!(moved, "swept what a crash or a removal left in the image store");
-            index.write(self.root())?;
+            // It may be that the disk is full: what is swept now makes room, and the next start finds the same to record.
+            if let Err(error) = index.write(self.root()) {
+                tracing::warn!(%error, "what was swept from the image store is not recorded");
+            }
         }
         *self.inner.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
         std::thread::spawn(move || drop(trash));

@@ -130,7 +130,7 @@ fn what_cannot_be_meant_is_refused_when_it_is_created() {
     let host = |part: Value| json!({ "HostConfig": part });
     refused(host(json!([])), "HostConfig");
     refused(host(json!({ "Memory": i64::MAX })), "memory");
-    refused(host(json!({ "NanoCpus": i64::MAX })), "NanoCPUs");
+    refused(host(json!({ "NanoCpus": i64::MAX })), "range of CPUs is from 0.01");
     refused(host(json!({ "Binds": ["/tmp:/proc"] })), "inside /proc");
     refused(host(json!({ "Binds": ["/etc:/x:ro,rw"] })), "invalid mode: ro,rw");
     refused(host(json!({ "Tmpfs": { "/": "" } })), "destination can't be '/'");

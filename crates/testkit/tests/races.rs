@@ -271,7 +271,7 @@ fn a_client_that_hangs_up_leaves_nothing_half_done() {
         within(Duration::from_secs(5), "it is started", || lab.status("cc") == "running");
         match round % 3 {
             0 => {
-                say("POST", "/containers/cc/stop?t=5", "");
+                say("POST", "/containers/cc/stop?t=1", "");
                 within(Duration::from_secs(5), "it is stopped", || lab.status("cc") == "exited");
             }
             1 => {
