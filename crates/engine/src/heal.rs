@@ -106,8 +106,9 @@ impl Engine {
                 }
             }
             if !losses.contains(&Loss::Rules) {
-                // What is published by who is just going or coming is for them to say: a port may be another's by now.
+                // What belongs to who is just going or coming is for them to say: a port may be another's by now.
                 desired.publications.retain(|endpoint, _| settled.endpoints.contains(endpoint));
+                desired.attachments.retain(|endpoint, _| settled.endpoints.contains(endpoint));
             }
             let sandboxes: BTreeMap<_, _> = state.sandboxes.iter().map(|(id, l)| (*id, l.sandbox.clone())).collect();
             (desired, settled, sandboxes, turns)
