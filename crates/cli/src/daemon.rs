@@ -35,14 +35,18 @@ struct Arguments {
     /// systemd-resolved's, with the servers behind its stub
     #[arg(long, default_value = "/run/systemd/resolve/resolv.conf", hide = true)]
     resolved_conf: PathBuf,
+    /// Containers run on when the daemon stops: so it is, unless it is linked as dockerd
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    live_restore: Option<bool>,
     /// Log what happens in detail
     #[arg(short = 'D', long)]
     debug: bool,
 }
 
-/// `skipped`: how many words come before those that are the daemon's.
-pub fn main(skipped: usize) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(std::env::args_os().skip(skipped));
+/// `is_dockerd`: the program is called so, and every word after its name is the daemon's.
+pub fn main(is_dockerd: bool) -> anyhow::Result<()> {
+    let mut arguments = Arguments::parse_from(std::env::args_os().skip(usize::from(!is_dockerd)));
+    arguments.live_restore.get_or_insert(!is_dockerd);
     let filter = std::env::var("ISLE_LOG").unwrap_or_else(|_| if arguments.debug { "debug" } else { "info" }.into());
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
@@ -77,6 +81,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         networking: arguments.network.networking()?,
         resolv_conf: arguments.resolv_conf,
         resolved_conf: arguments.resolved_conf,
+        live_restore: arguments.live_restore.unwrap_or(true),
+        debug: arguments.debug,
     };
     let mut listeners = Vec::new();
     let engine = engine::Engine::open(settings).await?;
@@ -113,8 +119,13 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("stopping; containers run on");
     let _ = stop.send(true);
+    if engine.settings.live_restore {
+        tracing::info!("stopping; containers run on");
+    } else {
+        tracing::info!("stopping, and all containers first");
+        engine.stop_all().await;
+    }
     for server in servers {
         server.await??;
     }

@@ -26,8 +26,8 @@ fn main() -> ExitCode {
     let role = arguments.next();
     let result = match role.as_deref().and_then(|a| a.to_str()) {
         Some("keeper") if is_dockerd => keeper_role::main(),
-        _ if is_dockerd => daemon::main(0),
-        Some("daemon") => daemon::main(1),
+        _ if is_dockerd => daemon::main(true),
+        Some("daemon") => daemon::main(false),
         Some("keeper") => keeper_role::main(),
         _ => return app::main(),
     };

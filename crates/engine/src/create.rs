@@ -303,7 +303,7 @@ fn port_warnings(state: &crate::state::State, record: &Container) -> Vec<String>
             names.join(", ")
         ));
     }
-    let most = network::reserve::MOST_HELD;
+    let most = model::port::MOST_HELD;
     if wanted.iter().any(|w| w.protocol == model::net::Protocol::Udp && w.count > most) {
         warnings.push(format!(
             "UDP ranges of more than {most} ports are not published on [::1], nor from IPv6 to a container without it"
@@ -525,7 +525,6 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         ));
     }
     model::bounds::check(config, host).map_err(Error::invalid)?;
-    check_nodes(&host.cpuset_mems)?;
     if let Some(wrong) = crate::describe::wrong_log_option(&host.log_config) {
         return Err(Error::invalid(wrong));
     }
@@ -597,20 +596,6 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
     Ok(warnings)
-}
-
-/// Whether the machine has these memory nodes.
-fn check_nodes(asked: &str) -> Result<()> {
-    let Ok(online) = std::fs::read_to_string("/sys/devices/system/node/online") else { return Ok(()) };
-    let (Some(nodes), Some(there)) = (model::bounds::cpuset(asked), model::bounds::cpuset(online.trim())) else {
-        return Ok(());
-    };
-    let is_there = |node: &u32| there.iter().any(|range| range.contains(node));
-    if nodes.iter().all(|range| is_there(range.start()) && is_there(range.end())) {
-        return Ok(());
-    }
-    let online = online.trim();
-    Err(Error::invalid(format!("Requested memory nodes are not available - requested {asked}, available: {online}")))
 }
 
 trait CommandLine {

@@ -34,6 +34,11 @@ impl Default for Events {
 }
 
 impl Events {
+    /// How many clients listen.
+    pub fn listeners(&self) -> usize {
+        self.live.receiver_count()
+    }
+
     pub fn tell(&self, kind: &'static str, action: &str, actor: String, attributes: BTreeMap<String, String>) {
         let event = Event { kind, action: action.to_owned(), actor, attributes, time: Timestamp::now() };
         let mut past = self.past.lock().expect("no holder panics");

@@ -57,7 +57,7 @@ impl Engine {
             Err(_) => look_up(&state, &from, &question)?,
         };
         let desired = state.desired();
-        let world = World { desired: &desired, host: &host };
+        let world = World { desired: &desired, host: &host, proxy: state.networking.proxy };
         let tell = |address: IpAddr| {
             let flow = Flow { from: from.clone(), to: address, protocol: question.protocol, port: question.port };
             let verdict = predict(&world, &flow);
@@ -211,6 +211,10 @@ fn why_it_stops(state: &State, obstacle: &Obstacle) -> String {
         }
         Obstacle::HostIsNotOn(id) => format!("the host has no address on {}, and no route to it", network(state, id)),
         Obstacle::Loopback => "loopback addresses are everybody's own".into(),
+        Obstacle::NoProxy(endpoint) => format!(
+            "{} publishes it, and only the proxy could carry this flow: the daemon runs with --userland-proxy=false",
+            holder(state, endpoint)
+        ),
         Obstacle::RangeTooLong(endpoint) => format!(
             "{} publishes a UDP range that is too long for the proxy, which alone could carry this flow",
             holder(state, endpoint)

@@ -68,6 +68,10 @@ pub struct Settings {
     pub resolv_conf: PathBuf,
     /// systemd-resolved's, with the servers that its stub asks; there need be none.
     pub resolved_conf: PathBuf,
+    /// Containers run on when the daemon stops.
+    pub live_restore: bool,
+    /// It logs in detail.
+    pub debug: bool,
 }
 
 impl Settings {

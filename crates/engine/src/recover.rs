@@ -381,11 +381,13 @@ impl Engine {
         }
     }
 
-    /// Stops everything that runs, as `dockerd` does when it ends without `--live-restore`.
+    /// Stops everything that runs or waits for its next run, as `dockerd` does when it ends without `--live-restore`.
     pub async fn stop_all(self: &Arc<Self>) {
         let running: Vec<ContainerId> = {
-            let state = self.state();
-            state.containers.values().filter(|e| e.live.is_some()).map(|e| e.record.id).collect()
+            let mut state = self.state();
+            state.closing = true;
+            let restarting = |e: &&Entry| e.live.is_some() || e.record.state.status == Status::Restarting;
+            state.containers.values().filter(restarting).map(|e| e.record.id).collect()
         };
         let stops = running.into_iter().map(|id| {
             let engine = self.clone();

@@ -63,7 +63,7 @@ impl Engine {
             let own = &mut entry.record.state;
             own.exit_code = i64::from(status.code);
             own.oom_killed = status.oom_killed;
-            own.finished = Some(to_timestamp(&status));
+            own.finished = Some(status.finished_at);
             if status.unknown {
                 own.error = "the exit status is not known: its shim had ended before it".into();
             }
@@ -92,8 +92,9 @@ impl Engine {
         }
         let (record, again) = {
             let mut state = self.state();
+            let closing = state.closing;
             let Ok(entry) = state.entry_mut(id) else { return };
-            let again = comes_again(&record, exit_code).then(|| backoff(entry.backoff, ran));
+            let again = (!closing && comes_again(&record, exit_code)).then(|| backoff(entry.backoff, ran));
             entry.backoff = again;
             if again.is_some() {
                 entry.record.state.status = Status::Restarting;
@@ -174,6 +175,7 @@ impl Engine {
         let turn = self.turn(id).await?;
         let (record, live, number, mut pulse) = {
             let mut state = self.state();
+            let closing = state.closing;
             let entry = state.entry_mut(id)?;
             let name = signal.or(entry.record.config.stop_signal.as_deref()).unwrap_or("SIGTERM");
             let number = signal_number(name)?;
@@ -181,7 +183,8 @@ impl Engine {
             if live.is_none() && entry.record.state.status != Status::Restarting {
                 return Err(Error::new(Kind::NotModified, "container is already stopped"));
             }
-            entry.record.stopped_by_client = true;
+            // What the daemon stops for its own sake, the next one starts.
+            entry.record.stopped_by_client |= !closing;
             if live.is_none() {
                 cancel_restart(entry);
             }
@@ -597,10 +600,6 @@ fn backoff(last: Option<Duration>, ran: Duration) -> Duration {
 /// The containers whose namespaces one with these settings shares.
 pub(crate) fn owners(host: &HostConfig) -> impl Iterator<Item = &str> {
     [&host.network_mode, &host.pid_mode, &host.ipc_mode].into_iter().filter_map(|mode| mode.strip_prefix("container:"))
-}
-
-fn to_timestamp(status: &runtime::ExitStatus) -> jiff::Timestamp {
-    status.finished_at
 }
 
 /// A signal by name (with or without `SIG`) or number.

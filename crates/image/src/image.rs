@@ -40,10 +40,6 @@ impl Image {
     pub fn label(&self, key: &str) -> Option<&str> {
         self.configuration.config.labels.as_ref()?.get(key).map(String::as_str)
     }
-    /// Neither a name nor an image built on it.
-    pub fn is_dangling(&self) -> bool {
-        self.repo_tags.is_empty() && !self.has_children
-    }
 }
 
 /// One step of an image's history, the newest first.
@@ -221,11 +217,6 @@ impl Images {
         let id = find(&self.index(), image)?.0.clone();
         self.name(&id, &reference, When::Now)?;
         Ok(reference)
-    }
-
-    /// Bytes of the configuration, as it is stored.
-    pub fn configuration_bytes(&self, id: &ImageId) -> Result<Vec<u8>, Error> {
-        self.read_blob(id.as_str())
     }
 }
 

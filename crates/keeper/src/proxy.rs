@@ -7,18 +7,16 @@ use kernel::datagram::{self, Datagram};
 use model::id::ContainerId;
 use model::names::{Change, Route};
 use model::net::Protocol;
-use resolver::serve::Shared;
+use resolver::serve::{Shared, serve_connections};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// How long a container has to take a connection.
@@ -60,30 +58,14 @@ pub fn serve_tcp(listener: OwnedFd, routes: SharedRoutes, shared: Rc<Shared>) ->
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     Ok(tokio::task::spawn_local(async move {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut leave = std::pin::pin!(shared.leave.begun());
-        loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = &mut leave => return,
-            };
-            match accepted {
-                Ok((client, _)) => {
-                    let (routes, busy) = (routes.clone(), shared.leave.busy());
-                    tokio::task::spawn_local(async move {
-                        let (_place, _busy) = (place, busy);
-                        if let Err(e) = carry(client, &routes).await {
-                            tracing::debug!("a proxied connection: {e}");
-                        }
-                    });
-                }
-                Err(e) => {
-                    tracing::warn!("the proxy cannot accept: {e}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+        serve_connections(&listener, CONNECTIONS, &shared.leave, "the proxy", |client| {
+            let (routes, busy) = (routes.clone(), shared.leave.busy());
+            async move {
+                let _busy = busy;
+                carry(client, &routes).await
             }
-        }
+        })
+        .await;
     }))
 }
 

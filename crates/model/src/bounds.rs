@@ -1,12 +1,11 @@
-//! What a container's configuration may say: numbers, words and texts that mean nothing, or that the kernel would only
-//! refuse when the container is started, are refused when it is created. In Docker's words where it has them.
+//! What a container's configuration may say: words, paths and texts that mean nothing, or that the kernel would only
+//! refuse when the container is started, are refused when it is created, in Docker's words where it has them. Numbers:
+//! [`crate::limits`].
 
 use crate::container::{Config, HostConfig};
 
 /// The longest domain name of the machine, in bytes (setdomainname(2)).
 const MAX_DOMAINNAME: usize = 64;
-/// The most processes that a machine can have (the kernel's `PID_MAX_LIMIT`).
-const MAX_PIDS: i64 = 1 << 22;
 
 /// # Errors
 /// The first thing that is wrong.
@@ -15,14 +14,6 @@ pub fn check(config: &Config, host: &HostConfig) -> Result<(), String> {
     if config.domainname.len() > MAX_DOMAINNAME {
         let length = config.domainname.len();
         return Err(format!("invalid domain name: {length} bytes are more than the kernel's {MAX_DOMAINNAME}"));
-    }
-    memory(host)?;
-    processors(host)?;
-    if host.pids_limit.is_some_and(|p| p > MAX_PIDS) {
-        return Err(format!("invalid pids limit: a machine has {MAX_PIDS} processes at most; -1 is for no limit"));
-    }
-    if !(-1000..=1000).contains(&host.oom_score_adj) {
-        return Err(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj));
     }
     if host.restart_policy.maximum_retry_count < 0 {
         return Err("invalid restart policy: maximum retry count cannot be negative".into());
@@ -51,59 +42,6 @@ fn texts(config: &Config) -> Result<(), String> {
         );
     }
     Ok(())
-}
-
-fn memory(host: &HostConfig) -> Result<(), String> {
-    // Twice as much, with swap, is still to be a number.
-    if host.memory > i64::MAX / 2 {
-        return Err(format!("invalid memory limit: {} bytes are more than any machine has", host.memory));
-    }
-    for (name, bytes) in [("MemorySwap", host.memory_swap), ("MemoryReservation", host.memory_reservation)] {
-        if bytes < -1 {
-            return Err(format!("invalid {name}: {bytes}: a number of bytes is, or -1 for no limit"));
-        }
-    }
-    if let Some(swappiness) = host.memory_swappiness
-        && !(-1..=100).contains(&swappiness)
-    {
-        return Err(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100"));
-    }
-    if host.shm_size < 0 {
-        return Err("SHM size can not be less than 0".into());
-    }
-    Ok(())
-}
-
-fn processors(host: &HostConfig) -> Result<(), String> {
-    if host.nano_cpus < 0 || host.nano_cpus > i64::MAX / 100_000 {
-        return Err(format!("invalid NanoCPUs: {}: thousand-millionths of a CPU are", host.nano_cpus));
-    }
-    if host.cpu_shares < 0 {
-        return Err(format!("invalid CPU shares ({}): value must be a positive integer", host.cpu_shares));
-    }
-    if host.cpu_period != 0 && !(1_000..=1_000_000).contains(&host.cpu_period) {
-        return Err("CPU cfs period cannot be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".to_owned());
-    }
-    if (1..1_000).contains(&host.cpu_quota) {
-        return Err("CPU cfs quota cannot be less than 1ms (i.e. 1000)".into());
-    }
-    for (what, list) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
-        if cpuset(list).is_none() {
-            return Err(format!("Invalid value {list} for cpuset {what}"));
-        }
-    }
-    Ok(())
-}
-
-/// The numbers of a list as the kernel has them: `0-3,5`. None if it is no such list.
-pub fn cpuset(list: &str) -> Option<Vec<std::ops::RangeInclusive<u32>>> {
-    let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
-        (first <= last).then_some(first..=last)
-    };
-    parts.map(range).collect()
 }
 
 fn modes(host: &HostConfig) -> Result<(), String> {
@@ -179,18 +117,6 @@ mod tests {
     #[test]
     fn what_means_nothing_is_refused() {
         for (host, words) in [
-            (json!({"Memory": i64::MAX}), "invalid memory limit"),
-            (json!({"MemorySwap": -2}), "invalid MemorySwap"),
-            (json!({"NanoCpus": i64::MAX}), "invalid NanoCPUs"),
-            (json!({"NanoCpus": -1}), "invalid NanoCPUs"),
-            (json!({"CpuShares": -1}), "invalid CPU shares (-1)"),
-            (json!({"CpuQuota": 1}), "CPU cfs quota"),
-            (json!({"CpuPeriod": 1}), "CPU cfs period"),
-            (json!({"PidsLimit": i64::MAX}), "invalid pids limit"),
-            (json!({"CpusetCpus": "a-b"}), "Invalid value a-b for cpuset cpus"),
-            (json!({"CpusetMems": "3-1"}), "Invalid value 3-1 for cpuset mems"),
-            (json!({"OomScoreAdj": 99999}), "range for oom score adj"),
-            (json!({"ShmSize": -1}), "SHM size"),
             (json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -3}}), "cannot be negative"),
             (json!({"IpcMode": "bogus"}), "invalid IPC mode: bogus"),
             (json!({"IpcMode": "container:"}), "invalid IPC mode"),
@@ -216,9 +142,7 @@ mod tests {
     #[test]
     fn what_means_something_is_not() {
         for host in [
-            json!({"Memory": 1 << 30, "MemorySwap": -1, "MemorySwappiness": -1, "PidsLimit": -1}),
-            json!({"NanoCpus": 500_000_000, "CpuShares": 2, "CpusetCpus": "0-1, 0", "OomScoreAdj": -1000}),
-            json!({"CpuQuota": -1, "CpuPeriod": 50_000, "IpcMode": "container:a", "PidMode": "host"}),
+            json!({"IpcMode": "container:a", "PidMode": "host"}),
             json!({"DnsSearch": ["."], "ExtraHosts": ["a:host-gateway"], "UTSMode": "host"}),
         ] {
             let host: HostConfig = serde_json::from_value(host).unwrap();

@@ -6,7 +6,6 @@
 
 use crate::id::{ContainerId, NetworkId};
 use crate::image::{Empty, Healthcheck, ImageId};
-use crate::net::MacAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -442,9 +441,6 @@ impl HostConfig {
             },
         }
     }
-    pub fn is_removed_on_exit(&self) -> bool {
-        self.auto_remove
-    }
 }
 
 impl Container {
@@ -472,10 +468,6 @@ impl Container {
     pub fn command(&self) -> Vec<String> {
         let parts = [&self.config.entrypoint, &self.config.cmd];
         parts.into_iter().flatten().flatten().cloned().collect()
-    }
-
-    pub fn mac_of(settings: &EndpointSettings) -> Option<MacAddr> {
-        settings.mac_address.parse().ok()
     }
 }
 

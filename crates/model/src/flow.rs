@@ -14,10 +14,8 @@
 use crate::desired::{Attachment, Border, Bridge, Desired, Inwards, Outwards, Publication};
 use crate::id::{EndpointId, NetworkId, SandboxId};
 use crate::net::{InterfaceName, Protocol};
+use crate::port::MOST_HELD;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// UDP ranges of more ports than this are not carried by the proxy: it takes a socket a port.
-pub const MOST_DATAGRAM_PORTS: u16 = 64;
 
 /// What is there.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +23,8 @@ pub struct World<'a> {
     pub desired: &'a Desired,
     /// The host's addresses on other devices than our bridges.
     pub host: &'a [IpAddr],
+    /// Whether the keeper carries what the kernel cannot lead (`--userland-proxy`).
+    pub proxy: bool,
 }
 
 /// Where a flow begins, or ends.
@@ -118,8 +118,10 @@ pub enum Obstacle {
     HostIsNotOn(NetworkId),
     /// 127/8 and ::1 are everybody's own (PT-13).
     Loopback,
-    /// Carried by the proxy, which serves UDP ranges of no more than [`MOST_DATAGRAM_PORTS`] ports.
+    /// Carried by the proxy, which serves UDP ranges of no more than [`MOST_HELD`] ports.
     RangeTooLong(EndpointId),
+    /// Only the proxy could carry it, and there is none.
+    NoProxy(EndpointId),
 }
 
 /// What becomes of a flow.
@@ -257,8 +259,11 @@ fn translated(
         })
     };
     let is_carried = flow.to.is_ipv4() != publication.container.is_ipv4() || flow.to == Ipv6Addr::LOCALHOST;
+    if is_carried && !world.proxy {
+        return Verdict::Stopped(Obstacle::NoProxy(endpoint));
+    }
     if is_carried {
-        if flow.protocol != Protocol::Tcp && publication.count > MOST_DATAGRAM_PORTS {
+        if flow.protocol != Protocol::Tcp && publication.count > MOST_HELD {
             return Verdict::Stopped(Obstacle::RangeTooLong(endpoint));
         }
         return arrival(Source::Proxy);
@@ -337,4 +342,85 @@ fn open_port(world: &World<'_>, endpoint: EndpointId, flow: &Flow) -> Option<End
         p.direct && p.container == flow.to && p.protocol == flow.protocol && offset.is_some()
     };
     world.desired.publications.get(&endpoint)?.iter().find(is_open).map(|_| endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ContainerId;
+    use crate::net::MacAddr;
+    use std::collections::BTreeMap;
+
+    const SANDBOX: SandboxId = SandboxId::new([1; 32]);
+    const ENDPOINT: EndpointId = EndpointId::new([2; 32]);
+    const NETWORK: NetworkId = NetworkId::new([3; 32]);
+
+    /// One container with an IPv6 address alone, and a port published on all of the host's.
+    fn desired() -> Desired {
+        let gateway: ipnet::IpNet = "fd01::1/64".parse().unwrap();
+        let address: ipnet::IpNet = "fd01::2/64".parse().unwrap();
+        let bridge = Bridge {
+            network: NETWORK,
+            device: "br-x".parse().unwrap(),
+            mac: MacAddr([2; 6]),
+            gateways: vec![gateway],
+            subnets: vec![gateway.trunc()],
+            mtu: 1500,
+            icc: true,
+            internal: false,
+            border4: Border::NAT,
+            border6: Border::NAT,
+            trusted: Vec::new(),
+            check_sources: false,
+        };
+        let attachment = Attachment {
+            endpoint: ENDPOINT,
+            network: NETWORK,
+            container: ContainerId::new([4; 32]),
+            sandbox: SANDBOX,
+            on_parent: None,
+            bridge: bridge.device.clone(),
+            outer: "ve0".parse().unwrap(),
+            inner: "eth0".parse().unwrap(),
+            mac: MacAddr([4; 6]),
+            addresses: vec![address],
+            link_local: Vec::new(),
+            gateway_mac: bridge.mac,
+            gateways: vec![gateway.addr()],
+            default_routes: vec![gateway.addr()],
+            mtu: 1500,
+            isolated: false,
+            trusted: false,
+            check_sources: false,
+            sysctls: BTreeMap::new(),
+        };
+        let published = |protocol, count| Publication {
+            host: Ipv4Addr::UNSPECIFIED.into(),
+            protocol,
+            host_port: 8000,
+            count,
+            container: address.addr(),
+            container_port: 80,
+            direct: false,
+        };
+        Desired {
+            bridges: [(NETWORK, bridge)].into(),
+            attachments: [(ENDPOINT, attachment)].into(),
+            publications: [(ENDPOINT, [published(Protocol::Tcp, 1), published(Protocol::Udp, 100)].into())].into(),
+            ..Desired::default()
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_lead_the_proxy_carries_where_there_is_one() {
+        let (desired, host) = (desired(), ["192.0.2.1".parse().unwrap()]);
+        let to = |proxy: bool, protocol: Protocol| {
+            let flow = Flow { from: Place::Outside(None), to: host[0], protocol, port: 8000 };
+            predict(&World { desired: &desired, host: &host, proxy }, &flow)
+        };
+        let Verdict::Passes(arrival) = to(true, Protocol::Tcp) else { panic!("it passes") };
+        assert_eq!((arrival.at, arrival.port, arrival.source), (Place::Sandbox(SANDBOX), 80, Source::Proxy));
+        assert_eq!(to(false, Protocol::Tcp), Verdict::Stopped(Obstacle::NoProxy(ENDPOINT)));
+        assert_eq!(to(true, Protocol::Udp), Verdict::Stopped(Obstacle::RangeTooLong(ENDPOINT)));
+    }
 }

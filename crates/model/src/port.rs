@@ -11,6 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+/// Ranges of more ports than this are checked once, but held by no sockets: 10,000 are more than a process may open. So
+/// the proxy does not carry them by UDP, where it takes a socket a port.
+pub const MOST_HELD: u16 = 64;
+
 /// A container's port: `80/tcp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {

@@ -5,13 +5,12 @@ use kernel::netlink::Errno;
 use kernel::reserve::{Transport, hold};
 use model::desired::Publication;
 use model::net::Protocol;
+use model::port::MOST_HELD;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
-/// Ranges of more ports than this are checked once, but held by no sockets: 10,000 are more than a process may open.
-pub const MOST_HELD: u16 = 64;
 /// How often another port is tried when the kernel's choice on one address is taken on the next.
 const ATTEMPTS: usize = 64;
 

@@ -232,26 +232,44 @@ async fn serve_udp(ours: &Forwarder, socket: Rc<UdpSocket>) {
 }
 
 async fn serve_tcp(ours: &Forwarder, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut leave = std::pin::pin!(ours.shared.leave.begun());
+    let what = format!("the resolver of {:?}", ours.sandbox);
+    serve_connections(&listener, CONNECTIONS, &ours.shared.leave, &what, |stream| {
+        let ours = ours.clone();
+        async move { converse(&ours, stream).await }
+    })
+    .await;
+}
+
+/// Serves each connection, `most` at once, until leaving begins. A listener that fails is asked again.
+pub async fn serve_connections<F>(
+    listener: &TcpListener,
+    most: usize,
+    leave: &Leave,
+    what: &str,
+    serve: impl Fn(TcpStream) -> F,
+) where
+    F: Future<Output = io::Result<()>> + 'static,
+{
+    let places = Arc::new(Semaphore::new(most));
+    let mut leaving = std::pin::pin!(leave.begun());
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut leave => return,
+            () = &mut leaving => return,
         };
         match accepted {
             Ok((stream, _)) => {
-                let ours = ours.clone();
+                let (served, what) = (serve(stream), what.to_owned());
                 tokio::task::spawn_local(async move {
                     let _place = place;
-                    if let Err(e) = converse(&ours, stream).await {
-                        tracing::debug!(sandbox = ?ours.sandbox, "resolver's connection: {e}");
+                    if let Err(e) = served.await {
+                        tracing::debug!("a connection of {what}: {e}");
                     }
                 });
             }
             Err(e) => {
-                tracing::debug!(sandbox = ?ours.sandbox, "resolver's listener: {e}");
+                tracing::warn!("{what} cannot accept: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -103,17 +103,6 @@ EXPOSE 8000
 CMD [\"httpd\", \"-f\", \"-p\", \"8000\", \"-h\", \"/srv/www\"]
 ";
 
-/// A directory as a tar: what `POST /build` takes.
-///
-/// # Errors
-/// It cannot be read.
-pub fn tar_of(directory: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.follow_symlinks(false);
-    archive.append_dir_all(".", directory)?;
-    Ok(archive.into_inner()?)
-}
-
 fn header() -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_uid(0);

@@ -7,6 +7,7 @@
 use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
+use testkit::client::POLITE;
 use testkit::{HOST, Lab, program, within};
 
 const WEB: &str = "mkdir -p /w; echo hello >/w/index.html; exec httpd -f -p 8000 -h /w";
@@ -377,4 +378,25 @@ fn nobody_but_root_comes_near_the_keeper() {
     lab.start_daemon().unwrap();
     assert_eq!(mode(&directory), 0o711, "a directory that was there is closed");
     assert_eq!(mode(&directory.join("keeper.sock")), 0o600);
+}
+
+#[test]
+fn without_live_restore_the_daemon_stops_its_containers_first_and_the_next_one_starts_them() {
+    let mut lab = Lab::start_with(&program(), &["--live-restore=false"]).unwrap();
+    assert_eq!(lab.get("/info").unwrap().json()["LiveRestoreEnabled"], false);
+    for policy in ["no", "always", "unless-stopped"] {
+        lab.run(policy, json!({ "Cmd": POLITE, "HostConfig": { "RestartPolicy": { "Name": policy } } }));
+        lab.up(policy);
+    }
+    lab.run("stopped", json!({ "Cmd": POLITE, "HostConfig": { "RestartPolicy": { "Name": "unless-stopped" } } }));
+    lab.ask("/containers/stopped/stop?t=1", 204);
+    lab.stop_daemon();
+    assert_eq!((lab.shims(), lab.keeper_pid()), (0, None));
+    lab.start_daemon().unwrap();
+    for policy in ["always", "unless-stopped"] {
+        within(Duration::from_secs(10), &format!("{policy} is back"), || lab.status(policy) == "running");
+    }
+    let ended = lab.inspect("no")["State"].clone();
+    assert_eq!((ended["Status"].as_str(), ended["ExitCode"].as_i64()), (Some("exited"), Some(3)));
+    assert_eq!(lab.status("stopped"), "exited");
 }

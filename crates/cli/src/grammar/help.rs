@@ -13,7 +13,9 @@ pub fn command(program: &str, used: &str, command: &Command, width: usize) -> St
         text.push_str(&format!("\nAliases:\n  {}\n", names.join(", ")));
     }
     if !command.flags.is_empty() {
-        text.push_str(&format!("\nOptions:\n{}", flags(&command.flags.iter().collect::<Vec<_>>(), width)));
+        let mut sorted: Vec<&Flag> = command.flags.iter().collect();
+        sorted.sort_by_key(|f| f.long);
+        text.push_str(&format!("\nOptions:\n{}", flags(&sorted, width)));
     }
     text
 }

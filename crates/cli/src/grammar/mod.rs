@@ -13,7 +13,7 @@ pub mod words;
 use std::collections::BTreeMap;
 
 /// A flag of a command.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Flag {
     /// One letter, or nothing.
     pub short: &'static str,
