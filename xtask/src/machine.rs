@@ -27,6 +27,8 @@ pub const TESTS: &[Need] = &[
     ("docker", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
+    ("xz", "xz-utils"),
+    ("openssl", "openssl"),
     ("nsenter", "util-linux"),
 ];
 

@@ -150,7 +150,9 @@ pub fn security_options(host: &HostConfig) -> Result<SecurityOptions> {
             ("label", _) => {}
             ("apparmor", "unconfined") => {}
             ("apparmor", _) => {
-                return Err(Error::invalid("AppArmor is not enabled on this machine, and a profile was asked for"));
+                return Err(Error::invalid(
+                    "Isle applies no AppArmor profiles: leave it out, or say apparmor=unconfined",
+                ));
             }
             _ => return Err(Error::invalid(format!("invalid --security-opt: {option:?}"))),
         }

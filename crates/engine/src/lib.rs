@@ -5,8 +5,10 @@
 //! Operations on one container take their turns; each runs detached from its client, so that one who hangs up leaves
 //! nothing half done.
 //!
-//! - [`networks`], [`endpoints`], [`naming`], [`ports`]: networks, who is on them, under which names and host ports
-//! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`]: the life of a container
+//! - [`networks`], [`endpoints`], [`naming`], [`ports`], [`links`]: networks, who is on them, under which names and host
+//!   ports
+//! - [`explain`], [`heal`]: why a flow passes or does not; what others take away is made again
+//! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`], [`describe`]: the life of a container
 //! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
 //! - [`recover`]: what a new daemon does with what the last one left

@@ -479,7 +479,7 @@ fn xz_archives_are_unpacked_too() {
         .stdout(std::process::Stdio::piped())
         .spawn()
     else {
-        println!("SKIP: there is no xz to make an archive with");
+        common::lacking("there is no xz to make an archive with");
         return;
     };
     let inner = Tar::new().directory("d/").file("d/f", "inside").done();

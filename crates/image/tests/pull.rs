@@ -106,12 +106,12 @@ impl Registry {
 
     fn start_with(http: &str, authentication: &str) -> Option<Self> {
         if Command::new("docker-registry").arg("--version").stdout(Stdio::null()).status().is_err() {
-            println!("SKIP: docker-registry is not installed");
+            common::lacking("docker-registry is not installed");
             return None;
         }
         #[allow(deprecated)] // safe for a namespace that concerns sockets made later
         if let Err(error) = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET) {
-            println!("SKIP: no network namespace of our own: {error}");
+            common::lacking(&format!("no network namespace of our own: {error}"));
             return None;
         }
         assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
@@ -343,7 +343,7 @@ fn certificates_are_checked_except_where_they_need_not() {
         .stderr(Stdio::null())
         .status();
     if !made.is_ok_and(|status| status.success()) {
-        println!("SKIP: there is no openssl to make a certificate with");
+        common::lacking("there is no openssl to make a certificate with");
         return;
     }
     let tls = format!("addr: ':5000', tls: {{certificate: {:?}, key: {:?}}}", path("cert.pem"), path("key.pem"));

@@ -3,9 +3,12 @@
 //! Nothing here touches the machine. `engine` keeps these values, the workers make them real.
 //!
 //! - [`id`]: who is who
-//! - [`container`], [`image`], [`rootfs`], [`spec`]: what a container shall be; [`bounds`]: what it may not
+//! - [`container`], [`image`], [`rootfs`], [`spec`], [`seccomp`], [`users`], [`files`]: what a container shall be
+//! - [`bounds`], [`limits`]: which words, and which numbers, mean nothing
+//! - [`health`]: what a check's results make of a container
 //! - [`reference`]: how people name images
-//! - [`net`], [`network`], [`endpoint`], [`ipam`], [`port`]: networks, who is on them, their addresses and their published ports
+//! - [`net`], [`network`], [`endpoint`], [`ipam`], [`port`], [`gateway`]: networks, who is on them, their addresses,
+//!   published ports and ways out
 //! - [`daemon`]: what a daemon is told about networks
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`flow`]: whether a flow passes, and which fact decides

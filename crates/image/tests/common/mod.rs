@@ -28,7 +28,7 @@ impl Store {
         let probe = kernel::tree::Dir::open(directory.path()).unwrap();
         std::fs::create_dir(directory.path().join("probe")).unwrap();
         if let Err(error) = probe.make_whiteout("x".as_ref()).and_then(|()| probe.set_opaque("probe".as_ref())) {
-            println!("SKIP: layers cannot be unpacked without root: {error}");
+            lacking(&format!("layers cannot be unpacked without root: {error}"));
             std::process::exit(0);
         }
         let root = directory.path().join("images");
@@ -55,6 +55,12 @@ impl Store {
             .map(|d| ((*d).to_owned(), std::fs::read_dir(self.root.join(d)).unwrap().count()))
             .collect()
     }
+}
+
+/// Says that a test cannot run here, and why; where everything is to be there (`REQUIRE_NETNS`), that is a failure.
+pub fn lacking(why: &str) {
+    assert!(std::env::var_os("REQUIRE_NETNS").is_none(), "{why}");
+    println!("SKIP: {why}");
 }
 
 /// A tar in the making.
