@@ -294,7 +294,7 @@ fn move_mac_address(record: &mut Container, wanted: &mut [(String, EndpointSetti
 /// What its ports will not do, said while it can still be changed.
 fn port_warnings(state: &crate::state::State, record: &Container) -> Vec<String> {
     let mut warnings = Vec::new();
-    let wanted = crate::endpoints::asked_ports(record, None).unwrap_or_default();
+    let wanted = record.wanted_ports(None).unwrap_or_default();
     let networks = || record.endpoints.iter().filter_map(|e| state.networks.get(&e.network?));
     if !wanted.is_empty() && networks().next().is_some() && networks().all(|n| n.internal) {
         let names: Vec<&str> = networks().map(|n| n.name.as_str()).collect();

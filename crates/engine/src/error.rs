@@ -103,6 +103,12 @@ impl From<model::ipam::LeaseRefusal> for Error {
     }
 }
 
+impl From<model::endpoint::InterfaceTaken> for Error {
+    fn from(refusal: model::endpoint::InterfaceTaken) -> Self {
+        Error::conflict(refusal.to_string())
+    }
+}
+
 impl From<model::port::PortRefusal> for Error {
     fn from(refusal: model::port::PortRefusal) -> Self {
         Error::invalid(refusal)

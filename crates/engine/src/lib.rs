@@ -5,7 +5,7 @@
 //! Operations on one container take their turns; each runs detached from its client, so that one who hangs up leaves
 //! nothing half done.
 //!
-//! - [`networks`], [`endpoints`], [`naming`], [`ports`], [`links`]: networks, who is on them, under which names and host
+//! - [`networks`], [`endpoints`], [`connect`], [`naming`], [`ports`], [`links`]: networks, who is on them, under which names and host
 //!   ports
 //! - [`explain`], [`heal`]: why a flow passes or does not; what others take away is made again
 //! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`], [`describe`]: the life of a container
@@ -18,6 +18,7 @@
 
 pub mod attach;
 pub mod build;
+mod connect;
 pub mod create;
 mod describe;
 pub mod endpoints;
@@ -193,4 +194,10 @@ impl Engine {
             tracing::error!("{e}");
         }
     }
+}
+
+/// # Errors
+/// No descriptor is left.
+pub(crate) fn duplicate(fd: &std::os::fd::OwnedFd) -> error::Result<std::os::fd::OwnedFd> {
+    fd.try_clone().map_err(|e| error::Error::new(error::Kind::Internal, format!("no descriptor is left: {e}")))
 }

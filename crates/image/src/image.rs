@@ -270,7 +270,7 @@ pub(crate) fn moment(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Timestamp::from_nanosecond((seconds * 1e9) as i128).ok();
     }
-    if let Some(ago) = crate::build::go_duration(text) {
+    if let Ok(ago) = model::duration::parse(text) {
         return Timestamp::from_nanosecond(now.as_nanosecond() - i128::from(ago)).ok();
     }
     if let Ok(time) = text.parse::<Timestamp>() {
