@@ -18,6 +18,7 @@ mod images;
 mod metrics;
 mod networks;
 mod query;
+mod registries;
 mod serve;
 mod streams;
 mod system;
@@ -44,7 +45,7 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/_ping", get(system::ping).head(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
-        .route("/auth", post(system::auth))
+        .route("/auth", post(registries::log_in))
         .route("/system/df", get(system::df))
         .route("/events", get(events::events))
         .route("/networks", get(networks::list))
@@ -86,8 +87,9 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/images/load", post(images::load))
         .route("/images/get", get(images::save))
         .route("/images/prune", post(images::prune))
-        .route("/images/search", get(images::search))
+        .route("/images/search", get(registries::search))
         .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))
+        .route("/distribution/{*name}", get(registries::inspect))
         .route("/build", post(build::build))
         .route("/build/prune", post(build::prune))
         .route("/session", post(build::session))

@@ -3,7 +3,6 @@
 use crate::Ctx;
 use crate::error::{Answer, Failure};
 use crate::version::{API_VERSION, MIN_API_VERSION, Version};
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -156,11 +155,6 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
 
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
-}
-
-/// Credentials are looked at when they are used.
-pub async fn auth(State(_): Ctx, _: Bytes) -> Answer {
-    Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "logging in to registries is not supported yet"))
 }
 
 pub async fn df(State(engine): Ctx) -> Answer {

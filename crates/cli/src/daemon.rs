@@ -79,6 +79,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         shim,
         version: env!("CARGO_PKG_VERSION").into(),
         networking: arguments.network.networking()?,
+        registries: Default::default(),
         resolv_conf: arguments.resolv_conf,
         resolved_conf: arguments.resolved_conf,
         live_restore: arguments.live_restore.unwrap_or(true),

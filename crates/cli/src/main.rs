@@ -3,6 +3,7 @@
 mod app;
 mod client;
 mod commands;
+mod credentials;
 mod daemon;
 mod format;
 mod grammar;

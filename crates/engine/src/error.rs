@@ -11,6 +11,8 @@ pub enum Kind {
     /// The state is in the way.
     Conflict,
     Forbidden,
+    /// Somebody else wants to know who asks, or does not take these credentials.
+    Unauthorized,
     /// It is so already.
     NotModified,
     NotImplemented,

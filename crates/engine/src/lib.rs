@@ -68,6 +68,7 @@ pub struct Settings {
     pub shim: PathBuf,
     pub version: String,
     pub networking: model::daemon::Networking,
+    pub registries: model::daemon::Registries,
     pub resolv_conf: PathBuf,
     /// systemd-resolved's, with the servers that its stub asks; there need be none.
     pub resolved_conf: PathBuf,

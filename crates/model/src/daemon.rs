@@ -47,6 +47,36 @@ impl Default for Networking {
     }
 }
 
+/// What a daemon is told about registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registries {
+    /// `--registry-mirror`: base addresses, tried in turn before Docker's own registry.
+    pub mirrors: Vec<String>,
+    /// `--insecure-registry`: `HOST[:PORT]`, or a subnet of hosts that are named by their addresses.
+    pub insecure: Vec<String>,
+}
+
+impl Registries {
+    /// Whether a registry may be spoken to by plain HTTP, or without trusting its certificate.
+    pub fn is_insecure(&self, registry: &str) -> bool {
+        let host = match registry.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => registry,
+        };
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        self.insecure.iter().any(|told| match (told.parse::<IpNet>(), address) {
+            (Ok(subnet), Some(address)) => subnet.contains(&address),
+            (Ok(_), None) => false,
+            (Err(_), _) => told == registry || told == host,
+        })
+    }
+
+    /// The mirrors of a registry: only Docker's own has some, as in Docker.
+    pub fn mirrors_of(&self, registry: &str) -> &[String] {
+        if registry == crate::reference::DEFAULT_REGISTRY { &self.mirrors } else { &[] }
+    }
+}
+
 /// The network that containers are on which ask for none (BR-19).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultBridge {
