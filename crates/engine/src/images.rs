@@ -213,7 +213,13 @@ impl Engine {
     ) -> Result<image::RemoteImage> {
         let reference: Reference = reference.parse().map_err(Error::invalid)?;
         let access = self.access(reference.registry(), credentials);
-        self.images.inspect_remote(&reference, access).await.map_err(image_error)
+        self.images.inspect_remote(&reference, access).await.map_err(|error| match error {
+            // A pull says 'not found' to who may not know; here the API has a status for it.
+            image::Error::Registry(image::RegistryError::Denied { .. }) => {
+                Error::new(Kind::Unauthorized, error.chain())
+            }
+            error => image_error(error),
+        })
     }
 
     pub fn tell_image(&self, action: &str, name: &str) {

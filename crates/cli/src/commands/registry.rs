@@ -1,7 +1,7 @@
 //! `login` and `logout`: the daemon asks the registry, the client keeps the account.
 
 use super::App;
-use crate::credentials::{Account, Credentials, DEFAULT_SERVER, server_named};
+use crate::credentials::{Account, Credentials, server_named};
 use crate::grammar::Parsed;
 use crate::output::{Exit, say, warn};
 use crate::terminal;
@@ -91,13 +91,7 @@ fn ask_for_the_rest(account: &mut Account) -> anyhow::Result<()> {
 /// The account cannot be forgotten.
 pub async fn log_out(p: Parsed) -> anyhow::Result<u8> {
     let server = server_named(p.args.first().map_or("", String::as_str));
-    let shown = if server == DEFAULT_SERVER { DEFAULT_SERVER } else { &server };
-    let mut credentials = Credentials::read()?;
-    if credentials.get(&server)?.is_none() {
-        say(format_args!("Not logged in to {shown}"))?;
-        return Ok(0);
-    }
-    say(format_args!("Removing login credentials for {shown}"))?;
-    credentials.remove(&server)?;
+    say(format_args!("Removing login credentials for {server}"))?;
+    Credentials::read()?.remove(&server)?;
     Ok(0)
 }
