@@ -9,8 +9,9 @@ use model::daemon::Networking;
 use model::desired::{Border, Bridge, Inwards, Outwards, Parent};
 use model::id::NetworkId;
 use model::names::Change;
+use model::ipam::Usage;
 use model::net::MacAddr;
-use model::network::{Driver, GatewayMode, Network, Request, Uplink, plan_create};
+use model::network::{Driver, GatewayMode, Network, Pool, Request, Uplink, plan_create};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -64,6 +65,8 @@ pub fn parent_of(network: &Network) -> Option<Parent> {
 pub struct NetworkView {
     pub network: Network,
     pub members: Vec<MemberView>,
+    /// How full its subnets are (API-06).
+    pub usage: Vec<(ipnet::IpNet, Usage)>,
 }
 
 #[derive(Clone, Debug)]
@@ -209,7 +212,9 @@ impl Engine {
         let state = self.state();
         let network = state.network(reference)?.clone();
         let members = state.members(network.id).map(MemberView::of).collect();
-        Ok(NetworkView { network, members })
+        let usage = |pool: &Pool| (pool.subnet, state.leases.usage(network.id, pool));
+        let usage = network.ipam.pools.iter().map(usage).collect();
+        Ok(NetworkView { network, members, usage })
     }
 
     /// Removes a network that no running container is on.
