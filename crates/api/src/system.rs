@@ -59,6 +59,7 @@ pub async fn version(State(engine): Ctx) -> Answer {
 pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) -> Answer {
     let info = engine.info();
     let settings = &engine.settings;
+    let reloadable = engine.reloadable();
     let pools: Vec<Value> = settings
         .networking
         .pools
@@ -94,12 +95,12 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "CPUSet": limits("cpuset"),
         "PidsLimit": limits("pids"),
         "IPv4Forwarding": info.ipv4_forwarding,
-        "Debug": settings.debug,
+        "Debug": reloadable.debug,
         "NFd": open_descriptors(),
         "OomKillDisable": info.cgroup_version == 1,
         "NGoroutines": 0,
         "SystemTime": jiff::Timestamp::now().to_string(),
-        "LoggingDriver": "json-file",
+        "LoggingDriver": settings.containers.log.driver,
         "CgroupDriver": info.cgroup_driver,
         "CgroupVersion": info.cgroup_version.to_string(),
         "NEventsListener": engine.events.listeners(),
@@ -124,7 +125,7 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "HttpsProxy": "",
         "NoProxy": "",
         "Name": info.hostname,
-        "Labels": [],
+        "Labels": reloadable.labels,
         "ExperimentalBuild": false,
         "ServerVersion": settings.version,
         "Runtimes": { "isle": { "path": "isle-shim" }, "runc": { "path": "runc" } },
@@ -137,7 +138,7 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
             "Error": "",
             "RemoteManagers": null,
         },
-        "LiveRestoreEnabled": settings.live_restore,
+        "LiveRestoreEnabled": reloadable.live_restore,
         "Isolation": "",
         "InitBinary": "docker-init",
         "SecurityOptions": security,

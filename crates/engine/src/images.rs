@@ -114,10 +114,11 @@ impl Engine {
     pub fn pull_image(
         self: &Arc<Self>,
         reference: &str,
-        options: image::PullOptions,
+        mut options: image::PullOptions,
         progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
     ) -> Result<impl Future<Output = Result<ImageId>> + Send + use<>> {
         let reference: model::reference::Reference = reference.parse().map_err(Error::invalid)?;
+        options.insecure |= model::daemon::is_listed(&self.settings.insecure_registries, reference.registry());
         let engine = self.clone();
         Ok(async move {
             let id = engine.images.pull(&reference, options, progress).await.map_err(image_error)?;
