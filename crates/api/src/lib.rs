@@ -26,7 +26,7 @@ mod version;
 mod volumes;
 
 pub use metrics::serve_metrics;
-pub use serve::serve;
+pub use serve::{Listener, serve};
 pub use version::{API_VERSION, MIN_API_VERSION};
 
 use axum::Router;

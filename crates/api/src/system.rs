@@ -58,6 +58,7 @@ pub async fn version(State(engine): Ctx) -> Answer {
 pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) -> Answer {
     let info = engine.info();
     let settings = &engine.settings;
+    let reloadable = engine.reloadable();
     let pools: Vec<Value> = settings
         .networking
         .pools
@@ -93,12 +94,12 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "CPUSet": limits("cpuset"),
         "PidsLimit": limits("pids"),
         "IPv4Forwarding": info.ipv4_forwarding,
-        "Debug": settings.debug,
+        "Debug": reloadable.debug,
         "NFd": open_descriptors(),
         "OomKillDisable": info.cgroup_version == 1,
         "NGoroutines": 0,
         "SystemTime": jiff::Timestamp::now().to_string(),
-        "LoggingDriver": "json-file",
+        "LoggingDriver": settings.containers.log.driver,
         "CgroupDriver": info.cgroup_driver,
         "CgroupVersion": info.cgroup_version.to_string(),
         "NEventsListener": engine.events.listeners(),
@@ -123,7 +124,7 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "HttpsProxy": "",
         "NoProxy": "",
         "Name": info.hostname,
-        "Labels": [],
+        "Labels": reloadable.labels,
         "ExperimentalBuild": false,
         "ServerVersion": settings.version,
         "Runtimes": { "isle": { "path": "isle-shim" }, "runc": { "path": "runc" } },
@@ -136,7 +137,7 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
             "Error": "",
             "RemoteManagers": null,
         },
-        "LiveRestoreEnabled": settings.live_restore,
+        "LiveRestoreEnabled": reloadable.live_restore,
         "Isolation": "",
         "InitBinary": "docker-init",
         "SecurityOptions": security,

@@ -68,14 +68,22 @@ pub struct Settings {
     pub shim: PathBuf,
     pub version: String,
     pub networking: model::daemon::Networking,
+    pub containers: model::daemon::ContainerDefaults,
     pub registries: model::daemon::Registries,
     pub resolv_conf: PathBuf,
     /// systemd-resolved's, with the servers that its stub asks; there need be none.
     pub resolved_conf: PathBuf,
+}
+
+/// What a running daemon can be told anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloadable {
     /// Containers run on when the daemon stops.
     pub live_restore: bool,
     /// It logs in detail.
     pub debug: bool,
+    /// `KEY=VALUE`, for whoever asks.
+    pub labels: Vec<String>,
 }
 
 impl Settings {
@@ -88,6 +96,7 @@ impl Settings {
 /// A running engine.
 pub struct Engine {
     pub settings: Settings,
+    reloadable: Mutex<Reloadable>,
     pub root_id: RootId,
     /// What the daemon is called in `info`: stays the same for a root directory.
     pub engine_id: String,
@@ -112,6 +121,14 @@ pub struct Engine {
 }
 
 impl Engine {
+    pub fn reloadable(&self) -> Reloadable {
+        self.reloadable.lock().expect("nobody panics with it").clone()
+    }
+
+    pub fn reload(&self, new: Reloadable) {
+        *self.reloadable.lock().expect("nobody panics with it") = new;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no decision panics")
     }

@@ -6,9 +6,10 @@ use crate::store::Write;
 use crate::{Engine, blocking};
 use model::container::Container;
 use model::id::NetworkId;
+use model::ipam::Usage;
 use model::names::Change;
 use model::net::MacAddr;
-use model::network::{Network, Request, plan_create};
+use model::network::{Network, Pool, Request, plan_create};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub struct NetworkView {
     pub network: Network,
     pub members: Vec<MemberView>,
+    /// How full its subnets are (API-06).
+    pub usage: Vec<(ipnet::IpNet, Usage)>,
 }
 
 #[derive(Clone, Debug)]
@@ -162,7 +165,9 @@ impl Engine {
         let state = self.state();
         let network = state.network(reference)?.clone();
         let members = state.members(network.id).map(MemberView::of).collect();
-        Ok(NetworkView { network, members })
+        let usage = |pool: &Pool| (pool.subnet, state.leases.usage(network.id, pool));
+        let usage = network.ipam.pools.iter().map(usage).collect();
+        Ok(NetworkView { network, members, usage })
     }
 
     /// Removes a network that no running container is on.
