@@ -71,9 +71,16 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
     if !info.told_firewalls.is_empty() {
         status.push(json!(["told of our networks", info.told_firewalls.join(", ")]));
     }
-    let mut security = vec!["name=cgroupns".to_owned()];
+    let mut security = Vec::new();
     if info.seccomp {
-        security.insert(0, "name=seccomp,profile=builtin".into());
+        security.push("name=seccomp,profile=builtin");
+    }
+    if info.cgroup_namespaces {
+        security.push("name=cgroupns");
+    }
+    let mut runtimes = json!({ "isle": { "path": settings.shim } });
+    if let Some(runc) = &info.runc {
+        runtimes["runc"] = json!({ "path": runc });
     }
     let limits = |controller: &str| info.controllers.contains(&controller);
     let mut shown = json!({
@@ -109,25 +116,19 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "OSType": "linux",
         "Architecture": std::env::consts::ARCH,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "AllowNondistributableArtifactsCIDRs": null,
-            "AllowNondistributableArtifactsHostnames": null,
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": { "docker.io": { "Mirrors": [], "Name": "docker.io", "Official": true, "Secure": true } },
-            "Mirrors": [],
-        },
+        "RegistryConfig": show_registries(&settings.registries),
         "NCPU": info.cpus,
         "MemTotal": info.memory,
         "GenericResources": null,
         "DockerRootDir": settings.root,
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
+        "HttpProxy": info.proxies.http,
+        "HttpsProxy": info.proxies.https,
+        "NoProxy": info.proxies.none,
         "Name": info.hostname,
         "Labels": reloadable.labels,
         "ExperimentalBuild": false,
         "ServerVersion": settings.version,
-        "Runtimes": { "isle": { "path": "isle-shim" }, "runc": { "path": "runc" } },
+        "Runtimes": runtimes,
         "DefaultRuntime": "isle",
         "Swarm": {
             "NodeID": "",
@@ -139,7 +140,7 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         },
         "LiveRestoreEnabled": reloadable.live_restore,
         "Isolation": "",
-        "InitBinary": "docker-init",
+        "InitBinary": settings.shim.file_name().map(|n| n.to_string_lossy()),
         "SecurityOptions": security,
         "DefaultAddressPools": pools,
         "FirewallBackend": { "Driver": "nftables", "Info": status },
@@ -152,6 +153,25 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         }
     }
     Ok(Json(shown).into_response())
+}
+
+fn show_registries(told: &model::daemon::Registries) -> Value {
+    let (subnets, hosts): (Vec<&String>, Vec<&String>) = told.insecure.iter().partition(|t| t.contains('/'));
+    let index = |name: &str, mirrors: &[String], official: bool| json!({ "Name": name, "Mirrors": mirrors, "Official": official, "Secure": official });
+    let mut indexes = json!({ "docker.io": index("docker.io", &told.mirrors, true) });
+    for host in hosts {
+        indexes[host.as_str()] = index(host, &[], false);
+    }
+    // Those on loopback need no certificate, as in Docker.
+    let subnets: Vec<&str> =
+        ["::1/128", "127.0.0.0/8"].into_iter().chain(subnets.into_iter().map(String::as_str)).collect();
+    json!({
+        "AllowNondistributableArtifactsCIDRs": null,
+        "AllowNondistributableArtifactsHostnames": null,
+        "InsecureRegistryCIDRs": subnets,
+        "IndexConfigs": indexes,
+        "Mirrors": told.mirrors,
+    })
 }
 
 fn open_descriptors() -> usize {
