@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -246,7 +246,7 @@ fn sec_10_beside_dockerd_both_engines_networks_stay_whole() {
     let tar = lab.directory().join("room/busybox.tar");
     std::fs::write(&tar, testkit::images::busybox().unwrap()).unwrap();
     room.succeed("docker import $D/busybox.tar bb >/dev/null");
-    let run = "docker run -d --name them --network theirs -p 9090:80 bb httpd -f -p 80 -h /";
+    let run = "docker run -d --stop-timeout 1 --name them --network theirs -p 9090:80 bb httpd -f -p 80 -h /";
     room.succeed(run);
     serve(&lab);
     let both = |lab: &Lab, room: &mut Room, when: &str| {
@@ -259,9 +259,21 @@ fn sec_10_beside_dockerd_both_engines_networks_stay_whole() {
     assert!(!warnings.contains("drops what is forwarded"), "{warnings}");
     // Neither reaches the other's but by what is published.
     let web = lab.addresses("web", "front")[0];
-    assert_eq!(room.run(&format!("docker exec them nc -w 2 {web} 80")).0.trim(), "");
+    assert!(room.run(&format!("docker exec them nc -w 2 {web} 80")).0.contains("timed out"));
+    room.succeed("docker exec -d them httpd -f -p 81 -h /");
+    room.until(Duration::from_secs(5), "docker exec them nc -w 1 127.0.0.1 81");
+    let them = room.succeed("docker inspect -f '{{.NetworkSettings.Networks.theirs.IPAddress}}' them");
+    let them = SocketAddr::new(them.trim().parse().unwrap(), 81);
+    let open = lab.in_container("web", || TcpStream::connect_timeout(&them, Duration::from_secs(2)).is_ok());
+    assert!(!open, "an unpublished port of Docker's is not opened by what we tell its firewall");
     assert!(lab.seen(At::Container("web"), By::Tcp, HOST.into(), 8080).is_some());
-    assert!(room.run(&format!("docker exec them nc -w 2 {HOST} 8080")).0.contains("10.66.0."));
+    // Docker masquerades what leaves its network: who asks is seen at the gateway of ours.
+    let gateway = lab.bridge_addresses("br-front")[0].to_string();
+    let said = room.run(&format!("docker exec them nc -w 2 {HOST} 8080")).0;
+    assert!(said.contains(&gateway), "{said:?}, not {gateway}");
+    let theirs = SocketAddr::new(HOST.into(), 9090);
+    let open = lab.in_container("web", || TcpStream::connect_timeout(&theirs, Duration::from_secs(2)).is_ok());
+    assert!(open, "what Docker has published is reached from our networks");
 
     lab.stop_daemon();
     whole_but_daemon(&lab, "Isle's daemon is away");
