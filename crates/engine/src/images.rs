@@ -15,6 +15,7 @@ pub fn image_error(error: image::Error) -> Error {
         image::Kind::NotFound => Kind::NotFound,
         image::Kind::Conflict => Kind::Conflict,
         image::Kind::Invalid => Kind::Invalid,
+        image::Kind::Forbidden => Kind::Forbidden,
         _ => Kind::Internal,
     };
     Error::new(kind, error.chain())
