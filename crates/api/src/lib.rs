@@ -7,7 +7,9 @@
 
 #![recursion_limit = "256"]
 
+mod archive;
 mod build;
+mod commit;
 mod containers;
 mod error;
 mod events;
@@ -20,8 +22,10 @@ mod networks;
 mod query;
 mod registries;
 mod serve;
+mod stats;
 mod streams;
 mod system;
+mod top;
 mod version;
 mod volumes;
 
@@ -77,6 +81,12 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/containers/{id}/wait", post(containers::wait))
         .route("/containers/{id}/resize", post(containers::resize))
         .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/archive", get(archive::get).head(archive::head).put(archive::put))
+        .route("/containers/{id}/export", get(archive::export))
+        .route("/containers/{id}/changes", get(archive::changes))
+        .route("/containers/{id}/stats", get(stats::stats))
+        .route("/containers/{id}/top", get(top::top))
+        .route("/commit", post(commit::commit))
         .route("/containers/{id}/logs", get(streams::logs))
         .route("/containers/{id}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))

@@ -17,6 +17,7 @@ pub fn image_error(error: image::Error) -> Error {
         image::Kind::Conflict => Kind::Conflict,
         image::Kind::Invalid => Kind::Invalid,
         image::Kind::Denied => Kind::Unauthorized,
+        image::Kind::Forbidden => Kind::Forbidden,
         _ => Kind::Internal,
     };
     Error::new(kind, error.chain())

@@ -11,13 +11,16 @@
 //! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`], [`describe`]: the life of a container
 //! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
+//! - [`archive`], [`commit`], [`stats`]: a container's files, an image of it, what it uses
 //! - [`recover`]: what a new daemon does with what the last one left
 //! - [`events`], [`list`], [`info`]: what clients are told
 //! - [`metrics`]: what Prometheus is told
 //! - [`faults`]: steps that tests make fail
 
+pub mod archive;
 pub mod attach;
 pub mod build;
+pub mod commit;
 mod connect;
 pub mod create;
 mod describe;
@@ -42,6 +45,7 @@ mod ports;
 pub mod recover;
 pub mod start;
 mod state;
+pub mod stats;
 pub mod stop;
 pub mod store;
 pub mod update;

@@ -20,6 +20,15 @@ pub enum Error {
     /// An archive is damaged, is none, or wants to write where it may not.
     #[error("invalid archive: {0}")]
     Archive(String),
+    #[error("cannot overwrite directory {0:?} with non-directory {0:?}")]
+    OverDirectory(String),
+    #[error("cannot overwrite non-directory {0:?} with directory {0:?}")]
+    OverOther(String),
+    /// What is to be written to lies on a mount that is not written to.
+    #[error("{0} is marked read-only")]
+    ReadOnly(&'static str),
+    #[error("extraction point is not a directory")]
+    NotADirectory,
     #[error("{what} does not have the digest that it should have: expected {expected}, got {found}")]
     Digest { what: String, expected: String, found: String },
     #[error("invalid {what} in {place}")]
@@ -79,6 +88,8 @@ pub enum Kind {
     Invalid,
     /// A registry wants credentials, or does not take these.
     Denied,
+    /// It lies where nothing may be written.
+    Forbidden,
     /// A registry cannot be reached or does not answer sensibly.
     Unavailable,
     Internal,
@@ -89,8 +100,12 @@ impl Error {
         match self {
             Error::NoSuchImage(_) | Error::NotAFile { .. } => Kind::NotFound,
             Error::Conflict(_) => Kind::Conflict,
+            Error::ReadOnly(_) => Kind::Forbidden,
             Error::InvalidReference(_)
             | Error::Archive(_)
+            | Error::OverDirectory(_)
+            | Error::OverOther(_)
+            | Error::NotADirectory
             | Error::Digest { .. }
             | Error::Filter { .. }
             | Error::TagByDigest

@@ -6,6 +6,7 @@
 //! - `unpack`, `pack`, `digest`, `copy`: archives and trees
 //! - `archive`: `load`, `save`, `import`
 //! - `image`, `remove`: looking up, listing, naming, removing
+//! - `transfer`: files in and out of a container's tree
 //! - `rootfs`, `points`, `lookup`: a container's root file system: prepared, read, compared, committed
 //! - `registry`, `progress`: `pull`, `push`
 //! - `build`, [`Images::build`]: Dockerfiles
@@ -25,6 +26,7 @@ mod registry;
 mod remove;
 mod rootfs;
 mod store;
+mod transfer;
 mod unpack;
 
 pub use archive::{Import, Loaded};
@@ -36,3 +38,4 @@ pub use registry::{Access, Credentials, PullOptions, PushedImage, RegistryError,
 pub use remove::{Pruned, Removed, Use};
 pub use rootfs::Commit;
 pub use store::Images;
+pub use transfer::{Place, Receive, Tree, Under};

@@ -13,7 +13,7 @@ use tar::EntryType;
 
 /// Writes all of `changes` (an upper directory) as a layer, with the end of the archive.
 pub(crate) fn pack(changes: &Dir, to: impl Write) -> Result<u64, Error> {
-    let mut packing = Packing { tar: tar::Builder::new(to), links: HashMap::new(), size: 0 };
+    let mut packing = Packing { tar: tar::Builder::new(to), links: HashMap::new(), size: 0, marks: true };
     let root = changes.own_facts().attempt(|| "cannot read a layer's root".to_owned())?;
     if (root.mode, root.uid, root.gid) != (0o755, 0, 0) {
         packing.append(Path::new("./"), &root, EntryType::Directory, None, &mut std::io::empty())?;
@@ -23,7 +23,28 @@ pub(crate) fn pack(changes: &Dir, to: impl Write) -> Result<u64, Error> {
     Ok(packing.size)
 }
 
+/// Writes one name of a directory as files, with all that is below it, under the path `shown`.
+pub(crate) fn pack_name(parent: &Dir, name: &OsStr, shown: &Path, to: impl Write) -> Result<(), Error> {
+    let mut packing = Packing { tar: tar::Builder::new(to), links: HashMap::new(), size: 0, marks: false };
+    packing.name(parent, name, shown)?;
+    packing.tar.finish().attempt(|| "cannot write an archive".to_owned())
+}
+
+/// Writes a directory as files. `shown` is its path in the archive; none: only what is in it is.
+pub(crate) fn pack_directory(dir: &Dir, shown: Option<&Path>, to: impl Write) -> Result<(), Error> {
+    let mut packing = Packing { tar: tar::Builder::new(to), links: HashMap::new(), size: 0, marks: false };
+    if let Some(shown) = shown {
+        let facts = dir.own_facts().attempt(|| "cannot read a directory".to_owned())?;
+        let slashed = PathBuf::from([shown.as_os_str().as_bytes(), b"/"].concat().into_os_string());
+        packing.append(&slashed, &facts, EntryType::Directory, None, &mut std::io::empty())?;
+    }
+    packing.directory(dir, shown.unwrap_or(Path::new("")))?;
+    packing.tar.finish().attempt(|| "cannot write an archive".to_owned())
+}
+
 struct Packing<W: Write> {
+    /// overlayfs's marks are a layer's; in files there are none.
+    marks: bool,
     tar: tar::Builder<W>,
     /// Files with several names, by what they are: the first name they were met under.
     links: HashMap<(u64, u64), PathBuf>,
@@ -34,50 +55,52 @@ impl<W: Write> Packing<W> {
     fn directory(&mut self, dir: &Dir, path: &Path) -> Result<(), Error> {
         let names = dir.names().attempt(|| format!("cannot list {}", path.display()))?;
         for name in names {
-            let inner = path.join(&name);
-            let shown = || format!("cannot pack {}", inner.display());
-            let Some(facts) = dir.facts(&name).attempt(shown)? else { continue };
-            if facts.is_whiteout() {
-                self.mark(path, &[b".wh.", name.as_bytes()].concat(), &facts)?;
-                continue;
-            }
-            if facts.kind == Kind::Socket {
-                continue; // as Docker: archives have none
-            }
-            self.attributes(dir, &name).attempt(shown)?;
-            let none = &mut std::io::empty();
-            match facts.kind {
-                Kind::Directory => {
-                    let slashed = PathBuf::from([inner.as_os_str().as_bytes(), b"/"].concat().into_os_string());
-                    self.append(&slashed, &facts, EntryType::Directory, None, none)?;
-                    if dir.is_opaque(&name).attempt(shown)? {
-                        self.mark(&inner, b".wh..wh..opq", &facts)?;
-                    }
-                    self.directory(&dir.child(&name).attempt(shown)?, &inner)?;
-                }
-                Kind::File => {
-                    if facts.links > 1 {
-                        if let Some(first) = self.links.get(&facts.identity).cloned() {
-                            self.append(&inner, &facts, EntryType::Link, Some(&first), none)?;
-                            continue;
-                        }
-                        self.links.insert(facts.identity, inner.clone());
-                    }
-                    let mut file = dir.read(&name).attempt(shown)?;
-                    self.size += facts.size;
-                    self.append(&inner, &facts, EntryType::Regular, None, &mut file)?;
-                }
-                Kind::Symlink => {
-                    let target = dir.target(&name).attempt(shown)?;
-                    self.append(&inner, &facts, EntryType::Symlink, Some(&target), none)?;
-                }
-                Kind::CharDevice => self.append(&inner, &facts, EntryType::Char, None, none)?,
-                Kind::BlockDevice => self.append(&inner, &facts, EntryType::Block, None, none)?,
-                Kind::Fifo => self.append(&inner, &facts, EntryType::Fifo, None, none)?,
-                Kind::Socket => {}
-            }
+            self.name(dir, &name, &path.join(&name))?;
         }
         Ok(())
+    }
+
+    fn name(&mut self, dir: &Dir, name: &OsStr, inner: &Path) -> Result<(), Error> {
+        let shown = || format!("cannot pack {}", inner.display());
+        let Some(facts) = dir.facts(name).attempt(shown)? else { return Ok(()) };
+        if self.marks && facts.is_whiteout() {
+            let parent = inner.parent().unwrap_or(Path::new(""));
+            return self.mark(parent, &[b".wh.", name.as_bytes()].concat(), &facts);
+        }
+        if facts.kind == Kind::Socket {
+            return Ok(()); // as Docker: archives have none
+        }
+        self.attributes(dir, name).attempt(shown)?;
+        let none = &mut std::io::empty();
+        match facts.kind {
+            Kind::Directory => {
+                let slashed = PathBuf::from([inner.as_os_str().as_bytes(), b"/"].concat().into_os_string());
+                self.append(&slashed, &facts, EntryType::Directory, None, none)?;
+                if self.marks && dir.is_opaque(name).attempt(shown)? {
+                    self.mark(inner, b".wh..wh..opq", &facts)?;
+                }
+                self.directory(&dir.child(name).attempt(shown)?, inner)
+            }
+            Kind::File => {
+                if facts.links > 1 {
+                    if let Some(first) = self.links.get(&facts.identity).cloned() {
+                        return self.append(inner, &facts, EntryType::Link, Some(&first), none);
+                    }
+                    self.links.insert(facts.identity, inner.to_owned());
+                }
+                let mut file = dir.read(name).attempt(shown)?;
+                self.size += facts.size;
+                self.append(inner, &facts, EntryType::Regular, None, &mut file)
+            }
+            Kind::Symlink => {
+                let target = dir.target(name).attempt(shown)?;
+                self.append(inner, &facts, EntryType::Symlink, Some(&target), none)
+            }
+            Kind::CharDevice => self.append(inner, &facts, EntryType::Char, None, none),
+            Kind::BlockDevice => self.append(inner, &facts, EntryType::Block, None, none),
+            Kind::Fifo => self.append(inner, &facts, EntryType::Fifo, None, none),
+            Kind::Socket => Ok(()),
+        }
     }
 
     /// A `.wh.` file.
@@ -122,6 +145,9 @@ impl<W: Write> Packing<W> {
             header.set_device_major(facts.device.0).attempt(shown)?;
             header.set_device_minor(facts.device.1).attempt(shown)?;
         }
+        if path.starts_with(".") && path != Path::new("./") {
+            return self.append_dotted(header, path, target, data).attempt(shown);
+        }
         match target {
             Some(target) => self.tar.append_link(&mut header, path, target).attempt(shown),
             None => {
@@ -131,6 +157,42 @@ impl<W: Write> Packing<W> {
                 self.tar.append_data(&mut header, path, exact).attempt(shown)
             }
         }
+    }
+}
+
+impl<W: Write> Packing<W> {
+    /// The same for a name that begins with `./`, which the tar crate takes away: docker renames by it.
+    fn append_dotted(
+        &mut self,
+        mut header: tar::Header,
+        path: &Path,
+        target: Option<&Path>,
+        data: &mut dyn std::io::Read,
+    ) -> std::io::Result<()> {
+        let old = header.as_old_mut();
+        let link = target.map_or(&[][..], |t| t.as_os_str().as_bytes());
+        let names = [(path.as_os_str().as_bytes(), &mut old.name, b'L'), (link, &mut old.linkname, b'K')];
+        for (text, field, kind) in names {
+            let length = text.len().min(field.len());
+            field[..length].copy_from_slice(&text[..length]);
+            if text.len() > field.len() {
+                // GNU's way of longer ones: an entry before.
+                let mut long = tar::Header::new_gnu();
+                long.as_old_mut().name[..13].copy_from_slice(b"././@LongLink");
+                long.set_mode(0o644);
+                long.set_uid(0);
+                long.set_gid(0);
+                long.set_mtime(0);
+                long.set_size(text.len() as u64 + 1);
+                long.set_entry_type(EntryType::new(kind));
+                long.set_cksum();
+                self.tar.append(&long, std::io::Read::chain(text, &[0][..]))?;
+            }
+        }
+        header.set_cksum();
+        let size = header.size()?;
+        let exact = std::io::Read::chain(data, std::io::repeat(0));
+        self.tar.append(&header, std::io::Read::take(exact, size))
     }
 }
 

@@ -88,6 +88,11 @@ impl Images {
 
     fn make_upper(&self, rootfs: &Rootfs) -> Result<(), Error> {
         self.make_upper_over(&rootfs.upper, &rootfs.lower[0])?;
+        self.fresh_work(rootfs)
+    }
+
+    /// overlayfs's own directory, empty. Not while it is mounted.
+    pub(crate) fn fresh_work(&self, rootfs: &Rootfs) -> Result<(), Error> {
         let work = &rootfs.work;
         // A fresh one each time: after a volatile mount overlayfs refuses to take the old one again.
         match fs::remove_dir_all(work) {

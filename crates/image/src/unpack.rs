@@ -30,6 +30,10 @@ pub(crate) struct Options {
     pub(crate) owner: Option<(u32, u32)>,
     /// Device nodes are left out.
     pub(crate) no_devices: bool,
+    /// The root that is there already keeps its owner, mode and times.
+    pub(crate) keep_root: bool,
+    /// A directory is replaced by nothing else, and nothing else by a directory.
+    pub(crate) keep_kinds: bool,
 }
 
 /// Unpacks a whole tar into `root`; returns the bytes of its regular files.
@@ -168,7 +172,7 @@ impl Unpacking<'_> {
         let (parent_path, name) = split(&path);
         if name.is_empty() {
             // the root itself
-            if kind.is_dir() {
+            if kind.is_dir() && !self.options.keep_root {
                 self.root.set_own((uid, gid), mode, mtime).attempt(|| "cannot set the root's owner".to_owned())?;
                 self.directories.push((path, mtime));
             }
@@ -209,6 +213,14 @@ impl Unpacking<'_> {
         let existing = parent.facts(&name).attempt(shown)?;
         let over_whiteout = marks && existing.as_ref().is_some_and(|f| f.is_whiteout());
         let stays = kind.is_dir() && existing.as_ref().is_some_and(|f| f.kind == Kind::Directory);
+        if let Some(facts) = existing.as_ref().filter(|_| self.options.keep_kinds && !stays) {
+            let shown = name.to_string_lossy();
+            match (facts.kind == Kind::Directory, kind.is_dir()) {
+                (true, false) => return Err(Error::OverDirectory(shown.into_owned())),
+                (false, true) => return Err(Error::OverOther(shown.into_owned())),
+                _ => {}
+            }
+        }
         if existing.is_some() && !stays {
             parent.remove(&name).attempt(shown)?;
         }
@@ -283,7 +295,7 @@ impl Unpacking<'_> {
 }
 
 /// Opens `path` in `root`, making what is missing of it.
-fn ensure_directory(root: &Dir, path: &Path, options: Options) -> io::Result<Dir> {
+pub(crate) fn ensure_directory(root: &Dir, path: &Path, options: Options) -> io::Result<Dir> {
     match root.inside(path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
         other => return other,

@@ -29,3 +29,4 @@ pub mod route;
 pub mod seqpacket;
 pub mod sysctl;
 pub mod tree;
+pub mod view;

@@ -18,6 +18,8 @@ pub struct Dir {
     fd: OwnedFd,
     /// How often [`Dir::child`] led here.
     depth: usize,
+    /// Mounts that go when this is dropped.
+    _tree: Option<OwnedFd>,
 }
 
 /// Whoever walks a tree by [`Dir::child`] holds a descriptor and some stack for each level: a stranger's tree must not
@@ -65,13 +67,18 @@ impl Dir {
     /// Opens a directory by its path, as the process sees it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: fs::open(path, flags, Mode::empty())?, depth: 0 })
+        Ok(Self { fd: fs::open(path, flags, Mode::empty())?, depth: 0, _tree: None })
     }
 
     /// The root of a detached mount, whose own descriptor is a mere path.
     pub fn of_mount(mount: &OwnedFd) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: fs::openat(mount, ".", flags, Mode::empty())?, depth: 0 })
+        Ok(Self { fd: fs::openat(mount, ".", flags, Mode::empty())?, depth: 0, _tree: None })
+    }
+
+    /// The root of a detached tree of several mounts, which stays together as long as this lives.
+    pub fn of_tree(tree: OwnedFd) -> io::Result<Self> {
+        Ok(Self { _tree: Some(tree.try_clone()?), ..Self::of_mount(&tree)? })
     }
 
     /// A second handle on the same directory.
@@ -82,7 +89,7 @@ impl Dir {
     /// The directory at `path`, this one being the root: symlinks are followed, none leads out.
     pub fn inside(&self, path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: self.resolve(path, flags)?, depth: 0 })
+        Ok(Self { fd: self.resolve(path, flags)?, depth: 0, _tree: None })
     }
 
     /// The directory `name` in this one, not through a symlink. Four hundred levels deep it ends.
@@ -95,7 +102,7 @@ impl Dir {
 
     fn child_at_any_depth(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(Self { fd: self.resolve(Path::new(name), flags)?, depth: 0 })
+        Ok(Self { fd: self.resolve(Path::new(name), flags)?, depth: 0, _tree: None })
     }
 
     /// The regular file at `path`, for reading; symlinks are followed, none leads out. Never waits for a FIFO's writer.

@@ -147,8 +147,12 @@ pub struct ProcessInfo {
     pub cpu: u64,
     /// The terminal's device number, 0 for none.
     pub tty: i32,
-    /// Bytes of memory.
+    /// Bytes of memory, and of address space.
     pub resident: u64,
+    pub size: u64,
+    pub nice: i64,
+    /// The program's name as the kernel has it.
+    pub name: String,
     /// With arguments; the bare name in brackets where there are none.
     pub command: String,
 }
@@ -938,6 +942,9 @@ fn process_info(pid: i32) -> Option<ProcessInfo> {
         cpu: (number(11) + number(12)) / ticks,
         tty: number(4) as i32,
         resident: number(21) * kernel::process::page_size(),
+        size: number(20),
+        nice: fields.get(16).and_then(|text| text.parse().ok()).unwrap_or(0),
+        name: name.to_owned(),
         command: if words.is_empty() { format!("[{name}]") } else { words.join(" ") },
     })
 }

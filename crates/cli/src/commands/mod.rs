@@ -3,12 +3,14 @@
 pub mod build;
 pub mod completion;
 pub mod container;
+pub mod cp;
 pub mod image;
 pub mod inspect;
 pub mod list;
 pub mod network;
 pub mod registry;
 pub mod run;
+pub mod stats;
 pub mod system;
 pub mod volume;
 
@@ -163,8 +165,8 @@ async fn perform(command: &Command, app: App, p: Parsed) -> anyhow::Result<u8> {
         "container update" => container::update(app, p).await,
         "container export" => container::export(app, p).await,
         "container commit" => container::commit(app, p).await,
-        "container cp" => lacks(&app, "files are copied by 'exec' and tar", ": 'exec NAME tar -c PATH | tar -x'"),
-        "container stats" => lacks(&app, "look into the container's cgroup", ""),
+        "container cp" => cp::copy(app, p).await,
+        "container stats" => stats::stats(app, p).await,
         "network ls" => network::list(app, p).await,
         "network create" => network::create(app, p).await,
         "network rm" => network::remove(app, p).await,
