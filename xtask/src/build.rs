@@ -35,11 +35,14 @@ fn pair(isle: &Path, shim: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(&directory)?;
     for program in [isle, shim] {
         let place = directory.join(program.file_name().unwrap_or_default());
-        // One that runs is not written to.
-        let _ = std::fs::remove_file(&place);
-        if std::fs::hard_link(program, &place).is_err() {
-            std::fs::copy(program, &place)?;
+        // Put in place as a whole: it may be running, and somebody else may be doing the same.
+        let new = place.with_extension(std::process::id().to_string());
+        if std::fs::hard_link(program, &new).is_err() {
+            std::fs::copy(program, &new)?;
         }
+        std::fs::rename(&new, &place)?;
+        // Between two links of one file, a renaming does nothing.
+        let _ = std::fs::remove_file(&new);
     }
     Ok(())
 }

@@ -28,36 +28,40 @@ pub fn run() -> anyhow::Result<()> {
 
     let begin = Instant::now();
     println!("Starting a daemon in a network namespace of its own, with busybox as its one image");
-    let lab = Lab::start(&program)?;
-    let _guard = guard(&lab, &program)?;
-    let context = tempfile::tempdir()?;
-    images::webapp_context(context.path())?;
+    let directory = Lab::new_directory()?;
+    let mut guard = start_guard(directory.path())?;
+    let lab = Lab::start_in(directory, &program)?;
+    let context = lab.directory().join("context");
+    std::fs::create_dir(&context)?;
+    images::webapp_context(&context)?;
     let story = Story { lab, interrupted };
-    story.tell(&context.path().display().to_string())?;
+    story.tell(&context.display().to_string())?;
     let Story { lab, .. } = story;
     drop(lab);
+    drop(guard.stdin.take());
+    guard.wait()?;
     println!("\nThat was the story, in {:.1} s; everything is cleaned up.", begin.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// Cleans up once this process is gone and the lab is not: what no signal handler can do for a killed one.
-const GUARD: &str = r#"
-cat
-[ -d "$1" ] || exit 0
-export ISLE_HOST="unix://$1/isle.sock"
-"$2" ps --all --quiet | xargs -r "$2" rm --force --volumes
-kill "$3"
-for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$3" && sleep 0.5; done
-rm -rf "$1"
-"#;
-
-/// Starts the guard. It waits for the end of its input, whose other end dies with us.
-fn guard(lab: &Lab, program: &Path) -> anyhow::Result<Child> {
-    let mut guard = Command::new("sh");
-    guard.args(["-c", GUARD, "guard"]).arg(lab.directory()).arg(program).arg(lab.daemon_pid().to_string());
+/// Cleans up once this process is gone and the lab is not: what no signal handler can do for a killed one. It waits for
+/// the end of its input, whose other end dies with us.
+fn start_guard(directory: &Path) -> anyhow::Result<Child> {
+    let mut guard = Command::new(std::env::current_exe()?);
+    guard.args(["guard".as_ref(), directory]);
     // In a group of its own, or what ends us from a terminal would end it.
     guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     Ok(guard.spawn()?)
+}
+
+/// The guard itself.
+pub fn guard(directory: &Path) -> anyhow::Result<()> {
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    if directory.exists() {
+        testkit::sweep::sweep(directory);
+        std::fs::remove_dir_all(directory)?;
+    }
+    Ok(())
 }
 
 struct Story {

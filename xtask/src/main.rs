@@ -29,6 +29,8 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["build"] => build::build(),
         ["demo"] => demo::run(),
+        // The demonstration's own.
+        ["guard", directory] => demo::guard(directory.as_ref()),
         ["test"] => test::all(),
         ["test", "unit"] => test::unit(),
         ["test", "system"] => test::system(),

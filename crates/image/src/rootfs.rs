@@ -70,9 +70,12 @@ impl Images {
         Ok(rootfs)
     }
 
-    /// The directories of layers (the lowest first), the uppermost first. Never empty.
+    /// The directories of layers (the lowest first), the uppermost first. Never empty. overlayfs takes no directory
+    /// twice: of equal layers only the uppermost counts, since all that it has, and hides, is settled there.
     pub(crate) fn lower_of(&self, layers: &[String]) -> Vec<PathBuf> {
-        let mut lower: Vec<PathBuf> = layers.iter().rev().map(|l| self.layer_path(l)).collect();
+        let mut seen = HashSet::new();
+        let each_once = layers.iter().rev().filter(|l| seen.insert(*l));
+        let mut lower: Vec<PathBuf> = each_once.map(|l| self.layer_path(l)).collect();
         if lower.is_empty() {
             lower.push(self.empty_layer());
         }

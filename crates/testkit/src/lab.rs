@@ -6,11 +6,12 @@
 //! ```
 
 use crate::http::{self, Response};
-use crate::{images, upstream, within};
+use crate::{images, sweep, upstream, within};
 use anyhow::{Context, bail};
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -65,6 +66,8 @@ pub struct Lab {
     pub arguments: Vec<String>,
     /// A directory whose programs come before others for the daemon.
     pub programs: Option<PathBuf>,
+    /// The daemon has a process group of its own.
+    is_apart: bool,
     stopped: Arc<AtomicBool>,
 }
 
@@ -92,15 +95,39 @@ impl Lab {
     pub fn start_after(program: &Path, prepare: impl FnOnce(&mut Lab)) -> anyhow::Result<Lab> {
         let mut lab = Lab::empty(program)?;
         prepare(&mut lab);
-        lab.start_daemon()?;
-        let response = lab.post_bytes(
+        lab.begin()?;
+        Ok(lab)
+    }
+
+    /// The same, in a directory that somebody else watches, with a daemon that no signal to our process group reaches.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub fn start_in(directory: tempfile::TempDir, program: &Path) -> anyhow::Result<Lab> {
+        let mut lab = Lab::empty_in(directory, program)?;
+        lab.is_apart = true;
+        lab.begin()?;
+        Ok(lab)
+    }
+
+    fn begin(&mut self) -> anyhow::Result<()> {
+        self.start_daemon()?;
+        let response = self.post_bytes(
             "/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D",
             &images::busybox()?,
         )?;
         if response.status != 200 {
             bail!("cannot import busybox: {}", response.text());
         }
-        Ok(lab)
+        Ok(())
+    }
+
+    /// The directory that a lab is in.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new_directory() -> anyhow::Result<tempfile::TempDir> {
+        Ok(tempfile::Builder::new().prefix("isle-").tempdir()?)
     }
 
     /// The room without a daemon.
@@ -108,9 +135,12 @@ impl Lab {
     /// # Errors
     /// No namespace can be made.
     pub fn empty(program: &Path) -> anyhow::Result<Lab> {
+        Lab::empty_in(Lab::new_directory()?, program)
+    }
+
+    fn empty_in(directory: tempfile::TempDir, program: &Path) -> anyhow::Result<Lab> {
         let (host, _) = kernel::netns::create(|| ()).context("cannot make a network namespace: root is needed")?;
         let (outside, _) = kernel::netns::create(|| ())?;
-        let directory = tempfile::Builder::new().prefix("isle-").tempdir()?;
         std::fs::write(directory.path().join("resolv.conf"), format!("nameserver {UPSTREAM}\n"))?;
         let lab = Lab {
             directory,
@@ -121,6 +151,7 @@ impl Lab {
             daemon: None,
             arguments: Vec::new(),
             programs: None,
+            is_apart: false,
             stopped: Arc::default(),
         };
         lab.wire()?;
@@ -218,6 +249,9 @@ impl Lab {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        if self.is_apart {
+            command.process_group(0);
+        }
         let mut daemon = kernel::netns::inside(self.host.as_fd(), || command.spawn())?
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         let end = std::time::Instant::now() + Duration::from_secs(10) * crate::patience();
@@ -441,25 +475,14 @@ impl Drop for Lab {
         self.stopped.store(true, Ordering::Relaxed);
         let mark = self.mark();
         if self.daemon.is_some() {
-            // Containers first: their shims outlive any daemon.
-            if let Ok(listed) = self.get("/containers/json?all=1") {
-                for container in listed.json().as_array().into_iter().flatten() {
-                    let id = container["Id"].as_str().unwrap_or_default();
-                    let _ = self.delete(&format!("/containers/{id}?force=1&v=1"));
-                }
-            }
+            sweep::remove_containers(&self.socket());
             self.stop_daemon();
         }
         if std::thread::panicking() {
             eprintln!("--- the daemon's log:\n{}", tail(&self.log(), 60));
         }
-        // Whatever is left of a daemon that was killed: processes with this lab's directory on their command line.
-        let marker = self.directory.path().display().to_string();
-        for (pid, line) in processes() {
-            if pid != std::process::id() && line.contains(&marker) {
-                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-            }
-        }
+        // Whatever is left of a daemon that was killed.
+        sweep::kill(self.directory());
         // And its cgroups.
         if let (Some(mark), Ok(hierarchies)) = (mark, kernel::cgroup::Hierarchies::detect()) {
             let _ = hierarchies.cgroup(&mark).remove();

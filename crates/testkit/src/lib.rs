@@ -14,6 +14,7 @@ pub mod http;
 pub mod images;
 mod lab;
 pub mod rows;
+pub mod sweep;
 pub mod traffic;
 pub mod upstream;
 mod world;

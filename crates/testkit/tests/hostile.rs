@@ -268,3 +268,18 @@ fn a_container_that_has_ended_is_not_running_for_anybody() {
     let refused = lab.ask("/containers/cc/resize?h=1&w=1", 409);
     assert!(refused.message().starts_with("container ") && refused.message().ends_with(" is not running"));
 }
+
+#[test]
+fn an_image_may_have_the_same_layer_twice() {
+    let lab = Lab::start(&program()).unwrap();
+    let dockerfile = "FROM busybox\nRUN true\nRUN true && true\nCOPY f /\nRUN rm /f\nCOPY f /\nRUN ls /f\n";
+    let context = tar(&[('f', "Dockerfile", dockerfile), ('f', "f", "content")]);
+    let built = lab.post_bytes("/build?t=twice", &context).unwrap();
+    assert!(!built.text().contains("errorDetail"), "{}", built.text());
+    let layers = lab.get("/images/twice/json").unwrap().json()["RootFS"]["Layers"].clone();
+    let layers: Vec<&str> = layers.as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
+    let distinct: std::collections::BTreeSet<&str> = layers.iter().copied().collect();
+    assert!(distinct.len() < layers.len(), "{layers:?}");
+    lab.run("twice", json!({ "Image": "twice", "Cmd": ["cat", "/f"] }));
+    assert_eq!((lab.wait("twice"), lab.logs("twice", "").0.as_str()), (0, "content"));
+}
