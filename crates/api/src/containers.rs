@@ -206,7 +206,8 @@ fn show(view: &ContainerView, version: Version) -> Value {
     let c = &view.record;
     let command = c.command();
     let log = match c.host.log_config.driver.as_str() {
-        "none" => String::new(),
+        // Docker shows no path of logs whose format is their driver's own.
+        "none" | "local" => String::new(),
         _ => view.log_path.clone(),
     };
     let file = |name: &str| view.directory.join(name).display().to_string();
