@@ -242,7 +242,6 @@ pub fn resources(host: &HostConfig) -> Resources {
         write_bytes: throttled(&host.blkio_device_write_bps),
         read_operations: throttled(&host.blkio_device_read_iops),
         write_operations: throttled(&host.blkio_device_write_iops),
-        ..Resources::default()
     }
 }
 

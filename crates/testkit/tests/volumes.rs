@@ -173,6 +173,14 @@ fn volumes_with_options_are_mounted_as_long_as_they_are_used() {
     assert_eq!(lab.delete("/volumes/bound").unwrap().status, 204);
     assert_eq!(std::fs::read_to_string(data.join("g")).unwrap(), "new\n");
 
+    // Files are copied to where the container would have them, whether or not it runs.
+    made("again", json!({ "type": "none", "device": data, "o": "bind" }));
+    lab.create("stopped", json!({ "Cmd": ["true"], "HostConfig": { "Binds": ["again:/b"] } }));
+    let got = lab.get("/containers/stopped/archive?path=/b/f").unwrap();
+    assert!(got.text().contains("the host's"), "{}", got.text());
+    assert_eq!(mounted(&lab), 0);
+    lab.remove("stopped");
+
     // What cannot be mounted says why, and the container is as it was.
     made("gone", json!({ "type": "none", "device": "/nothing/there", "o": "bind" }));
     lab.create("fails", json!({ "Cmd": ["true"], "HostConfig": { "Binds": ["gone:/g"] } }));
