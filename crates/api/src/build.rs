@@ -7,7 +7,7 @@ use crate::query::Query;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use image::build::{BuildEvent, BuildOptions, Context};
 use serde_json::json;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-pub async fn build(State(engine): Ctx, query: Query, body: Body) -> Answer {
+pub async fn build(State(engine): Ctx, query: Query, headers: HeaderMap, body: Body) -> Answer {
     if query.text("version") == Some("2") {
         return Err(no_buildkit());
     }
@@ -37,6 +37,7 @@ pub async fn build(State(engine): Ctx, query: Query, body: Body) -> Answer {
         tag.parse::<model::reference::Reference>()
             .map_err(|e| Failure::invalid(format!("invalid argument \"{tag}\": {e}")))?;
     }
+    let credentials = crate::registries::all_credentials(&headers)?;
     let quiet = query.flag("q");
     let (lines, receiver) = mpsc::unbounded_channel();
     let events = {
@@ -56,7 +57,7 @@ pub async fn build(State(engine): Ctx, query: Query, body: Body) -> Answer {
         let done = lines.clone();
         // A client that goes away ends the build.
         let built = tokio::select! {
-            built = engine.build(context, options, events) => built,
+            built = engine.build(context, options, credentials, events) => built,
             () = done.closed() => return,
         };
         let line = match built {

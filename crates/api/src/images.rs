@@ -32,7 +32,7 @@ pub fn json_lines(lines: mpsc::UnboundedReceiver<Value>) -> impl IntoResponse {
 }
 
 /// The same, after one that was taken already.
-fn json_lines_after(first: Option<Value>, lines: mpsc::UnboundedReceiver<Value>) -> impl IntoResponse {
+pub fn json_lines_after(first: Option<Value>, lines: mpsc::UnboundedReceiver<Value>) -> impl IntoResponse {
     let stream = futures_util::stream::unfold((first, lines), |(first, mut lines)| async move {
         let line = match first {
             Some(first) => first,
@@ -132,7 +132,7 @@ pub async fn get(state: Ctx, Extension(version): Extension<Version>, Path(path):
 }
 
 /// `POST /images/{name}/{tag,push}`.
-pub async fn post(State(engine): Ctx, Path(path): Path<String>, query: Query) -> Answer {
+pub async fn post(State(engine): Ctx, Path(path): Path<String>, query: Query, headers: HeaderMap) -> Answer {
     if let Some(name) = path.strip_suffix("/tag") {
         let repository = query.text("repo").ok_or_else(|| Failure::invalid("repo is missing"))?;
         let new = match query.text("tag") {
@@ -142,8 +142,8 @@ pub async fn post(State(engine): Ctx, Path(path): Path<String>, query: Query) ->
         engine.tag_image(name, &new).await?;
         return Ok(StatusCode::CREATED.into_response());
     }
-    if path.ends_with("/push") {
-        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "pushing to registries is not supported yet"));
+    if let Some(name) = path.strip_suffix("/push") {
+        return crate::registries::push(&engine, name, query.text("tag"), &headers).await;
     }
     Err(crate::error::no_such_page(format!("/images/{path}").parse().unwrap_or_default()).await)
 }
@@ -180,25 +180,6 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, image::Err
     Ok(result.map_err(engine::images::image_error)?)
 }
 
-/// `X-Registry-Auth`: JSON in URL-safe base64, with or without padding; empty is nobody.
-///
-/// # Errors
-/// It is neither.
-fn credentials(headers: &HeaderMap) -> Answer<Option<image::Credentials>> {
-    use base64::Engine;
-    use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-    let Some(text) = headers.get("X-Registry-Auth").and_then(|h| h.to_str().ok()).filter(|t| !t.is_empty()) else {
-        return Ok(None);
-    };
-    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let decoder = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
-    let invalid = |e: &dyn std::fmt::Display| Failure::invalid(format!("invalid X-Registry-Auth header: {e}"));
-    let bytes = decoder.decode(text).map_err(|e| invalid(&e))?;
-    let read: image::Credentials = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
-    let empty = read.username.is_empty() && read.identitytoken.is_empty() && read.registrytoken.is_empty();
-    Ok(Some(read).filter(|_| !empty))
-}
-
 /// `POST /images/create`: pull, or import.
 pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: Body) -> Answer {
     let platform = query.text("platform").map(str::parse).transpose().map_err(Failure::invalid)?;
@@ -222,43 +203,7 @@ pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: 
         let line = json!({ "status": id });
         return Ok(([("Content-Type", "application/json")], format!("{line}\r\n")).into_response());
     }
-    let from = query.text("fromImage").ok_or_else(|| Failure::invalid("fromImage or fromSrc is missing"))?;
-    let reference = match query.text("tag") {
-        Some(tag) if tag.contains(':') => format!("{from}@{tag}"),
-        Some(tag) => format!("{from}:{tag}"),
-        None => from.to_owned(),
-    };
-    let (lines, mut receiver) = mpsc::unbounded_channel();
-    let progress = {
-        let lines = lines.clone();
-        Arc::new(move |p: image::Progress| {
-            let _ = lines.send(serde_json::to_value(&p).unwrap_or_default());
-        })
-    };
-    // What is wrong before anything was said is a status; the rest is told inside the stream.
-    let options = image::PullOptions { platform, credentials: credentials(&headers)?, insecure: false };
-    let mut pulling = Box::pin(engine.pull_image(&reference, options, progress)?);
-    let first = tokio::select! {
-        biased;
-        first = receiver.recv() => first,
-        pulled = &mut pulling => {
-            pulled?;
-            None
-        }
-    };
-    let Some(first) = first else { return Ok(json_lines(receiver).into_response()) };
-    tokio::spawn(async move {
-        let done = lines.clone();
-        // A client that goes away ends the pull.
-        let pulled = tokio::select! {
-            pulled = pulling => pulled,
-            () = done.closed() => return,
-        };
-        if let Err(e) = pulled {
-            let _ = lines.send(stream_error(&e.message));
-        }
-    });
-    Ok(json_lines_after(Some(first), receiver).into_response())
+    crate::registries::pull(&engine, &query, &headers, platform).await
 }
 
 pub async fn load(State(engine): Ctx, body: Body) -> Answer {
@@ -296,8 +241,4 @@ fn save_names(engine: &Arc<Engine>, names: Vec<String>) -> Answer {
     });
     let body = Body::from_stream(ReaderStream::new(reader));
     Ok(([("Content-Type", "application/x-tar")], body).into_response())
-}
-
-pub async fn search() -> Failure {
-    Failure::new(StatusCode::NOT_IMPLEMENTED, "searching registries is not supported: use the registry's own page")
 }

@@ -20,6 +20,7 @@ mod images;
 mod metrics;
 mod networks;
 mod query;
+mod registries;
 mod serve;
 mod stats;
 mod streams;
@@ -29,7 +30,7 @@ mod version;
 mod volumes;
 
 pub use metrics::serve_metrics;
-pub use serve::serve;
+pub use serve::{Listener, serve};
 pub use version::{API_VERSION, MIN_API_VERSION};
 
 use axum::Router;
@@ -48,7 +49,7 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/_ping", get(system::ping).head(system::ping))
         .route("/version", get(system::version))
         .route("/info", get(system::info))
-        .route("/auth", post(system::auth))
+        .route("/auth", post(registries::log_in))
         .route("/system/df", get(system::df))
         .route("/events", get(events::events))
         .route("/networks", get(networks::list))
@@ -96,8 +97,9 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/images/load", post(images::load))
         .route("/images/get", get(images::save))
         .route("/images/prune", post(images::prune))
-        .route("/images/search", get(images::search))
+        .route("/images/search", get(registries::search))
         .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))
+        .route("/distribution/{*name}", get(registries::inspect))
         .route("/build", post(build::build))
         .route("/build/prune", post(build::prune))
         .route("/session", post(build::session))

@@ -19,6 +19,6 @@ pub async fn serve_metrics(
     engine: Arc<engine::Engine>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let measured = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], engine.metrics.render()) };
+    let measured = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], engine.measurements().await) };
     axum::serve(listener, Router::new().route("/metrics", get(measured))).with_graceful_shutdown(stop).await
 }

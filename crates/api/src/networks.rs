@@ -3,11 +3,12 @@
 use crate::Ctx;
 use crate::error::{Answer, Failure};
 use crate::query::{Filters, Query, body};
-use axum::Json;
+use crate::version::Version;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use engine::networks::NetworkView;
 use model::container::EndpointSettings;
 use model::network::{Network, PoolRequest, Request};
@@ -223,12 +224,30 @@ pub async fn list(State(engine): Ctx, query: Query) -> Answer {
     Ok(Json(shown).into_response())
 }
 
-pub async fn inspect(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer {
+/// How full its subnets are (API-06).
+fn show_usage(view: &NetworkView) -> Value {
+    let subnets = view.usage.iter().map(|(subnet, usage)| {
+        let numbers = json!({ "IPsInUse": usage.in_use, "DynamicIPsAvailable": usage.available });
+        (subnet.to_string(), numbers)
+    });
+    json!({ "IPAM": { "Subnets": Value::Object(subnets.collect()) } })
+}
+
+pub async fn inspect(
+    State(engine): Ctx,
+    Extension(version): Extension<Version>,
+    Path(id): Path<String>,
+    query: Query,
+) -> Answer {
     if let Some(scope) = query.text("scope").filter(|s| *s != "local") {
         return Err(Failure::new(StatusCode::NOT_FOUND, format!("network {id} not found in scope {scope}")));
     }
     let view = engine.inspect_network(&id)?;
-    Ok(Json(show(&view.network, show_members(&view))).into_response())
+    let mut shown = show(&view.network, show_members(&view));
+    if version >= Version::new(1, 52) {
+        shown["Status"] = show_usage(&view);
+    }
+    Ok(Json(shown).into_response())
 }
 
 pub async fn remove(State(engine): Ctx, Path(id): Path<String>) -> Answer {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What goes wrong again and again is said this often.
@@ -23,15 +23,29 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// The most bytes that a request's head may have.
 const HEAD: usize = 64 * 1024;
 
+/// Where clients come from.
+pub enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 /// Serves the API on `listener` until `stop` resolves; streams that are under way go on.
 ///
 /// # Errors
 /// The listener fails.
-pub async fn serve(
-    listener: UnixListener,
-    engine: Arc<engine::Engine>,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
+pub async fn serve(listener: Listener, engine: Arc<engine::Engine>, stop: impl Future<Output = ()>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(engine.most_clients()));
     // Around the router, not in it: the version is off the path before the path is looked up.
     let app = axum::Router::new().fallback_service(router(engine)).layer(axum::middleware::from_fn(version::layer));
@@ -41,7 +55,7 @@ pub async fn serve(
         let (stream, place) = tokio::select! {
             // Who finds no place waits: in the listener's queue, so that containers have descriptors.
             (place, accepted) = async { (places.clone().acquire_owned().await, listener.accept().await) } => match accepted {
-                Ok((stream, _)) => (stream, place.ok()),
+                Ok(stream) => (stream, place.ok()),
                 // No descriptors are left: others' may be given back.
                 Err(e) => {
                     if told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
@@ -75,7 +89,7 @@ pub async fn serve(
 /// A client's connection, with the head of its first request read ahead.
 struct Connection {
     /// There until the end.
-    stream: Option<UnixStream>,
+    stream: Option<Box<dyn Stream>>,
     /// Its place among the clients.
     place: Option<OwnedSemaphorePermit>,
     /// It has turned into a stream: its end is its end.
@@ -93,7 +107,7 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols";
 const OK: &[u8] = b"HTTP/1.1 200 OK";
 
 impl Connection {
-    async fn open(mut stream: UnixStream, place: Option<OwnedSemaphorePermit>) -> io::Result<Self> {
+    async fn open(mut stream: Box<dyn Stream>, place: Option<OwnedSemaphorePermit>) -> io::Result<Self> {
         let mut ahead = Vec::with_capacity(1024);
         let end = loop {
             if let Some(end) = find(&ahead, b"\r\n\r\n") {
@@ -115,7 +129,7 @@ impl Connection {
         Ok(Self { stream: Some(stream), place, taken_over: false, has_body, ahead, given: 0, plain })
     }
 
-    fn stream(&mut self) -> Pin<&mut UnixStream> {
+    fn stream(&mut self) -> Pin<&mut Box<dyn Stream>> {
         Pin::new(self.stream.as_mut().expect("there until it is dropped"))
     }
 }

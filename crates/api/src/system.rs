@@ -3,7 +3,6 @@
 use crate::Ctx;
 use crate::error::{Answer, Failure};
 use crate::version::{API_VERSION, MIN_API_VERSION, Version};
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -59,6 +58,7 @@ pub async fn version(State(engine): Ctx) -> Answer {
 pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) -> Answer {
     let info = engine.info();
     let settings = &engine.settings;
+    let reloadable = engine.reloadable();
     let pools: Vec<Value> = settings
         .networking
         .pools
@@ -71,9 +71,16 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
     if !info.told_firewalls.is_empty() {
         status.push(json!(["told of our networks", info.told_firewalls.join(", ")]));
     }
-    let mut security = vec!["name=cgroupns".to_owned()];
+    let mut security = Vec::new();
     if info.seccomp {
-        security.insert(0, "name=seccomp,profile=builtin".into());
+        security.push("name=seccomp,profile=builtin");
+    }
+    if info.cgroup_namespaces {
+        security.push("name=cgroupns");
+    }
+    let mut runtimes = json!({ "isle": { "path": settings.shim } });
+    if let Some(runc) = &info.runc {
+        runtimes["runc"] = json!({ "path": runc });
     }
     let limits = |controller: &str| info.controllers.contains(&controller);
     let mut shown = json!({
@@ -94,12 +101,12 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "CPUSet": limits("cpuset"),
         "PidsLimit": limits("pids"),
         "IPv4Forwarding": info.ipv4_forwarding,
-        "Debug": settings.debug,
+        "Debug": reloadable.debug,
         "NFd": open_descriptors(),
         "OomKillDisable": info.cgroup_version == 1,
         "NGoroutines": 0,
         "SystemTime": jiff::Timestamp::now().to_string(),
-        "LoggingDriver": "json-file",
+        "LoggingDriver": settings.containers.log.driver,
         "CgroupDriver": info.cgroup_driver,
         "CgroupVersion": info.cgroup_version.to_string(),
         "NEventsListener": engine.events.listeners(),
@@ -109,25 +116,19 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "OSType": "linux",
         "Architecture": std::env::consts::ARCH,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "AllowNondistributableArtifactsCIDRs": null,
-            "AllowNondistributableArtifactsHostnames": null,
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": { "docker.io": { "Mirrors": [], "Name": "docker.io", "Official": true, "Secure": true } },
-            "Mirrors": [],
-        },
+        "RegistryConfig": show_registries(&settings.registries),
         "NCPU": info.cpus,
         "MemTotal": info.memory,
         "GenericResources": null,
         "DockerRootDir": settings.root,
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
+        "HttpProxy": info.proxies.http,
+        "HttpsProxy": info.proxies.https,
+        "NoProxy": info.proxies.none,
         "Name": info.hostname,
-        "Labels": [],
+        "Labels": reloadable.labels,
         "ExperimentalBuild": false,
         "ServerVersion": settings.version,
-        "Runtimes": { "isle": { "path": "isle-shim" }, "runc": { "path": "runc" } },
+        "Runtimes": runtimes,
         "DefaultRuntime": "isle",
         "Swarm": {
             "NodeID": "",
@@ -137,9 +138,9 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
             "Error": "",
             "RemoteManagers": null,
         },
-        "LiveRestoreEnabled": settings.live_restore,
+        "LiveRestoreEnabled": reloadable.live_restore,
         "Isolation": "",
-        "InitBinary": "docker-init",
+        "InitBinary": settings.shim.file_name().map(|n| n.to_string_lossy()),
         "SecurityOptions": security,
         "DefaultAddressPools": pools,
         "FirewallBackend": { "Driver": "nftables", "Info": status },
@@ -154,13 +155,27 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
     Ok(Json(shown).into_response())
 }
 
-fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+fn show_registries(told: &model::daemon::Registries) -> Value {
+    let (subnets, hosts): (Vec<&String>, Vec<&String>) = told.insecure.iter().partition(|t| t.contains('/'));
+    let index = |name: &str, mirrors: &[String], official: bool| json!({ "Name": name, "Mirrors": mirrors, "Official": official, "Secure": official });
+    let mut indexes = json!({ "docker.io": index("docker.io", &told.mirrors, true) });
+    for host in hosts {
+        indexes[host.as_str()] = index(host, &[], false);
+    }
+    // Those on loopback need no certificate, as in Docker.
+    let subnets: Vec<&str> =
+        ["::1/128", "127.0.0.0/8"].into_iter().chain(subnets.into_iter().map(String::as_str)).collect();
+    json!({
+        "AllowNondistributableArtifactsCIDRs": null,
+        "AllowNondistributableArtifactsHostnames": null,
+        "InsecureRegistryCIDRs": subnets,
+        "IndexConfigs": indexes,
+        "Mirrors": told.mirrors,
+    })
 }
 
-/// Credentials are looked at when they are used.
-pub async fn auth(State(_): Ctx, _: Bytes) -> Answer {
-    Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "logging in to registries is not supported yet"))
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 /// What of the disk is used; `type` (since API 1.42) says of which objects, and nothing is measured of the others.

@@ -1,6 +1,7 @@
 //! Which version of the API a request asks for: the prefix of its path.
 //!
-//! From 1.24 up; a newer one than ours is served as ours, so that clients that do not negotiate work.
+//! From 1.24 up; a newer one than ours is served as ours, so that clients that do not negotiate work, with what newer
+//! ones have added where we have it (API-06).
 
 use crate::error::Failure;
 use axum::extract::Request;
@@ -64,7 +65,7 @@ pub async fn layer(mut request: Request, next: Next) -> Response {
         _ => match rest.parse::<Uri>() {
             Ok(uri) => {
                 *request.uri_mut() = uri;
-                request.extensions_mut().insert(version.unwrap_or(API_VERSION).min(API_VERSION));
+                request.extensions_mut().insert(version.unwrap_or(API_VERSION));
                 crate::error::in_json(next.run(request).await).await
             }
             Err(e) => Failure::invalid(format!("invalid path {rest}: {e}")).into_response(),

@@ -190,7 +190,26 @@ impl Client {
     /// # Errors
     /// The daemon refuses, or does not answer.
     pub async fn open(&self, method: Method, path: &str, body: Body, kind: &str) -> anyhow::Result<Response<Incoming>> {
-        let (response, sender) = self.send(self.request(method, path, body, kind)?).await?;
+        self.open_as(method, path, body, kind, None).await
+    }
+
+    /// The same, and says who we are to registries, in one of their headers.
+    ///
+    /// # Errors
+    /// The daemon refuses, or does not answer.
+    pub async fn open_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        kind: &str,
+        account: Option<(&'static str, String)>,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let mut request = self.request(method, path, body, kind)?;
+        if let Some((name, value)) = account {
+            request.headers_mut().insert(name, value.parse().context("cannot be a header's value")?);
+        }
+        let (response, sender) = self.send(request).await?;
         if response.status().is_success() || response.status() == 304 {
             return Ok(response);
         }

@@ -1,16 +1,25 @@
 //! `isle daemon`: serves the API in the foreground until SIGTERM; containers run on.
 
+use crate::container_flags::ContainerFlags;
+use crate::listen::{group, listen};
 use crate::network_flags::NetworkFlags;
+use crate::pidfile::PidFile;
+use crate::{daemon_json, dockerd_flags};
 use anyhow::{Context, bail};
-use clap::Parser;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
+use engine::Reloadable;
+use model::daemon::Registries;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Run the Isle daemon in the foreground
 #[derive(Parser)]
-#[command(name = "isle daemon")]
+#[command(name = "isle daemon", version)]
 struct Arguments {
     /// Where images, containers and volumes are kept
     #[arg(long, alias = "data-root", default_value = "/var/lib/isle")]
@@ -18,9 +27,30 @@ struct Arguments {
     /// Where sockets and what belongs to running containers are
     #[arg(long, alias = "exec-root", default_value = "/run/isle")]
     run: PathBuf,
-    /// Socket to listen on (unix://PATH); may be given several times
+    /// Where to listen (unix://PATH, tcp://127.0.0.1:PORT); may be given several times
     #[arg(short = 'H', long = "host", default_value = "unix:///run/isle/isle.sock")]
     hosts: Vec<String>,
+    /// Group of the unix sockets, beside root
+    #[arg(short = 'G', long)]
+    group: Option<String>,
+    /// File with the same options, as Docker's daemon.json has them
+    #[arg(long, value_name = "FILE", default_value = "/etc/isle/daemon.json")]
+    config_file: PathBuf,
+    /// Look whether the options are right, and end
+    #[arg(long)]
+    validate: bool,
+    /// File with the daemon's process id
+    #[arg(short, long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    /// Label of the daemon (KEY=VALUE); may be given several times
+    #[arg(long, value_name = "LABEL")]
+    label: Vec<String>,
+    /// Registry that need not have a certificate (HOST:PORT, or CIDR); may be given several times
+    #[arg(long, value_name = "REGISTRY")]
+    insecure_registry: Vec<String>,
+    /// Where images of Docker's own registry are looked for first (https://HOST); may be given several times
+    #[arg(long, value_name = "URL", value_parser = mirror)]
+    registry_mirror: Vec<String>,
     /// Serve measurements for Prometheus on this address and port, at /metrics
     #[arg(long, value_name = "HOST:PORT")]
     metrics_addr: Option<String>,
@@ -29,6 +59,8 @@ struct Arguments {
     shim: Option<PathBuf>,
     #[command(flatten)]
     network: NetworkFlags,
+    #[command(flatten)]
+    containers: ContainerFlags,
     /// The host's resolv.conf
     #[arg(long, default_value = "/etc/resolv.conf", hide = true)]
     resolv_conf: PathBuf,
@@ -39,34 +71,136 @@ struct Arguments {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     live_restore: Option<bool>,
     /// Log what happens in detail
-    #[arg(short = 'D', long)]
+    #[arg(short = 'D', long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     debug: bool,
+    /// What is logged: debug, info, warn, error or fatal
+    #[arg(short, long, value_name = "LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error", "fatal"])]
+    log_level: String,
 }
+
+/// A mirror's base address.
+fn mirror(text: &str) -> Result<String, String> {
+    let Some((scheme @ ("http" | "https"), host)) = text.split_once("://") else {
+        return Err(format!("invalid mirror: {text:?} is no URL of scheme http or https"));
+    };
+    let host = host.trim_end_matches('/');
+    if host.is_empty() || host.contains(['/', '?', '#', '@']) {
+        return Err(format!(
+            "invalid mirror: {text:?}: it is a scheme and a host, without a path, query, fragment or user"
+        ));
+    }
+    Ok(format!("{scheme}://{host}"))
+}
+
+impl Arguments {
+    fn reloadable(&self) -> Reloadable {
+        let live_restore = self.live_restore.unwrap_or(true);
+        Reloadable { live_restore, debug: self.debug, labels: self.label.clone() }
+    }
+
+    fn filter(&self) -> EnvFilter {
+        let level = match self.log_level.as_str() {
+            _ if self.debug => "debug",
+            "fatal" => "error",
+            level => level,
+        };
+        EnvFilter::new(std::env::var("ISLE_LOG").unwrap_or_else(|_| level.into()))
+    }
+}
+
+/// The command line as it was given, for every time that the file is read.
+struct CommandLine {
+    words: Vec<OsString>,
+    is_dockerd: bool,
+}
+
+impl CommandLine {
+    /// All options, of the command line and of the file; and notes about those that have no effect.
+    fn read(&self) -> anyhow::Result<(Arguments, Vec<String>)> {
+        let command = || dockerd_flags::add(Arguments::command());
+        let given = command().get_matches_from(&self.words);
+        let flags = self.file(&command(), &given)?;
+        let all = command().get_matches_from(self.words.iter().cloned().chain(flags.into_iter().map(OsString::from)));
+        let notes = dockerd_flags::judge(&all).map_err(anyhow::Error::msg)?;
+        let mut arguments = Arguments::from_arg_matches(&all)?;
+        arguments.live_restore.get_or_insert(!self.is_dockerd);
+        if self.is_dockerd {
+            if all.value_source("hosts") == Some(ValueSource::DefaultValue) {
+                arguments.hosts = vec!["unix:///var/run/docker.sock".into()];
+            }
+            arguments.pidfile.get_or_insert_with(|| "/var/run/docker.pid".into());
+        }
+        arguments.network.networking()?.check()?;
+        arguments.containers.defaults()?;
+        Ok((arguments, notes))
+    }
+
+    /// The options in the file. It need not be there, unless it was named; Docker's own is another engine's, unless this
+    /// one takes its place.
+    fn file(&self, command: &Command, given: &ArgMatches) -> anyhow::Result<Vec<String>> {
+        let is_named = given.value_source("config_file") == Some(ValueSource::CommandLine);
+        let path = match given.get_one::<PathBuf>("config_file") {
+            Some(path) if is_named || !self.is_dockerd => path.as_path(),
+            _ => Path::new("/etc/docker/daemon.json"),
+        };
+        let failed = || format!("unable to configure the Docker daemon with file {}", path.display());
+        let text = match std::fs::read_to_string(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_named => return Ok(Vec::new()),
+            text => text.with_context(failed)?,
+        };
+        daemon_json::flags(&text, command, given).with_context(failed)
+    }
+}
+
+type LogHandle = tracing_subscriber::reload::Handle<EnvFilter, tracing_subscriber::Registry>;
 
 /// `is_dockerd`: the program is called so, and every word after its name is the daemon's.
 pub fn main(is_dockerd: bool) -> anyhow::Result<()> {
-    let mut arguments = Arguments::parse_from(std::env::args_os().skip(usize::from(!is_dockerd)));
-    arguments.live_restore.get_or_insert(!is_dockerd);
-    let filter = std::env::var("ISLE_LOG").unwrap_or_else(|_| if arguments.debug { "debug" } else { "info" }.into());
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    let line = CommandLine { words: std::env::args_os().skip(usize::from(!is_dockerd)).collect(), is_dockerd };
+    let (arguments, notes) = line.read()?;
+    if arguments.validate {
+        eprintln!("configuration OK");
+        return Ok(());
+    }
+    let (filter, log) = tracing_subscriber::reload::Layer::new(arguments.filter());
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(format).init();
+    for note in notes {
+        tracing::warn!("{note}");
+    }
     if !rustix::process::geteuid().is_root() {
         bail!(
             "the daemon needs root: it makes network namespaces, bridges, firewall tables and mounts. Start it as root, \
              'sudo isle daemon' or by its systemd unit; its clients need to belong to the group of its socket only"
         );
     }
+    let _pidfile = arguments.pidfile.as_deref().map(PidFile::write).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(arguments));
+    let result = runtime.block_on(serve(arguments, line, log));
     // Streams of clients that are still there do not hold the daemon up.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     result
 }
 
-async fn serve(arguments: Arguments) -> anyhow::Result<()> {
+/// At SIGHUP the file is read anew: labels, debug and live-restore follow it; the rest needs another start.
+fn reload(engine: &engine::Engine, line: &CommandLine, log: &LogHandle) {
+    let read = line.read().and_then(|(arguments, _)| Ok((log.reload(arguments.filter())?, arguments.reloadable())));
+    match read {
+        Ok(((), new)) => {
+            tracing::info!(
+                ?new,
+                "labels, debug and live-restore are as the configuration says now; the rest is read at a start"
+            );
+            engine.reload(new);
+        }
+        Err(e) => tracing::error!("the configuration is not reloaded: {e:#}"),
+    }
+}
+
+async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyhow::Result<()> {
+    let reloadable = arguments.reloadable();
+    let (networking, containers) = (arguments.network.networking()?, arguments.containers.defaults()?);
+    let registries = Registries { mirrors: arguments.registry_mirror, insecure: arguments.insecure_registry };
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let shim = match arguments.shim {
         Some(shim) => shim,
@@ -78,16 +212,18 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         program,
         shim,
         version: env!("CARGO_PKG_VERSION").into(),
-        networking: arguments.network.networking()?,
+        networking,
+        containers,
+        registries,
         resolv_conf: arguments.resolv_conf,
         resolved_conf: arguments.resolved_conf,
-        live_restore: arguments.live_restore.unwrap_or(true),
-        debug: arguments.debug,
     };
     let mut listeners = Vec::new();
     let engine = engine::Engine::open(settings).await?;
+    engine.reload(reloadable);
+    let group = arguments.group.as_deref().map(group).transpose()?;
     for host in &arguments.hosts {
-        listeners.push(listen(host)?);
+        listeners.push(listen(host, group).await?);
     }
     let metrics = match &arguments.metrics_addr {
         Some(address) => {
@@ -98,6 +234,13 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let reloaded = engine.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload(&reloaded, &line, &log);
+        }
+    });
     let (stop, _) = tokio::sync::watch::channel(false);
     let servers = listeners.into_iter().map(|listener| {
         let mut stopped = stop.subscribe();
@@ -120,7 +263,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     let _ = stop.send(true);
-    if engine.settings.live_restore {
+    if engine.reloadable().live_restore {
         tracing::info!("stopping; containers run on");
     } else {
         tracing::info!("stopping, and all containers first");
@@ -133,36 +276,6 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Listens on `unix://PATH`. A socket that nobody answers on is replaced.
-fn listen(host: &str) -> anyhow::Result<UnixListener> {
-    let Some(path) = host.strip_prefix("unix://").map(Path::new) else {
-        bail!("cannot listen on {host}: unix://PATH is supported");
-    };
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        bail!("another daemon listens on {}", path.display());
-    }
-    bind(path).with_context(|| format!("cannot listen on {}", path.display()))
-}
-
-/// Binds a socket for root and its group, in the place of whatever is there. Nobody else can have reached it before: it
-/// gets its permissions in a directory of its own.
-fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    let private = path.with_file_name(format!(".{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&private);
-    std::fs::DirBuilder::new().mode(0o700).create(&private)?;
-    let new = private.join("s");
-    let bound = UnixListener::bind(&new).and_then(|listener| {
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o660))?;
-        std::fs::rename(&new, path)?;
-        Ok(listener)
-    });
-    let _ = std::fs::remove_dir_all(&private);
-    bound
-}
-
 /// The shim lies beside this program, or where packages put it.
 fn find_shim(program: &Path) -> anyhow::Result<PathBuf> {
     let directory = program.parent().unwrap_or(Path::new("/"));
@@ -170,23 +283,5 @@ fn find_shim(program: &Path) -> anyhow::Result<PathBuf> {
     match places.iter().find(|p| p.exists()) {
         Some(place) => Ok(place.clone()),
         None => bail!("there is no isle-shim beside {}; say where it is with --shim", program.display()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_socket_is_roots_and_its_groups_and_replaces_a_dead_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("isle.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let host = format!("unix://{}", path.display());
-        let listener = listen(&host).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
-        assert!(listen(&host).unwrap_err().to_string().contains("another daemon listens"));
-        drop(listener);
     }
 }

@@ -4,13 +4,14 @@ use anyhow::{Context, bail};
 use clap::{ArgAction, Args};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::daemon::Networking;
+use model::files::ResolvOverrides;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Flags as dockerd has them.
 #[derive(Args)]
 pub struct NetworkFlags {
     /// Name of the default network's bridge; 'none' for no default network
-    #[arg(long, default_value = "isle0")]
+    #[arg(short, long, default_value = "isle0")]
     bridge: String,
     /// Address and subnet of the default network's bridge
     #[arg(long, value_name = "CIDR")]
@@ -72,6 +73,15 @@ pub struct NetworkFlags {
     /// There is no swarm to diagnose (OB-07)
     #[arg(long, value_name = "PORT", hide = true)]
     network_diagnostic_port: Option<String>,
+    /// DNS server of containers; may be given several times
+    #[arg(long, value_name = "IP")]
+    dns: Vec<IpAddr>,
+    /// DNS search domain of containers; may be given several times
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// DNS option of containers; may be given several times
+    #[arg(long, value_name = "OPTION")]
+    dns_opt: Vec<String>,
     /// Leave DOCKER-USER, ufw and firewalld alone
     #[arg(long)]
     no_firewall_integration: bool,
@@ -80,7 +90,7 @@ pub struct NetworkFlags {
 impl NetworkFlags {
     /// # Errors
     /// A text says nothing.
-    pub fn networking(self) -> anyhow::Result<Networking> {
+    pub fn networking(&self) -> anyhow::Result<Networking> {
         if self.network_diagnostic_port.is_some() {
             bail!(
                 "--network-diagnostic-port is about a swarm's network database, which Isle has not; why a packet goes \
@@ -92,8 +102,13 @@ impl NetworkFlags {
             forwarding: self.ip_forward,
             proxy: self.userland_proxy,
             direct_routing: self.allow_direct_routing,
-            host_gateways: self.host_gateway_ip,
+            host_gateways: self.host_gateway_ip.clone(),
             firewall_integration: !self.no_firewall_integration,
+            dns: ResolvOverrides {
+                nameservers: self.dns.clone(),
+                search: self.dns_search.clone(),
+                options: self.dns_opt.clone(),
+            },
             ..Networking::default()
         };
         let default = &mut networking.default_bridge;

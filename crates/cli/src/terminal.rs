@@ -24,6 +24,27 @@ impl Drop for Raw {
     }
 }
 
+/// Standard input is not shown while it is typed, until this is dropped.
+pub struct Silent(Termios);
+
+impl Silent {
+    /// # Errors
+    /// Standard input is no terminal.
+    pub fn new() -> std::io::Result<Self> {
+        let before = termios::tcgetattr(std::io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(termios::LocalModes::ECHO);
+        termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &silent)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
 /// Rows and columns of the terminal that output goes to.
 pub fn size() -> Option<(u16, u16)> {
     let size = termios::tcgetwinsize(std::io::stdout()).or_else(|_| termios::tcgetwinsize(std::io::stdin())).ok()?;

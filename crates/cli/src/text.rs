@@ -3,6 +3,7 @@
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
+use model::duration;
 
 /// Go's `%q`.
 pub fn quote(text: &str) -> String {
@@ -65,44 +66,6 @@ pub fn parse_nano(text: &str) -> Result<i64, String> {
     if (nano - nano.round()).abs() > 1e-3 { Err("value is too precise".into()) } else { Ok(nano.round() as i64) }
 }
 
-/// Go's `time.ParseDuration`, in nanoseconds.
-///
-/// # Errors
-/// It is none.
-pub fn parse_duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {}", quote(text));
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1.0, rest),
-        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..letters] {
-            "" => return Err(format!("time: missing unit in duration {}", quote(text))),
-            "ns" => 1.0,
-            "us" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            other => return Err(format!("time: unknown unit {} in duration {}", quote(other), quote(text))),
-        };
-        total += number * unit;
-        rest = &rest[letters..];
-    }
-    Ok((sign * total) as i64)
-}
-
 /// go-units' `HumanSizeWithPrecision`: decimal units, `precision` significant digits.
 pub fn human_size(bytes: f64, precision: usize) -> String {
     let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
@@ -135,7 +98,7 @@ fn significant(value: f64, digits: usize) -> String {
 
 /// "3 minutes ago", from seconds since the epoch.
 pub fn ago(at: i64) -> String {
-    format!("{} ago", model::duration::human(Timestamp::now().as_second() - at))
+    format!("{} ago", duration::human(Timestamp::now().as_second() - at))
 }
 
 /// Go's `time.Time.String()` in the local zone: `2026-11-24 03:45:22 +0000 UTC`.
@@ -153,7 +116,7 @@ pub fn go_time(at: i64) -> String {
 /// # Errors
 /// It is none of these.
 pub fn moment(text: &str) -> anyhow::Result<String> {
-    if let Ok(ago) = parse_duration(text)
+    if let Ok(ago) = duration::parse(text)
         && text.ends_with(|c: char| c.is_ascii_alphabetic())
     {
         return Ok(stamp(Timestamp::now() - jiff::SignedDuration::from_nanos(ago)));
@@ -213,21 +176,6 @@ mod tests {
         }
         assert_eq!(parse_bytes("abc"), Err("invalid size: 'abc'".into()));
         assert_eq!(parse_bytes("1x"), Err("invalid suffix: 'x'".into()));
-    }
-
-    #[test]
-    fn durations_are_read() {
-        for (text, nanoseconds) in [
-            ("1h30m", 5_400_000_000_000),
-            ("1.5s", 1_500_000_000),
-            ("100ms", 100_000_000),
-            ("0", 0),
-            ("-2m", -120_000_000_000),
-        ] {
-            assert_eq!(parse_duration(text), Ok(nanoseconds), "{text}");
-        }
-        assert_eq!(parse_duration("5"), Err("time: missing unit in duration \"5\"".into()));
-        assert_eq!(parse_duration("5x"), Err("time: unknown unit \"x\" in duration \"5x\"".into()));
     }
 
     #[test]

@@ -2,14 +2,17 @@
 //! images.
 
 use crate::error::Result;
+use crate::images::{Pull, registry_of};
 use crate::state::Entry;
 use crate::stop::Until;
 use crate::{Engine, Error, Kind};
 use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner};
+use image::{Credentials, Tags};
 use model::container::{Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, NetworkMode, State};
 use model::id::ContainerId;
 use model::image::{ImageId, Platform};
 use model::reference::Reference;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Engine {
@@ -17,8 +20,14 @@ impl Engine {
     ///
     /// # Errors
     /// The Dockerfile is wrong, or a step fails.
-    pub async fn build(self: &Arc<Self>, context: Context, options: BuildOptions, events: Events) -> Result<ImageId> {
-        let runner = Steps { engine: self.clone() };
+    pub async fn build(
+        self: &Arc<Self>,
+        context: Context,
+        options: BuildOptions,
+        credentials: BTreeMap<String, Credentials>,
+        events: Events,
+    ) -> Result<ImageId> {
+        let runner = Steps { engine: self.clone(), credentials };
         let built = self.images.build(context, options, &runner, events).await;
         built.map_err(crate::images::image_error)
     }
@@ -129,6 +138,8 @@ impl Drop for Stop {
 /// Runs the steps of one build.
 struct Steps {
     engine: Arc<Engine>,
+    /// Of base images' registries, by their servers' addresses.
+    credentials: BTreeMap<String, Credentials>,
 }
 
 impl Runner for Steps {
@@ -143,10 +154,13 @@ impl Runner for Steps {
         progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
     ) -> BoxFuture<'a, std::result::Result<(), String>> {
         Box::pin(async move {
-            let options = image::PullOptions { platform: platform.cloned(), ..image::PullOptions::default() };
-            let pulling = self.engine.pull_image(&reference.to_string(), options, progress);
+            let of_registry = |(server, _): &(&String, &Credentials)| registry_of(server) == reference.registry();
+            let credentials = self.credentials.iter().find(of_registry).map(|(_, c)| c.clone());
+            let reference = reference.to_string();
+            let pull = Pull { reference: &reference, platform: platform.cloned(), tags: Tags::One, credentials };
+            let pulling = self.engine.pull_image(pull, progress);
             let pulled = async { pulling?.await };
-            pulled.await.map(drop).map_err(|e: Error| e.message)
+            pulled.await.map_err(|e: Error| e.message)
         })
     }
 }

@@ -72,6 +72,7 @@ impl Engine {
         let image = self.find_image(&config.image).await?;
         check_platform(&config.image, platform.as_ref(), &image.platform)?;
         merge_image(&mut config, &image.config);
+        self.settings.containers.complete(&mut host);
         complete(&mut config, &mut host, id, self.settings.networking.default_bridge.enabled);
         let mut warnings = check(&config, &host)?;
         let mut requests = mount_requests(&config, &host)?;
@@ -298,7 +299,7 @@ fn move_mac_address(record: &mut Container, wanted: &mut [(String, EndpointSetti
 /// What its ports will not do, said while it can still be changed.
 fn port_warnings(state: &crate::state::State, record: &Container) -> Vec<String> {
     let mut warnings = Vec::new();
-    let wanted = crate::endpoints::asked_ports(record, None).unwrap_or_default();
+    let wanted = record.wanted_ports(None).unwrap_or_default();
     let networks = || record.endpoints.iter().filter_map(|e| state.networks.get(&e.network?));
     if !wanted.is_empty() && networks().next().is_some() && networks().all(|n| n.internal) {
         let names: Vec<&str> = networks().map(|n| n.name.as_str()).collect();
@@ -422,13 +423,9 @@ fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId, default
         }
     };
     set(&mut host.restart_policy.name, "no");
-    set(&mut host.log_config.driver, "json-file");
     set(&mut host.ipc_mode, "private");
     set(&mut host.cgroupns_mode, "private");
     set(&mut host.runtime, "isle");
-    if host.shm_size == 0 {
-        host.shm_size = 64 << 20;
-    }
     let shares_names = matches!(host.network_mode(), NetworkMode::Container(_));
     if config.hostname.is_empty() && !shares_names {
         config.hostname = match host.network_mode() {

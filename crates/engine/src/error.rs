@@ -11,6 +11,8 @@ pub enum Kind {
     /// The state is in the way.
     Conflict,
     Forbidden,
+    /// Somebody else wants to know who asks, or does not take these credentials.
+    Unauthorized,
     /// It is so already.
     NotModified,
     NotImplemented,
@@ -100,6 +102,12 @@ impl From<model::ipam::LeaseRefusal> for Error {
             _ => Kind::Forbidden,
         };
         Error::new(kind, refusal)
+    }
+}
+
+impl From<model::endpoint::InterfaceTaken> for Error {
+    fn from(refusal: model::endpoint::InterfaceTaken) -> Self {
+        Error::conflict(refusal.to_string())
     }
 }
 

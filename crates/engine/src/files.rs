@@ -5,7 +5,7 @@ use crate::links::{Link, links};
 use crate::state::State;
 use crate::{Engine, naming};
 use model::container::{Container, NetworkMode};
-use model::files::{Asks, HostResolv, Hosts, ResolvOverrides, is_systemds_stub, resolv_conf};
+use model::files::{Asks, HostResolv, Hosts, is_systemds_stub, resolv_conf};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
@@ -82,11 +82,7 @@ const NAMES: [&str; 3] = ["hosts", "resolv.conf", "hostname"];
 
 /// What the files say, in the order of [`NAMES`].
 fn render(state: &State, record: &Container, of_host: OfHost) -> Result<[String; 3]> {
-    let overrides = ResolvOverrides {
-        nameservers: record.host.dns.iter().filter_map(|d| d.parse().ok()).collect(),
-        search: record.host.dns_search.clone(),
-        options: record.host.dns_options.clone(),
-    };
+    let overrides = state.networking.dns_of(&record.host);
     let is_host = matches!(record.host.network_mode(), NetworkMode::Host);
     let asks = match () {
         () if naming::has_resolver(state, record) => Asks::Resolver,

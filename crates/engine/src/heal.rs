@@ -93,7 +93,7 @@ impl Engine {
             let mut desired: Desired = state.desired();
             let mut settled = Settled { networks: state.networks.keys().copied().collect(), ..Settled::default() };
             // What is under way keeps its elements, and makes its own interfaces.
-            let making = state.making.values().filter_map(|n| crate::networks::bridge_of(n, &state.networking));
+            let making = state.making.values().filter_map(|n| n.bridge(&state.networking));
             desired.bridges.extend(making.map(|b| (b.network, b)));
             let mut turns = Vec::new();
             for entry in state.containers.values() {

@@ -5,6 +5,7 @@ use crate::{Engine, blocking};
 use image::{Image, Removed, Use};
 use model::container::Container;
 use model::image::ImageId;
+use model::reference::{DEFAULT_REGISTRY, Reference};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -15,10 +16,31 @@ pub fn image_error(error: image::Error) -> Error {
         image::Kind::NotFound => Kind::NotFound,
         image::Kind::Conflict => Kind::Conflict,
         image::Kind::Invalid => Kind::Invalid,
+        image::Kind::Denied => Kind::Unauthorized,
         image::Kind::Forbidden => Kind::Forbidden,
         _ => Kind::Internal,
     };
     Error::new(kind, error.chain())
+}
+
+/// What is to be fetched.
+#[derive(Clone, Debug)]
+pub struct Pull<'a> {
+    pub reference: &'a str,
+    /// None is this machine's.
+    pub platform: Option<model::image::Platform>,
+    pub tags: image::Tags,
+    pub credentials: Option<image::Credentials>,
+}
+
+/// The registry that clients mean by a server's address: `https://index.docker.io/v1/` is Docker's own.
+pub(crate) fn registry_of(server: &str) -> String {
+    let host = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    match host {
+        "" | "index.docker.io" | "docker.io" | "registry-1.docker.io" => DEFAULT_REGISTRY.to_owned(),
+        host => host.to_owned(),
+    }
 }
 
 /// What an image needs to become a container.
@@ -107,23 +129,97 @@ impl Engine {
         images.into_iter().map(|i| (users.get(&i.id).copied().unwrap_or_default(), i)).map(|(n, i)| (i, n)).collect()
     }
 
-    /// Fetches an image. What is wrong with the request is told at once, the rest by the future that is returned; a
-    /// client that drops it stops the fetching.
+    /// How one registry is spoken to for somebody.
+    pub(crate) fn access(&self, registry: &str, credentials: Option<image::Credentials>) -> image::Access {
+        let told = &self.settings.registries;
+        image::Access { credentials, insecure: told.is_insecure(registry), mirrors: told.mirrors_of(registry).to_vec() }
+    }
+
+    /// Fetches an image, or all of a repository. What is wrong with the request is told at once, the rest by the future
+    /// that is returned; a client that drops it stops the fetching.
     ///
     /// # Errors
     /// The reference is none.
     pub fn pull_image(
         self: &Arc<Self>,
-        reference: &str,
-        options: image::PullOptions,
+        pull: Pull<'_>,
         progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
-    ) -> Result<impl Future<Output = Result<ImageId>> + Send + use<>> {
-        let reference: model::reference::Reference = reference.parse().map_err(Error::invalid)?;
+    ) -> Result<impl Future<Output = Result<()>> + Send + use<>> {
+        let reference: Reference = pull.reference.parse().map_err(Error::invalid)?;
+        let access = self.access(reference.registry(), pull.credentials);
+        let options = image::PullOptions { platform: pull.platform, access };
+        let (engine, tags) = (self.clone(), pull.tags);
+        Ok(async move {
+            match tags {
+                image::Tags::One => engine.images.pull(&reference, options, progress).await.map(drop),
+                image::Tags::All => engine.images.pull_all(&reference, options, progress).await,
+            }
+            .map_err(image_error)?;
+            engine.tell_image("pull", &reference.familiar());
+            Ok(())
+        })
+    }
+
+    /// Sends an image to the registry in its name, as [`Engine::pull_image`] fetches one.
+    ///
+    /// # Errors
+    /// The reference is none.
+    pub fn push_image(
+        self: &Arc<Self>,
+        reference: &str,
+        credentials: Option<image::Credentials>,
+        progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
+    ) -> Result<impl Future<Output = Result<image::PushedImage>> + Send + use<>> {
+        let reference: Reference = reference.parse().map_err(Error::invalid)?;
+        let access = self.access(reference.registry(), credentials);
         let engine = self.clone();
         Ok(async move {
-            let id = engine.images.pull(&reference, options, progress).await.map_err(image_error)?;
-            engine.tell_image("pull", &reference.familiar());
-            Ok(id)
+            let pushed = engine.images.push(&reference, access, progress).await.map_err(image_error)?;
+            engine.tell_image("push", &reference.familiar());
+            Ok(pushed)
+        })
+    }
+
+    /// The names that an image repository has here, tags apart from each other.
+    ///
+    /// # Errors
+    /// The name is none.
+    pub fn tags_of(&self, repository: &str) -> Result<Vec<String>> {
+        let repository: Reference = repository.parse().map_err(Error::invalid)?;
+        let images = self.images.list(&image::Filter::default());
+        let names = images.iter().flat_map(|i| &i.repo_tags).filter_map(|n| n.parse::<Reference>().ok());
+        let mut own: Vec<String> = names.filter(|n| n.same_repository(&repository)).map(|n| n.familiar()).collect();
+        own.sort();
+        Ok(own)
+    }
+
+    /// Whether a registry takes these credentials; an empty name is Docker's own.
+    ///
+    /// # Errors
+    /// It does not, or cannot be reached.
+    pub async fn log_in(&self, server: &str, credentials: image::Credentials) -> Result<()> {
+        let registry = registry_of(server);
+        let access = self.access(&registry, Some(credentials));
+        self.images.check_credentials(&registry, access).await.map_err(image_error)
+    }
+
+    /// What a registry has under a name.
+    ///
+    /// # Errors
+    /// There is nothing, or it cannot be reached.
+    pub async fn inspect_remote(
+        &self,
+        reference: &str,
+        credentials: Option<image::Credentials>,
+    ) -> Result<image::RemoteImage> {
+        let reference: Reference = reference.parse().map_err(Error::invalid)?;
+        let access = self.access(reference.registry(), credentials);
+        self.images.inspect_remote(&reference, access).await.map_err(|error| match error {
+            // A pull says 'not found' to who may not know; here the API has a status for it.
+            image::Error::Registry(image::RegistryError::Denied { .. }) => {
+                Error::new(Kind::Unauthorized, error.chain())
+            }
+            error => image_error(error),
         })
     }
 

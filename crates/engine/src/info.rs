@@ -2,6 +2,7 @@
 
 use crate::Engine;
 use model::container::Status;
+use std::path::PathBuf;
 
 /// `GET /info`, as facts.
 #[derive(Clone, Debug)]
@@ -15,6 +16,10 @@ pub struct Info {
     /// What cgroups can limit here: `memory`, `cpu`, `cpuset`, `pids`.
     pub controllers: Vec<&'static str>,
     pub seccomp: bool,
+    pub cgroup_namespaces: bool,
+    /// Where the other launcher is, if there is one.
+    pub runc: Option<PathBuf>,
+    pub proxies: Proxies,
     /// What this machine lacks, as sentences.
     pub warnings: Vec<String>,
     /// What the kernel's networking offers, and what is used instead.
@@ -29,6 +34,42 @@ pub struct Info {
     pub kernel: String,
     pub os: String,
     pub hostname: String,
+}
+
+/// The proxies that registries are reached by: what the daemon's environment says.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    pub http: String,
+    pub https: String,
+    /// Hosts that are reached without one.
+    pub none: String,
+}
+
+impl Proxies {
+    fn of_environment() -> Self {
+        let read = |name: &str| {
+            let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase())).unwrap_or_default();
+            without_password(&value)
+        };
+        Self { http: read("HTTP_PROXY"), https: read("HTTPS_PROXY"), none: read("NO_PROXY") }
+    }
+}
+
+/// `http://user:secret@proxy` as Docker shows it: who reads it need not know the account.
+fn without_password(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}"),
+            None => url.to_owned(),
+        },
+        None => url.to_owned(),
+    }
+}
+
+/// A program by its name, where the daemon's environment has it.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|d| d.join(name)).find(|p| p.is_file())
 }
 
 impl Engine {
@@ -76,6 +117,9 @@ impl Engine {
             cgroup_driver: runtime.cgroup_driver,
             controllers: runtime.controllers,
             seccomp: runtime.seccomp,
+            cgroup_namespaces: runtime.cgroup_namespaces,
+            runc: find_program("runc"),
+            proxies: Proxies::of_environment(),
             warnings,
             told_firewalls: self.network.told_firewalls(),
             network: {

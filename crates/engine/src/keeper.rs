@@ -17,7 +17,7 @@ use keeper_protocol::{Key, Reply, Request, VERSION, decode, encode};
 use kernel::readiness;
 use kernel::seqpacket::{self, Packet};
 use model::id::{ContainerId, RootId};
-use model::names::Change;
+use model::names::{Change, Questions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -76,6 +76,8 @@ pub enum Act {
     KeepOnly(BTreeSet<Key>),
     /// Feeds the whole state anew.
     Refresh,
+    /// Asks what became of all questions.
+    Count(mpsc::UnboundedSender<Questions>),
     /// Has the keeper go, and none take its place: nothing is told after it.
     Retire,
 }
@@ -110,6 +112,16 @@ impl Keeper {
 
     pub async fn apply(&self, changes: Vec<Change>) -> Result<()> {
         if changes.is_empty() { Ok(()) } else { self.tell(vec![Act::Apply(changes)]).await }
+    }
+
+    /// What became of all questions since the keeper was started.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub async fn questions(&self) -> Result<Questions> {
+        let (counted, mut answer) = mpsc::unbounded_channel();
+        self.tell(vec![Act::Count(counted)]).await?;
+        answer.recv().await.ok_or_else(|| link_error("it does not count"))
     }
 
     /// Releases what is held under other keys: of containers that are gone.
@@ -364,6 +376,13 @@ impl Link {
             }
             Act::Refresh if self.outdated => self.replace(snapshot).await,
             Act::Refresh => self.feed(&snapshot()).await,
+            Act::Count(answer) => match self.exchange(&Request::Count, &[]).await?.0 {
+                Reply::Counted(questions) => {
+                    let _ = answer.send(questions);
+                    Ok(())
+                }
+                other => Err(Trouble::Refused(format!("{other:?} is no answer"))),
+            },
             Act::Retire => {
                 retire(self.connection.as_ref(), self.process.as_ref()).await?;
                 let _ = std::fs::remove_file(&self.settings.socket);

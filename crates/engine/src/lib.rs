@@ -5,7 +5,7 @@
 //! Operations on one container take their turns; each runs detached from its client, so that one who hangs up leaves
 //! nothing half done.
 //!
-//! - [`networks`], [`endpoints`], [`naming`], [`ports`], [`links`]: networks, who is on them, under which names and host
+//! - [`networks`], [`endpoints`], [`connect`], [`naming`], [`ports`], [`links`]: networks, who is on them, under which names and host
 //!   ports
 //! - [`explain`], [`heal`]: why a flow passes or does not; what others take away is made again
 //! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`], [`describe`]: the life of a container
@@ -22,6 +22,7 @@ pub mod archive;
 pub mod attach;
 pub mod build;
 pub mod commit;
+mod connect;
 pub mod create;
 mod describe;
 pub mod endpoints;
@@ -73,13 +74,22 @@ pub struct Settings {
     pub shim: PathBuf,
     pub version: String,
     pub networking: model::daemon::Networking,
+    pub containers: model::daemon::ContainerDefaults,
+    pub registries: model::daemon::Registries,
     pub resolv_conf: PathBuf,
     /// systemd-resolved's, with the servers that its stub asks; there need be none.
     pub resolved_conf: PathBuf,
+}
+
+/// What a running daemon can be told anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloadable {
     /// Containers run on when the daemon stops.
     pub live_restore: bool,
     /// It logs in detail.
     pub debug: bool,
+    /// `KEY=VALUE`, for whoever asks.
+    pub labels: Vec<String>,
 }
 
 impl Settings {
@@ -92,6 +102,7 @@ impl Settings {
 /// A running engine.
 pub struct Engine {
     pub settings: Settings,
+    reloadable: Mutex<Reloadable>,
     pub root_id: RootId,
     /// What the daemon is called in `info`: stays the same for a root directory.
     pub engine_id: String,
@@ -116,6 +127,14 @@ pub struct Engine {
 }
 
 impl Engine {
+    pub fn reloadable(&self) -> Reloadable {
+        self.reloadable.lock().expect("nobody panics with it").clone()
+    }
+
+    pub fn reload(&self, new: Reloadable) {
+        *self.reloadable.lock().expect("nobody panics with it") = new;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no decision panics")
     }
@@ -199,4 +218,10 @@ impl Engine {
             tracing::error!("{e}");
         }
     }
+}
+
+/// # Errors
+/// No descriptor is left.
+pub(crate) fn duplicate(fd: &std::os::fd::OwnedFd) -> error::Result<std::os::fd::OwnedFd> {
+    fd.try_clone().map_err(|e| error::Error::new(error::Kind::Internal, format!("no descriptor is left: {e}")))
 }

@@ -1,9 +1,14 @@
-//! What Prometheus is told: how long it takes to do something with networks (OB-03).
+//! What Prometheus is told: how long it takes to do something with networks (OB-03), and what becomes of containers'
+//! questions for names (DNS-28).
 
+use crate::Engine;
+use model::names::Questions;
 use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Upper bounds in seconds.
@@ -14,10 +19,16 @@ struct Labels {
     action: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
 /// The measurements since the daemon was started.
 pub struct Metrics {
     registry: Registry,
     network_actions: Family<Labels, Histogram, fn() -> Histogram>,
+    questions: Family<Outcome, Counter>,
 }
 
 impl Default for Metrics {
@@ -27,7 +38,10 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         let help = "How long actions on networks take, by kind";
         registry.register_with_unit("engine_daemon_network_actions", help, Unit::Seconds, network_actions.clone());
-        Self { registry, network_actions }
+        let questions: Family<Outcome, Counter> = Family::default();
+        let help = "Questions of containers for names, by what became of them, since the keeper was started";
+        registry.register("engine_daemon_resolver_questions", help, questions.clone());
+        Self { registry, network_actions, questions }
     }
 }
 
@@ -50,10 +64,35 @@ impl Metrics {
         Timer { histogram, begun: Instant::now() }
     }
 
-    /// Everything in Prometheus' text format (OpenMetrics 1.0).
-    pub fn render(&self) -> String {
+    /// The keeper counts; these are its numbers.
+    fn set_questions(&self, now: &Questions) {
+        let Questions { answered, forwarded, failed, refused, ignored } = *now;
+        let numbers = [
+            ("answered", answered),
+            ("forwarded", forwarded),
+            ("failed", failed),
+            ("refused", refused),
+            ("ignored", ignored),
+        ];
+        for (outcome, number) in numbers {
+            self.questions.get_or_create(&Outcome { outcome }).inner().store(number, Ordering::Relaxed);
+        }
+    }
+
+    fn render(&self) -> String {
         let mut rendered = String::new();
         text::encode(&mut rendered, &self.registry).expect("a string grows");
         rendered
+    }
+}
+
+impl Engine {
+    /// Everything in Prometheus' text format (OpenMetrics 1.0).
+    pub async fn measurements(&self) -> String {
+        match self.keeper.questions().await {
+            Ok(questions) => self.metrics.set_questions(&questions),
+            Err(e) => tracing::warn!("questions for names are not measured: {e}"),
+        }
+        self.metrics.render()
     }
 }

@@ -96,15 +96,15 @@ pub fn view_change(state: &State, container: &Container) -> Option<Change> {
             links.entry(network.id).or_default().insert(alias.to_ascii_lowercase(), names);
         }
     }
-    let given: Vec<std::net::IpAddr> = container.host.dns.iter().filter_map(|d| d.parse().ok()).collect();
-    let upstreams = if !given.is_empty() {
-        Upstreams::Given(given)
+    let dns = state.networking.dns_of(&container.host);
+    let upstreams = if !dns.nameservers.is_empty() {
+        Upstreams::Given(dns.nameservers)
     } else if up.iter().all(|(_, n)| n.internal) {
         Upstreams::None
     } else {
         Upstreams::Host
     };
-    let keep_single_labels = model::files::keeps_single_labels(&container.host.dns_options);
+    let keep_single_labels = model::files::keeps_single_labels(&dns.options);
     Some(Change::View { sandbox, view: View { networks, links, upstreams, keep_single_labels } })
 }
 

@@ -5,65 +5,21 @@ use crate::state::Going;
 use crate::store::Write;
 use crate::{Engine, blocking};
 use model::container::Container;
-use model::daemon::Networking;
-use model::desired::{Border, Bridge, Inwards, Outwards, Parent};
 use model::id::NetworkId;
+use model::ipam::Usage;
 use model::names::Change;
 use model::net::MacAddr;
-use model::network::{Driver, GatewayMode, Network, Request, Uplink, plan_create};
+use model::network::{Network, Pool, Request, plan_create};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// The device that realises a network, if one does.
-pub fn bridge_of(network: &Network, networking: &Networking) -> Option<Bridge> {
-    if network.driver != Driver::Bridge {
-        return None;
-    }
-    let [a, b, c, d, e, f, ..] = *network.id.bytes();
-    let border = |ipv6: bool| Border {
-        outwards: match network.outbound(ipv6) {
-            Some(address) => Outwards::Address(address),
-            None if network.masquerades(ipv6) => Outwards::HostsAddress,
-            None => Outwards::Own,
-        },
-        inwards: match network.gateway_mode(ipv6) {
-            GatewayMode::NatUnprotected => Inwards::Everything,
-            GatewayMode::Routed => Inwards::Published,
-            GatewayMode::Nat if networking.direct_routing => Inwards::Published,
-            GatewayMode::Nat | GatewayMode::Isolated => Inwards::Nothing,
-        },
-    };
-    Some(Bridge {
-        network: network.id,
-        device: network.device(),
-        mac: MacAddr::local([a, b, c, d, e, f]),
-        gateways: network.bridge_addresses().collect(),
-        subnets: network.ipam.pools.iter().map(|p| p.subnet).collect(),
-        mtu: network.mtu(),
-        icc: network.icc(),
-        internal: network.internal,
-        border4: border(false),
-        border6: border(true),
-        trusted: network.trusted_interfaces().collect(),
-        check_sources: network.checks_sources(),
-    })
-}
-
-/// What a network without a bridge stands on; its options were checked when it was made.
-pub fn uplink_of(network: &Network) -> Option<Uplink> {
-    Uplink::parse(network.driver, network.id, &network.options).ok().flatten()
-}
-
-/// The device of the host that is made for it.
-pub fn parent_of(network: &Network) -> Option<Parent> {
-    uplink_of(network)?.parent_of(network.id)
-}
 
 /// A network as clients see it: the record, and who is on it now.
 #[derive(Clone, Debug)]
 pub struct NetworkView {
     pub network: Network,
     pub members: Vec<MemberView>,
+    /// How full its subnets are (API-06).
+    pub usage: Vec<(ipnet::IpNet, Usage)>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,7 +111,7 @@ impl Engine {
         self.faults.pass("network: record").await?;
         self.store.commit(vec![Write::Network(Box::new(network.clone()))]).await?;
         self.faults.pass("network: bridge").await?;
-        let bridge = bridge_of(network, &self.settings.networking);
+        let bridge = network.bridge(&self.settings.networking);
         if let Some(bridge) = bridge.clone() {
             let engine = self.clone();
             blocking(move || engine.network.create_bridge(&bridge)).await.map_err(|e| match e {
@@ -163,7 +119,7 @@ impl Engine {
                 e => Error::internal(e),
             })?;
         }
-        let parent = parent_of(network);
+        let parent = network.parent();
         if let Some(parent) = parent.clone() {
             let engine = self.clone();
             blocking(move || engine.network.create_parent(&parent)).await.map_err(Error::internal)?;
@@ -209,7 +165,9 @@ impl Engine {
         let state = self.state();
         let network = state.network(reference)?.clone();
         let members = state.members(network.id).map(MemberView::of).collect();
-        Ok(NetworkView { network, members })
+        let usage = |pool: &Pool| (pool.subnet, state.leases.usage(network.id, pool));
+        let usage = network.ipam.pools.iter().map(usage).collect();
+        Ok(NetworkView { network, members, usage })
     }
 
     /// Removes a network that no running container is on.
@@ -279,13 +237,13 @@ impl Engine {
         }
         let (engine, network) = (self.clone(), network.clone());
         tokio::task::spawn_blocking(move || {
-            if let Some(bridge) = bridge_of(&network, &engine.settings.networking)
+            if let Some(bridge) = network.bridge(&engine.settings.networking)
                 && let Err(e) = engine.network.remove_bridge(&bridge)
             {
                 let device = &bridge.device;
                 tracing::error!(network = %network.id, "cannot remove bridge {device}: {}", crate::error::chain(&e));
             }
-            if let Some(parent) = parent_of(&network)
+            if let Some(parent) = network.parent()
                 && let Err(e) = engine.network.remove_parent(&parent)
             {
                 let device = &parent.device;

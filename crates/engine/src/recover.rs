@@ -184,6 +184,7 @@ impl Engine {
                 Arc::new(move || weak.upgrade().map_or_else(Vec::new, |engine| engine.state().names_snapshot()));
             let keeper = connecting.begin(snapshot);
             Engine {
+                reloadable: Mutex::default(),
                 settings,
                 root_id,
                 engine_id,

@@ -18,12 +18,12 @@ use crate::{Engine, blocking, endpoints, naming};
 use keeper_protocol::Key;
 use model::container::{Container, Endpoint, NetworkMode, Status};
 use model::desired::{Attachment, Publication};
+use model::gateway;
 use model::id::{ContainerId, SandboxId};
-use model::network::{GatewayMode, Network};
+use model::network::Network;
 use model::port::Wanted;
 use runtime::FailureKind;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -222,7 +222,7 @@ impl Engine {
             if !published.is_empty() {
                 let mut state = self.state();
                 record.state.ports.clone_from(&published);
-                endpoints::rewire(&state, record);
+                gateway::wire(record, &state.networks, &state.networking);
                 state.entry_mut(id)?.record = record.clone();
             }
             published
@@ -279,7 +279,7 @@ impl Engine {
         match sockets {
             Some(sockets) => self.serve_sandbox(sandbox_id, &sandbox, sockets).await?,
             None if !kept => {
-                let netns = endpoints::duplicate(&sandbox.netns)?;
+                let netns = crate::duplicate(&sandbox.netns)?;
                 self.keeper.tell(vec![Act::Hold(Key::Sandbox(sandbox_id), vec![netns])]).await?;
             }
             None => {}
@@ -337,7 +337,7 @@ impl Engine {
                 }
                 (Place::Path(path), _) => Some(open_namespace(path)?),
                 (Place::Host, _) | (_, None) => None,
-                (_, Some(sandbox)) => Some(endpoints::duplicate(&sandbox.netns)?),
+                (_, Some(sandbox)) => Some(crate::duplicate(&sandbox.netns)?),
             },
             stdio: runtime::Stdio {
                 size: description.size.map(|(rows, columns)| runtime::Size { rows, columns }),
@@ -541,44 +541,15 @@ fn take_endpoints(state: &mut State, faults: &Faults, record: &mut Container, pl
             if !network.driver.has_addresses() {
                 continue;
             }
-            let inner = endpoints::next_interface(record, index, &network)?;
+            let inner = model::endpoint::interface_name(record, index, &network)?;
             let active = endpoints::activate(state, record, index, sandbox, inner)?;
             record.endpoints[index].active = Some(active);
             faults.check("lease")?;
         }
-        endpoints::rewire(state, record);
-        return wanted_ports(state, record);
+        gateway::wire(record, &state.networks, &state.networking);
+        return Ok(gateway::host_ports(record, &state.networks)?);
     }
     Ok(Vec::new())
-}
-
-/// The host ports that a container is to publish by the endpoints that it has.
-///
-/// # Errors
-/// A text is no port or address.
-pub(crate) fn wanted_ports(state: &State, record: &Container) -> Result<Vec<Wanted>> {
-    let is_published =
-        record.endpoints.iter().any(|e| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty()));
-    if !is_published {
-        return Ok(Vec::new());
-    }
-    let default_host = gateway_network(state, record).and_then(|n| n.host_binding());
-    let default_host = default_host.filter(|h| *h != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let mut wanted = endpoints::asked_ports(record, default_host)?;
-    // Where the way in is routed, there is no port of the host's (BR-09).
-    let mode = |v6: bool| {
-        let is_way_out = |e: &&Endpoint| {
-            e.active.as_ref().is_some_and(|a| a.attachment.default_routes.iter().any(|r| r.is_ipv6() == v6))
-        };
-        let network = record.endpoints.iter().find(is_way_out).and_then(|e| state.networks.get(&e.network?));
-        network.map(|n| n.gateway_mode(v6))
-    };
-    let (mode4, mode6) = (mode(false), mode(true));
-    for one in &mut wanted {
-        one.hosts.retain(|h| if h.is_ipv4() { mode4.or(mode6) } else { mode6.or(mode4) } != Some(GatewayMode::Routed));
-    }
-    wanted.retain(|one| !one.hosts.is_empty());
-    Ok(wanted)
 }
 
 /// The network that an endpoint is on: by id, or by name where it was made anew meanwhile (pain 10).
@@ -587,11 +558,6 @@ fn find_again(state: &State, endpoint: &Endpoint) -> Result<Network> {
         return Ok(network.clone());
     }
     state.network(&endpoint.network_name).cloned()
-}
-
-fn gateway_network<'a>(state: &'a State, record: &Container) -> Option<&'a Network> {
-    let is_way_out = |e: &&Endpoint| e.active.as_ref().is_some_and(|a| !a.attachment.default_routes.is_empty());
-    record.endpoints.iter().find(is_way_out).and_then(|e| state.networks.get(&e.network?))
 }
 
 /// A launcher's failure, in Docker's words.

@@ -233,10 +233,10 @@ impl State {
     pub fn desired(&self) -> model::desired::Desired {
         let mut desired = model::desired::Desired::default();
         for network in self.networks.values() {
-            if let Some(bridge) = crate::networks::bridge_of(network, &self.networking) {
+            if let Some(bridge) = network.bridge(&self.networking) {
                 desired.bridges.insert(network.id, bridge);
             }
-            if let Some(parent) = crate::networks::parent_of(network) {
+            if let Some(parent) = network.parent() {
                 desired.parents.insert(network.id, parent);
             }
         }

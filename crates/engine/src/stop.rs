@@ -602,35 +602,10 @@ pub(crate) fn owners(host: &HostConfig) -> impl Iterator<Item = &str> {
     [&host.network_mode, &host.pid_mode, &host.ipc_mode].into_iter().filter_map(|mode| mode.strip_prefix("container:"))
 }
 
-/// A signal by name (with or without `SIG`) or number.
-///
 /// # Errors
-/// There is none.
+/// There is no such signal.
 pub fn signal_number(text: &str) -> Result<i32> {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-        "WINCH", "IO", "PWR", "SYS",
-    ];
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let number = NAMES.iter().position(|n| *n == name).map(|at| at as i32 + 1);
-    let real_time = || {
-        let offset = |base: i32, rest: &str| rest.parse::<i32>().ok().map(|n| base + n);
-        match name {
-            "RTMIN" => Some(34),
-            "RTMAX" => Some(64),
-            _ => name
-                .strip_prefix("RTMIN")
-                .and_then(|rest| offset(34, rest))
-                .or_else(|| name.strip_prefix("RTMAX").and_then(|rest| offset(64, rest))),
-        }
-    };
-    number
-        .or_else(|| name.parse().ok())
-        .or_else(real_time)
-        .filter(|n| (1..=64).contains(n))
-        .ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
+    model::signal::number(text).ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
 }
 
 #[cfg(test)]
@@ -648,17 +623,5 @@ mod tests {
         }
         assert_eq!(waited, [100, 200, 400, 100, 200]);
         assert_eq!(backoff(Some(LONGEST_BACKOFF), quick), LONGEST_BACKOFF);
-    }
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        for (text, number) in
-            [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("KILL", 9)]
-        {
-            assert_eq!(signal_number(text).unwrap(), number, "{text}");
-        }
-        for text in ["", "0", "65", "SIGNOPE", "-1", "RTMIN+99"] {
-            assert!(signal_number(text).is_err(), "{text}");
-        }
     }
 }

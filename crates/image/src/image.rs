@@ -105,7 +105,12 @@ impl Images {
     }
 
     pub(crate) fn describe(&self, index: &Index, id: &ImageId, record: &Record) -> Image {
-        let (digests, tags): (Vec<_>, Vec<_>) = index.names_of(id).into_iter().partition(|r| r.digest().is_some());
+        self.describe_as(index, id, record, index.names_of(id))
+    }
+
+    /// The same, under some of its names.
+    fn describe_as(&self, index: &Index, id: &ImageId, record: &Record, names: Vec<&Reference>) -> Image {
+        let (digests, tags): (Vec<_>, Vec<_>) = names.into_iter().partition(|r| r.digest().is_some());
         let familiar = |references: Vec<&Reference>| {
             let mut names: Vec<String> = references.into_iter().map(Reference::familiar).collect();
             names.sort();
@@ -125,7 +130,7 @@ impl Images {
         }
     }
 
-    /// All images that fit, the newest first.
+    /// All images that fit, the newest first. Where names are asked for, an image has only those that fit, as in Docker.
     pub fn list(&self, filter: &Filter) -> Vec<Image> {
         let index = self.index();
         // one pass over names and parents, or a list of many images would look at all of them for each
@@ -147,12 +152,14 @@ impl Images {
             if !filter.fits(&record.configuration) {
                 continue;
             }
-            if !filter.references.is_empty()
-                && !names.iter().any(|r| filter.references.iter().any(|p| reference_fits(p, r)))
-            {
+            let is_wanted = |r: &&&Reference| {
+                filter.references.is_empty() || filter.references.iter().any(|p| reference_fits(p, r))
+            };
+            let shown: Vec<&Reference> = names.iter().filter(is_wanted).copied().collect();
+            if shown.is_empty() && !filter.references.is_empty() {
                 continue;
             }
-            list.push(self.describe(&index, id, record));
+            list.push(self.describe_as(&index, id, record, shown));
         }
         list.sort_by(|a, b| {
             let (a_time, b_time) = (a.configuration.created, b.configuration.created);
@@ -270,7 +277,7 @@ pub(crate) fn moment(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Timestamp::from_nanosecond((seconds * 1e9) as i128).ok();
     }
-    if let Some(ago) = crate::build::go_duration(text) {
+    if let Ok(ago) = model::duration::parse(text) {
         return Timestamp::from_nanosecond(now.as_nanosecond() - i128::from(ago)).ok();
     }
     if let Ok(time) = text.parse::<Timestamp>() {

@@ -34,7 +34,7 @@ pub use error::{Conflict, Error, Kind};
 pub use image::{Change, Filter, HistoryStep, Image};
 pub use kernel::tree::Kind as FileKind;
 pub use progress::{Progress, ProgressDetail};
-pub use registry::{Credentials, PullOptions, PushedImage, RegistryError, RemoteImage};
+pub use registry::{Access, Credentials, PullOptions, PushedImage, RegistryError, RemoteImage, Tags};
 pub use remove::{Pruned, Removed, Use};
 pub use rootfs::Commit;
 pub use store::Images;

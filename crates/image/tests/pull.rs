@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Store, Tar};
-use image::{Credentials, Filter, Kind, Progress, PullOptions};
+use image::{Access, Credentials, Filter, Kind, Progress, PullOptions};
 use model::image::Platform;
 use model::reference::Reference;
 use sha2::{Digest as _, Sha256};
@@ -278,7 +278,7 @@ fn an_index_gives_the_platform_that_is_wanted() {
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let reference = "localhost:5000/multi".parse().unwrap();
-    let remote = runtime.block_on(store.inspect_remote(&reference, PullOptions::default())).unwrap();
+    let remote = runtime.block_on(store.inspect_remote(&reference, Access::default())).unwrap();
     assert_eq!((remote.digest, remote.platforms.len()), (digest(&manifest), 3));
     // one manifest alone, asked for as another platform's
     let single = pushed(&[layer("f", "single")], "s390x");
@@ -299,7 +299,7 @@ fn what_is_pushed_comes_back_the_same() {
         fn sendable<T: Send>(future: T) -> T {
             future
         }
-        let pushed = runtime.block_on(sendable(store.push(&reference, PullOptions::default(), progress)));
+        let pushed = runtime.block_on(sendable(store.push(&reference, Access::default(), progress)));
         let said = said.lock().unwrap().clone();
         (pushed, said)
     };
@@ -352,7 +352,7 @@ fn certificates_are_checked_except_where_they_need_not() {
     assert!(Command::new("ip").args(["addr", "add", "10.1.2.3/32", "dev", "lo"]).status().unwrap().success());
     let store = Store::new();
     let error = |registry: &str, insecure: bool| {
-        let options = PullOptions { insecure, ..PullOptions::default() };
+        let options = PullOptions { access: Access { insecure, ..Access::default() }, ..PullOptions::default() };
         pull(&store, &format!("{registry}/x"), options).0.unwrap_err().to_string()
     };
     let refused = error("10.1.2.3:5000", false);
@@ -369,7 +369,7 @@ fn plain_http_is_spoken_on_loopback_only() {
     assert!(Command::new("ip").args(["addr", "add", "10.1.2.3/32", "dev", "lo"]).status().unwrap().success());
     let store = Store::new();
     let error = |insecure: bool| {
-        let options = PullOptions { insecure, ..PullOptions::default() };
+        let options = PullOptions { access: Access { insecure, ..Access::default() }, ..PullOptions::default() };
         pull(&store, "10.1.2.3:5000/x", options).0.unwrap_err().to_string()
     };
     assert!(error(false).starts_with("cannot reach registry 10.1.2.3:5000: "), "{}", error(false));
@@ -380,9 +380,10 @@ fn plain_http_is_spoken_on_loopback_only() {
 fn credentials_are_asked_for_and_sent() {
     let Some(_registry) = Registry::start("auth: {htpasswd: {realm: x, path: HTPASSWD}}\n") else { return };
     let store = Store::new();
-    let with = |password: &str| PullOptions {
-        credentials: Some(Credentials { username: "me".into(), password: password.into(), ..Credentials::default() }),
-        ..PullOptions::default()
+    let with = |password: &str| {
+        let credentials = Credentials { username: "me".into(), password: password.into(), ..Credentials::default() };
+        let access = Access { credentials: Some(credentials), ..Access::default() };
+        PullOptions { access, ..PullOptions::default() }
     };
     let denied = "pull access denied for localhost:5000/x, repository does not exist or may require 'docker login': ";
     for options in [PullOptions::default(), with("wrong")] {
@@ -392,9 +393,7 @@ fn credentials_are_asked_for_and_sent() {
     let error = pull(&store, "localhost:5000/x", with("secret")).0.unwrap_err();
     assert!(error.to_string().starts_with("manifest for localhost:5000/x:latest not found"), "{error}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let login = |options: PullOptions| {
-        runtime.block_on(store.check_credentials("localhost:5000", options.credentials.unwrap(), false))
-    };
+    let login = |options: PullOptions| runtime.block_on(store.check_credentials("localhost:5000", options.access));
     login(with("secret")).unwrap();
     assert_eq!(login(with("wrong")).unwrap_err().kind(), Kind::Denied);
 }
@@ -597,9 +596,10 @@ fn tokens_are_fetched_where_the_registry_says() {
     let store = Store::new();
     pull(&store, &format!("{address}/a/b"), PullOptions::default()).0.unwrap();
     assert_eq!(token_requests.lock().unwrap()[0], ("/token?service=reg&scope=repository%3Aa%2Fb%3Apull".into(), None));
-    let credentials = |password: &str| PullOptions {
-        credentials: Some(Credentials { username: "me".into(), password: password.into(), ..Credentials::default() }),
-        ..PullOptions::default()
+    let credentials = |password: &str| {
+        let credentials = Credentials { username: "me".into(), password: password.into(), ..Credentials::default() };
+        let access = Access { credentials: Some(credentials), ..Access::default() };
+        PullOptions { access, ..PullOptions::default() }
     };
     pull(&store, &format!("{address}/a/b"), credentials("secret")).0.unwrap();
     let error = pull(&store, &format!("{address}/a/b"), credentials("wrong")).0.unwrap_err().to_string();

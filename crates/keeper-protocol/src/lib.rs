@@ -14,11 +14,11 @@
 //! ```
 
 use model::id::{ContainerId, RootId, SandboxId};
-use model::names::Change;
+use model::names::{Change, Questions};
 use serde::{Deserialize, Serialize};
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the daemon asks. The first three never change, so that a daemon can take over from a keeper of any version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,8 @@ pub enum Request {
     Unwatch {
         container: ContainerId,
     },
+    /// How many questions were there?
+    Count,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +78,8 @@ pub enum Reply {
     },
     /// The descriptors ride along.
     Recalled,
+    /// Since this keeper was started (DNS-28).
+    Counted(Questions),
     Done,
     Failed {
         why: String,

@@ -168,6 +168,7 @@ impl Control {
                     staged.remove(&container);
                 }
             }
+            Request::Count => return Ok(Reply::Counted(self.holdings.questions())),
             Request::Recall { .. } | Request::Release { .. } | Request::Retire => return Err("out of order".into()),
         }
         Ok(Reply::Done)

@@ -3,7 +3,7 @@
 use crate::proxy::{Routes, SharedRoutes, serve_tcp, serve_udp};
 use keeper_protocol::Key;
 use model::id::SandboxId;
-use model::names::{Change, Names};
+use model::names::{Change, Names, Questions};
 use resolver::forward::{Kind, Origin, Sockets};
 use resolver::serve::{Shared, serve};
 use std::cell::RefCell;
@@ -38,6 +38,10 @@ impl Holdings {
             routes: SharedRoutes::default(),
             staged: None,
         }
+    }
+
+    pub fn questions(&self) -> Questions {
+        self.shared.questions()
     }
 
     pub fn keys(&self) -> Vec<Key> {

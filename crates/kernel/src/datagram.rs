@@ -32,7 +32,6 @@ pub fn tell_destinations(socket: impl AsFd) -> io::Result<()> {
         if is_v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) } else { (libc::IPPROTO_IP, libc::IP_PKTINFO) };
     let on: libc::c_int = 1;
     // SAFETY: the option's value is an int that lives over the call.
-    #[allow(unsafe_code)]
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), size_of::<libc::c_int>() as u32)
     };
@@ -48,7 +47,6 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     let mut control = Control([0; 64]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all zeroes is a message without any part.
-    #[allow(unsafe_code)]
     let mut message: libc::msghdr = unsafe { zeroed() };
     message.msg_name = name.as_mut_ptr().cast();
     message.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
@@ -57,11 +55,9 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = control.0.len();
     // SAFETY: all parts of the message are alive and as long as it says.
-    #[allow(unsafe_code)]
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the kernel has written the name, which is zeroed beyond what it wrote.
-    #[allow(unsafe_code)]
     let from = unsafe { SocketAddrAny::read(name.as_ptr().cast(), message.msg_namelen) };
     let from = SocketAddr::try_from(from).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     let to = destination(&message).ok_or(io::ErrorKind::InvalidData)?;
@@ -71,7 +67,6 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
 fn destination(message: &libc::msghdr) -> Option<IpAddr> {
     // SAFETY: the kernel has filled the control messages, and says how long they are; each is read unaligned, and only
     // as the type that its level and kind say.
-    #[allow(unsafe_code)]
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(message);
         while !header.is_null() {
@@ -102,7 +97,6 @@ pub fn send(socket: impl AsFd, bytes: &[u8], from: IpAddr, to: SocketAddr) -> io
     let to = SocketAddrAny::from(to);
     // SAFETY: all zeroes is a message without any part; the parts are alive and as long as it says; the control message
     // is written within its room, which is aligned, at the lengths that the macros compute.
-    #[allow(unsafe_code)]
     let sent = unsafe {
         let mut message: libc::msghdr = zeroed();
         message.msg_name = to.as_ptr().cast_mut().cast();

@@ -70,10 +70,7 @@ fn by_paths(lower: &[PathBuf], changes: Option<Changes<'_>>) -> io::Result<Owned
         let mounting = scope.spawn(|| -> io::Result<OwnedFd> {
             // SAFETY: the flags give this thread, which ends below and runs nothing else, a mount namespace and a
             // working directory of its own; the table of descriptors stays shared, so none is lost or doubled.
-            #[allow(unsafe_code)]
-            unsafe {
-                unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS)?
-            };
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS)? };
             mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
             // opened here: overlayfs takes layers from the caller's own mount namespace only
             let layers = lower.iter().map(|l| open(l)).collect::<io::Result<Vec<_>>>()?;

@@ -6,9 +6,11 @@
 
 use crate::id::{ContainerId, NetworkId};
 use crate::image::{Empty, Healthcheck, ImageId};
+use crate::port::{PortRefusal, Wanted};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// `null` is the default value: Go clients send it for every empty list and map.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
@@ -444,6 +446,15 @@ impl HostConfig {
             },
         }
     }
+
+    /// Whether it may give its interfaces addresses of its own: what it sends is not held against the ones it was given.
+    pub fn may_change_addresses(&self) -> bool {
+        let grants = |c: &String| {
+            let c = c.to_ascii_uppercase();
+            matches!(c.trim_start_matches("CAP_"), "NET_ADMIN" | "ALL")
+        };
+        self.privileged || self.cap_add.iter().flatten().any(grants)
+    }
 }
 
 impl Container {
@@ -460,6 +471,16 @@ impl Container {
             }
         }
         names
+    }
+
+    /// The ports that it wants published. `default_host`: where a binding without an address goes.
+    ///
+    /// # Errors
+    /// A text is no port or address.
+    pub fn wanted_ports(&self, default_host: Option<IpAddr>) -> Result<Vec<Wanted>, PortRefusal> {
+        let exposed = self.config.exposed_ports.keys().filter_map(|p| crate::port::parse_range(p).ok()).flatten();
+        let host = &self.host;
+        crate::port::plan_requests(&host.port_bindings, exposed, host.publish_all_ports, default_host)
     }
 
     /// The endpoint on a network, if it has one.

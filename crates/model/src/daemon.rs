@@ -1,6 +1,8 @@
 //! How a daemon treats networks: what dockerd's flags and daemon.json say of them, as one value with Docker's defaults.
 //! Whoever parses flags fills it; nobody changes it while a daemon runs.
 
+use crate::container::{HostConfig, LogConfig, Ulimit};
+use crate::files::ResolvOverrides;
 use crate::ipam::Pools;
 use crate::net::InterfaceName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -29,6 +31,8 @@ pub struct Networking {
     /// Whether other firewalls' extension points are told of our networks: DOCKER-USER, ufw's route rules, firewalld's
     /// zone (SEC-07 to SEC-10).
     pub firewall_integration: bool,
+    /// `--dns`, `--dns-search` and `--dns-opt`: what containers have that say nothing of it, each by itself.
+    pub dns: ResolvOverrides,
 }
 
 impl Default for Networking {
@@ -43,7 +47,102 @@ impl Default for Networking {
             direct_routing: false,
             host_gateways: Vec::new(),
             firewall_integration: true,
+            dns: ResolvOverrides::default(),
         }
+    }
+}
+
+/// What a daemon gives containers that say nothing of it, but for networks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerDefaults {
+    /// `--log-driver` and `--log-opt`.
+    pub log: LogConfig,
+    /// `--default-ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--default-shm-size`, in bytes.
+    pub shm_size: i64,
+    /// `--init`.
+    pub init: bool,
+    /// `--no-new-privileges`.
+    pub no_new_privileges: bool,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: String,
+}
+
+impl Default for ContainerDefaults {
+    fn default() -> Self {
+        Self {
+            log: LogConfig { driver: "json-file".into(), ..LogConfig::default() },
+            ulimits: Vec::new(),
+            shm_size: 64 << 20,
+            init: false,
+            no_new_privileges: false,
+            cgroup_parent: String::new(),
+        }
+    }
+}
+
+impl ContainerDefaults {
+    /// Completes what a client asks for. Options of a log are for their driver alone.
+    pub fn complete(&self, host: &mut HostConfig) {
+        let log = &mut host.log_config;
+        if log.driver.is_empty() {
+            log.driver.clone_from(&self.log.driver);
+        }
+        if log.driver == self.log.driver {
+            for (key, value) in &self.log.config {
+                log.config.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        for limit in &self.ulimits {
+            let asked = host.ulimits.get_or_insert_default();
+            if !asked.iter().any(|a| a.name == limit.name) {
+                asked.push(limit.clone());
+            }
+        }
+        if host.shm_size == 0 {
+            host.shm_size = self.shm_size;
+        }
+        if host.init.is_none() && self.init {
+            host.init = Some(true);
+        }
+        let says = |option: &String| option.starts_with("no-new-privileges");
+        if self.no_new_privileges && !host.security_opt.iter().flatten().any(says) {
+            host.security_opt.get_or_insert_default().push("no-new-privileges".into());
+        }
+        if host.cgroup_parent.is_empty() {
+            host.cgroup_parent.clone_from(&self.cgroup_parent);
+        }
+    }
+}
+
+/// What a daemon is told about registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registries {
+    /// `--registry-mirror`: base addresses, tried in turn before Docker's own registry.
+    pub mirrors: Vec<String>,
+    /// `--insecure-registry`: `HOST[:PORT]`, or a subnet of hosts that are named by their addresses.
+    pub insecure: Vec<String>,
+}
+
+impl Registries {
+    /// Whether a registry may be spoken to by plain HTTP, or without trusting its certificate.
+    pub fn is_insecure(&self, registry: &str) -> bool {
+        let host = match registry.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => registry,
+        };
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        self.insecure.iter().any(|told| match (told.parse::<IpNet>(), address) {
+            (Ok(subnet), Some(address)) => subnet.contains(&address),
+            (Ok(_), None) => false,
+            (Err(_), _) => told == registry || told == host,
+        })
+    }
+
+    /// The mirrors of a registry: only Docker's own has some, as in Docker.
+    pub fn mirrors_of(&self, registry: &str) -> &[String] {
+        if registry == crate::reference::DEFAULT_REGISTRY { &self.mirrors } else { &[] }
     }
 }
 
@@ -123,6 +222,17 @@ pub enum SettingsRefusal {
 }
 
 impl Networking {
+    /// What a container's resolv.conf is told beside the host's: its own wishes, or the daemon's.
+    pub fn dns_of(&self, host: &HostConfig) -> ResolvOverrides {
+        let or = |own: &[String], default: &[String]| if own.is_empty() { default } else { own }.to_vec();
+        let own: Vec<IpAddr> = host.dns.iter().filter_map(|d| d.parse().ok()).collect();
+        ResolvOverrides {
+            nameservers: if own.is_empty() { self.dns.nameservers.clone() } else { own },
+            search: or(&host.dns_search, &self.dns.search),
+            options: or(&host.dns_options, &self.dns.options),
+        }
+    }
+
     /// Whether a daemon can start with these.
     ///
     /// # Errors
@@ -198,6 +308,59 @@ mod tests {
             Some("invalid default address pools: 10.1.0.0/16 overlaps 10.0.0.0/8"),
         );
         check(&[("10.0.0.1/8", 24)], Some("invalid default address pool 10.0.0.1/8: it should be 10.0.0.0/8"));
+    }
+
+    #[test]
+    fn an_insecure_registry_is_named_or_in_a_subnet() {
+        let insecure = ["registry.lan:5000", "plain.lan", "10.1.0.0/16", "fd01::/64"].map(str::to_owned).to_vec();
+        let told = Registries { insecure, ..Registries::default() };
+        let check = |registry: &str, expected: bool| assert_eq!(told.is_insecure(registry), expected, "{registry}");
+        check("registry.lan:5000", true);
+        check("registry.lan", false);
+        check("plain.lan:80", true);
+        check("10.1.2.3:5000", true);
+        check("10.2.2.3:5000", false);
+        check("[fd01::5]:5000", true);
+    }
+
+    #[test]
+    fn what_a_client_says_goes_before_the_daemons_defaults() {
+        let limit = |name: &str, soft| Ulimit { name: name.into(), soft, hard: 9 };
+        let defaults = ContainerDefaults {
+            log: LogConfig { driver: "json-file".into(), config: [("max-size".into(), "1m".into())].into() },
+            ulimits: vec![limit("nofile", 5), limit("core", 0)],
+            init: true,
+            no_new_privileges: true,
+            ..ContainerDefaults::default()
+        };
+        let mut silent = HostConfig::default();
+        defaults.complete(&mut silent);
+        assert_eq!(
+            (silent.log_config.driver.as_str(), silent.shm_size, silent.init),
+            ("json-file", 64 << 20, Some(true))
+        );
+        assert_eq!(silent.log_config.config["max-size"], "1m");
+        assert_eq!(silent.ulimits.unwrap().len(), 2);
+        assert_eq!(silent.security_opt.unwrap(), ["no-new-privileges"]);
+        let mut says = HostConfig { init: Some(false), shm_size: 1, ..HostConfig::default() };
+        says.ulimits = Some(vec![limit("nofile", 7)]);
+        says.security_opt = Some(vec!["no-new-privileges=false".into()]);
+        says.log_config.driver = "local".into();
+        defaults.complete(&mut says);
+        assert_eq!((says.init, says.shm_size, says.log_config.config.len()), (Some(false), 1, 0));
+        assert_eq!(says.ulimits.unwrap(), [limit("nofile", 7), limit("core", 0)]);
+        assert_eq!(says.security_opt.unwrap().len(), 1);
+        let settings = Networking {
+            dns: ResolvOverrides {
+                nameservers: vec!["10.0.0.53".parse().unwrap()],
+                search: vec!["lan".into()],
+                ..Default::default()
+            },
+            ..Networking::default()
+        };
+        let own = HostConfig { dns: vec!["10.0.0.54".into()], ..HostConfig::default() };
+        let dns = settings.dns_of(&own);
+        assert_eq!((dns.nameservers, dns.search), (vec!["10.0.0.54".parse().unwrap()], vec!["lan".to_owned()]));
     }
 
     #[test]

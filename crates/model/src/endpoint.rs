@@ -1,4 +1,8 @@
-//! What a client says of one endpoint, parsed: its own addresses, its interface's name and settings.
+//! Endpoints: what a client says of one, parsed ([`Wishes`]), and how it is attached to its network.
+
+mod attach;
+
+pub use attach::{Fresh, InterfaceTaken, Place, attachment, interface_name};
 
 use crate::container::EndpointSettings;
 use crate::net::{InterfaceName, MacAddr};

@@ -272,6 +272,15 @@ pub enum LeaseRefusal {
     Exhausted { network: String, subnet: IpNet, taken: usize },
 }
 
+/// How full a subnet is (API-06); both numbers end at 2^64 - 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Addresses that nobody can get: taken, of gateways, auxiliary, and those that are nobody's.
+    pub in_use: u64,
+    /// Addresses of the range that a member can get without asking for one.
+    pub available: u64,
+}
+
 /// Which addresses of which network are taken, and by whom. Derived from networks and containers; never stored.
 #[derive(Debug, Default)]
 pub struct Leases {
@@ -373,6 +382,32 @@ impl Leases {
         }
     }
 
+    /// How full a subnet is.
+    pub fn usage(&self, network: NetworkId, pool: &Pool) -> Usage {
+        let taken = self.networks.get(&network);
+        let held = |within: IpNet| {
+            let addresses = taken.map(|t| t.by.keys()).into_iter().flatten();
+            addresses.filter(|a| within.contains(*a) && is_assignable(pool.subnet, **a)).count() as u128
+        };
+        let size = |within: IpNet| {
+            let (first, last) = bounds(within);
+            (last - first).saturating_add(1)
+        };
+        // The subnet's own first address and, for IPv4, its last one.
+        let never = |within: IpNet| {
+            let (first, last) = bounds(pool.subnet);
+            let ends = if first == last { vec![first] } else { vec![first, last] };
+            let ends = ends.into_iter().map(|n| from_number(n, pool.subnet));
+            ends.filter(|a| within.contains(a) && !is_assignable(pool.subnet, *a)).count() as u128
+        };
+        let range = pool.range.unwrap_or(pool.subnet);
+        let saturated = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
+        Usage {
+            in_use: saturated(never(pool.subnet) + held(pool.subnet)),
+            available: saturated(size(range).saturating_sub(never(range) + held(range))),
+        }
+    }
+
     /// Gives back what `container` has; somebody else's is left alone.
     pub fn release(&mut self, network: NetworkId, address: IpAddr, container: ContainerId) {
         if let Some(taken) = self.networks.get_mut(&network)
@@ -432,6 +467,32 @@ mod tests {
         let routes: Vec<IpNet> = routes.iter().map(|r| r.parse().unwrap()).collect();
         let id = NetworkId::new([existing.len() as u8; 32]);
         plan_create(request, id, Timestamp::UNIX_EPOCH, existing.iter(), &routes, &pools())
+    }
+
+    #[test]
+    fn api_06_what_is_nobodys_counts_as_in_use_and_a_range_bounds_what_is_available() {
+        let check = |subnet: &str, range: &str, leased: usize, expected: (u64, u64)| {
+            let mut asked = request("n", &[subnet]);
+            asked.ipv6 = subnet.contains(':');
+            asked.pools[0].range = range.into();
+            let network = create(asked, &[], &[]).unwrap();
+            let pool = network.ipam.pools.iter().find(|p| p.subnet.to_string() == subnet).unwrap();
+            let mut leases = Leases::default();
+            leases.open(&network);
+            for n in 0..leased {
+                leases.lease_any(&network, pool, ContainerId::new([n as u8; 32])).unwrap();
+            }
+            let usage = leases.usage(network.id, pool);
+            assert_eq!((usage.in_use, usage.available), expected, "{subnet} {range} {leased}");
+        };
+        // The subnet's own address, its broadcast address and the gateway.
+        check("10.0.0.0/24", "", 0, (3, 253));
+        check("10.0.0.0/24", "", 5, (8, 248));
+        // The gateway is the first address of the subnet, outside of the range; the broadcast address is inside.
+        check("10.0.0.0/24", "10.0.0.128/25", 2, (5, 125));
+        check("10.0.0.0/31", "", 1, (2, 0));
+        check("fd00::/64", "", 1, (3, u64::MAX - 2));
+        check("fd00::/48", "", 1, (3, u64::MAX));
     }
 
     #[test]

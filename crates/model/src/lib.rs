@@ -13,7 +13,7 @@
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`flow`]: whether a flow passes, and which fact decides
 //! - [`names`]: what each sandbox may resolve
-//! - [`duration`]: how long ago, in Docker's words
+//! - [`duration`], [`signal`]: words that people write for them
 
 pub mod bounds;
 pub mod container;
@@ -36,5 +36,6 @@ pub mod port;
 pub mod reference;
 pub mod rootfs;
 pub mod seccomp;
+pub mod signal;
 pub mod spec;
 pub mod users;

@@ -57,6 +57,21 @@ pub enum Upstreams {
     None,
 }
 
+/// What became of questions: how many there were of each, so far. Each question counts once (DNS-28).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Questions {
+    /// From what is known here: names and addresses of containers, and errors.
+    pub answered: u64,
+    /// By a server upstream.
+    pub forwarded: u64,
+    /// SERVFAIL: no server upstream answered, or none may be asked.
+    pub failed: u64,
+    /// Too many are under way upstream.
+    pub refused: u64,
+    /// What is no question, or comes when nobody knows the sandbox any more.
+    pub ignored: u64,
+}
+
 /// One difference between two states of what the keeper knows; applied in order, all of a delta at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {

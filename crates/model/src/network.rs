@@ -1,6 +1,7 @@
 //! Networks as records, and the decision whether one may be created.
 
 mod default;
+mod devices;
 mod options;
 mod uplink;
 

@@ -7,7 +7,7 @@
 use kernel::netlink::{Protocol, Socket};
 use kernel::nft::{self, Family, Table};
 use model::id::RootId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +30,13 @@ const FILTERS: [Filter; 4] = [
 ];
 
 /// Chains that other firewalls keep for rules of others: Docker, and ufw.
-const CHAINS: [&str; 3] = ["DOCKER-USER", "ufw-user-forward", "ufw6-user-forward"];
+const CHAINS: [&str; 3] = [DOCKER_USER, "ufw-user-forward", "ufw6-user-forward"];
+
+const DOCKER_USER: &str = "DOCKER-USER";
+
+/// Docker's chains that let its published ports pass, and keep its networks from what comes from others: the first does
+/// both in its newer versions, the second is of its older ones. DOCKER-USER comes before them.
+const JUDGES: [&str; 2] = ["DOCKER", "DOCKER-ISOLATION-STAGE-2"];
 
 impl Filter {
     /// Those of [`CHAINS`] that it has.
@@ -125,25 +131,54 @@ impl Others {
         }
     }
 
-    /// Makes our rules in a chain those of these bridges.
+    /// Makes our rules in a chain those of these bridges. Only a bridge whose rules are others than they shall be is told
+    /// of anew: what is right stays in effect.
     fn tell(&self, place: Place, bridges: &BTreeSet<String>) -> io::Result<()> {
-        let listed = run(place.filter.program, &["-w", "-S", place.chain])?;
-        let wanted: BTreeSet<String> =
-            bridges.iter().flat_map(|b| ["-i", "-o"].map(|direction| self.rule(direction, b))).collect();
-        let said = |line: &str| line.strip_prefix(&format!("-A {} ", place.chain)).map(|rule| rule.replace('"', ""));
-        let found: BTreeSet<String> = listed.lines().filter_map(said).filter(|r| r.contains(&self.mark)).collect();
-        for (act, rules) in [("-D", found.difference(&wanted)), ("-I", wanted.difference(&found))] {
-            for rule in rules {
-                let words: Vec<&str> = ["-w", act, place.chain].into_iter().chain(rule.split(' ')).collect();
-                run(place.filter.program, &words)?;
+        let listed = run(place.filter.program, &["-w", "-S"])?;
+        let has = |chain: &&str| listed.lines().any(|line| line.strip_prefix("-N ") == Some(*chain));
+        let judges: Vec<&str> = JUDGES.into_iter().filter(|chain| place.chain == DOCKER_USER && has(chain)).collect();
+        let start = format!("-A {} ", place.chain);
+        let ours =
+            |line: &str| Some(line.strip_prefix(&start)?.replace('"', "")).filter(|rule| rule.contains(&self.mark));
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for rule in listed.lines().filter_map(ours) {
+            let bridge = rule.split(' ').nth(1).unwrap_or_default().to_owned();
+            found.entry(bridge).or_default().push(rule);
+        }
+        let tell = |act: &str, rule: &str| {
+            let words: Vec<&str> = ["-w", act, place.chain].into_iter().chain(rule.split(' ')).collect();
+            run(place.filter.program, &words)
+        };
+        for bridge in bridges {
+            let wanted = self.rules(bridge, &judges);
+            let stale = found.remove(bridge).unwrap_or_default();
+            if stale == wanted {
+                continue;
             }
+            for rule in stale {
+                tell("-D", &rule)?;
+            }
+            for rule in wanted.iter().rev() {
+                tell("-I", rule)?;
+            }
+        }
+        for rule in found.into_values().flatten() {
+            tell("-D", &rule)?;
         }
         Ok(())
     }
 
-    /// As `iptables -S` has it.
-    fn rule(&self, direction: &str, bridge: &str) -> String {
-        format!("{direction} {bridge} -m comment --comment {}{bridge} -j ACCEPT", self.mark)
+    /// What is asked for a bridge, in order, as `iptables -S` has it. What begins here is shown to `judges` first: it is
+    /// let out, not into Docker's networks.
+    fn rules(&self, bridge: &str, judges: &[&str]) -> Vec<String> {
+        let comment = format!("-m comment --comment {}{bridge}", self.mark);
+        let mut rules = vec![format!("-o {bridge} {comment} -j ACCEPT")];
+        if !judges.is_empty() {
+            rules.push(format!("-i {bridge} -m conntrack --ctstate RELATED,ESTABLISHED {comment} -j ACCEPT"));
+            rules.extend(judges.iter().map(|chain| format!("-i {bridge} {comment} -j {chain}")));
+        }
+        rules.push(format!("-i {bridge} {comment} -j ACCEPT"));
+        rules
     }
 }
 

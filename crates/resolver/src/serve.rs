@@ -8,7 +8,7 @@ use crate::forward::{HostServers, Kind, Origin, Sockets, ask};
 use crate::leave::Leave;
 use domain::base::iana::Rcode;
 use model::id::SandboxId;
-use model::names::{Names, Upstreams};
+use model::names::{Names, Questions, Upstreams};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;
@@ -40,13 +40,33 @@ pub struct Shared {
     pub host: HostServers,
     pub sockets: Box<dyn Sockets>,
     pub leave: Leave,
+    /// What became of all questions so far (DNS-28).
+    questions: Cell<Questions>,
     random: Cell<u64>,
 }
 
 impl Shared {
     /// `seed` starts the order of equal names and the ids of forwarded questions: random.
     pub fn new(host: HostServers, sockets: Box<dyn Sockets>, seed: u64) -> Self {
-        Self { names: RefCell::default(), host, sockets, leave: Leave::default(), random: Cell::new(seed | 1) }
+        Self {
+            names: RefCell::default(),
+            host,
+            sockets,
+            leave: Leave::default(),
+            questions: Cell::default(),
+            random: Cell::new(seed | 1),
+        }
+    }
+
+    /// What became of all questions so far.
+    pub fn questions(&self) -> Questions {
+        self.questions.get()
+    }
+
+    fn count(&self, what: impl FnOnce(&mut Questions) -> &mut u64) {
+        let mut questions = self.questions.get();
+        *what(&mut questions) += 1;
+        self.questions.set(questions);
     }
 
     /// The next random number (splitmix64).
@@ -59,7 +79,13 @@ impl Shared {
     }
 
     fn decide(&self, query: &[u8], sandbox: SandboxId, transport: Transport) -> Outcome {
-        answer(query, &self.names.borrow(), sandbox, transport, self.random())
+        let outcome = answer(query, &self.names.borrow(), sandbox, transport, self.random());
+        match outcome {
+            Outcome::Reply(_) => self.count(|q| &mut q.answered),
+            Outcome::Ignore => self.count(|q| &mut q.ignored),
+            Outcome::Forward { .. } => {}
+        }
+        outcome
     }
 }
 
@@ -150,22 +176,35 @@ impl Forwarder {
         let (servers, origin) = match upstreams {
             Some(Upstreams::Host) => (self.shared.host.current(), Origin::Host),
             Some(Upstreams::Given(servers)) => (servers, Origin::Sandbox(self.sandbox)),
-            Some(Upstreams::None) => return Way::Reply(refuse(query, Rcode::SERVFAIL)),
-            None => return Way::Reply(None),
+            Some(Upstreams::None) => {
+                self.shared.count(|q| &mut q.failed);
+                return Way::Reply(refuse(query, Rcode::SERVFAIL));
+            }
+            None => {
+                self.shared.count(|q| &mut q.ignored);
+                return Way::Reply(None);
+            }
         };
         match self.gate.admit(query.len()) {
             Some(admitted) => Way::Upstream { servers, origin, admitted },
-            None => Way::Reply(self.gate.refuse(query, self.sandbox)),
+            None => Way::Reply(self.turn_away(query)),
         }
+    }
+
+    fn turn_away(&self, query: &[u8]) -> Option<Vec<u8>> {
+        self.shared.count(|q| &mut q.refused);
+        self.gate.refuse(query, self.sandbox)
     }
 
     /// Asks upstream, and makes an error's answer where that fails.
     async fn ask(&self, query: &[u8], servers: &[IpAddr], origin: Origin, kind: Kind, limit: usize) -> Option<Vec<u8>> {
         let Ok(Ok(_place)) = tokio::time::timeout(WAIT, self.gate.places.acquire()).await else {
-            return self.gate.refuse(query, self.sandbox);
+            return self.turn_away(query);
         };
         let random = || self.shared.random();
-        match ask(query, servers, origin, kind, &*self.shared.sockets, random).await {
+        let answer = ask(query, servers, origin, kind, &*self.shared.sockets, random).await;
+        self.shared.count(|q| if answer.is_some() { &mut q.forwarded } else { &mut q.failed });
+        match answer {
             Some(answer) if answer.len() > limit => truncated(query),
             Some(answer) => Some(answer),
             None => refuse(query, Rcode::SERVFAIL),

@@ -21,6 +21,8 @@ pub enum Untranslatable {
     Rlimit(String),
     #[error("invalid mount propagation {0:?}")]
     Propagation(String),
+    #[error("{0}")]
+    Target(String),
 }
 
 /// What the launcher is told, but for the log, descriptors and where things are.
@@ -313,6 +315,7 @@ fn mount(one: &oci_spec::runtime::Mount, place: &Place<'_>) -> Result<Mount, Unt
     let source = one.source().clone().unwrap_or_default();
     let kind = one.typ().clone().unwrap_or_default();
     let what = if is_bind {
+        model::bounds::check_target(&target, &source.display().to_string()).map_err(Untranslatable::Target)?;
         What::Bind { source, recursive }
     } else if kind == "cgroup" && place.hierarchies.version != Version::V2 {
         let (hierarchies, links) = cgroup1(place);

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, bail};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FAMILIES: [&str; 12] = ["api", "cmp", "br", "dr", "ip", "dns", "pt", "sec", "v6", "lc", "ob", "mh"];
 
@@ -43,23 +43,35 @@ fn list(names: &BTreeSet<String>) -> String {
 
 /// All functions of the sources that are named after a row.
 fn collect(directory: &Path, tests: &mut BTreeMap<String, BTreeSet<String>>) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(directory).with_context(|| format!("{}", directory.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, tests)?;
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
-            for line in text.lines() {
-                let line = line.trim_start();
-                let line = line.strip_prefix("async ").unwrap_or(line);
-                let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next()) else { continue };
-                for id in ids(name) {
-                    tests.entry(id).or_default().insert(name.to_owned());
-                }
+    for path in sources(directory)? {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+        for line in text.lines() {
+            let line = line.trim_start();
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next()) else { continue };
+            for id in ids(name) {
+                tests.entry(id).or_default().insert(name.to_owned());
             }
         }
     }
     Ok(())
+}
+
+/// The Rust sources below a directory.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn sources(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(|| format!("{}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 /// The rows that a function is named after.

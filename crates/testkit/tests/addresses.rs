@@ -255,3 +255,34 @@ fn v6_03_subnets_that_cannot_be_are_refused() {
         assert!(message.contains(words) || message.contains("loopback"), "{subnet}: {message}");
     }
 }
+
+#[test]
+fn ip_02_more_than_900_networks_are_made_without_configuration() {
+    let mut lab = Lab::start(&program()).unwrap();
+    // By API alone, as one project after the other would.
+    let create = |n: usize| lab.post("/networks/create", json!({ "Name": format!("n{n}") })).unwrap();
+    for n in 0..920 {
+        let made = create(n);
+        assert_eq!(made.status, 201, "network {n}: {}", made.text());
+    }
+    let subnets = |lab: &Lab| {
+        let networks = lab.get("/networks").unwrap().json();
+        let of_each = |n: &serde_json::Value| n["IPAM"]["Config"][0]["Subnet"].as_str().map(str::to_owned);
+        networks.as_array().unwrap().iter().filter_map(of_each).collect::<std::collections::BTreeSet<String>>()
+    };
+    let before = subnets(&lab);
+    assert_eq!(before.len(), 921, "each has its own, and the default network");
+    // The first and the last are as good as any: names, and the way out.
+    lab.serve(At::Outside, By::Tcp, 80);
+    for network in ["n0", "n919"] {
+        let name = format!("in-{network}");
+        lab.run(&name, sleeper(network));
+        assert_eq!(lab.lookup(&name, &name), [lab.address(&name, network)], "{network}");
+        assert!(lab.seen(At::Container(&name), By::Tcp, OUTSIDE.into(), 80).is_some(), "{network}");
+        lab.remove(&name);
+    }
+    lab.stop_daemon();
+    lab.start_daemon().unwrap();
+    assert_eq!(subnets(&lab), before, "they outlive a restart");
+    assert_eq!(lab.ask("/networks/prune", 200).json()["NetworksDeleted"].as_array().map(Vec::len), Some(920));
+}

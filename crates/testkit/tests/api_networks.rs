@@ -119,6 +119,29 @@ fn api_05_only_running_containers_are_shown_as_members() {
 }
 
 #[test]
+fn api_06_an_inspection_says_how_full_the_subnets_are_since_1_52() {
+    let lab = lab();
+    lab.network(json!({
+        "Name": "front", "EnableIPv6": true,
+        "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24", "IPRange": "10.9.0.128/25" }, { "Subnet": "fd09::/64" }] },
+    }));
+    let numbers = |subnet: &str| {
+        let found = shown(&lab, "/v1.52/networks/front")["Status"]["IPAM"]["Subnets"][subnet].clone();
+        (found["IPsInUse"].as_u64().unwrap(), found["DynamicIPsAvailable"].as_u64().unwrap())
+    };
+    assert_eq!((numbers("10.9.0.0/24"), numbers("fd09::/64")), ((3, 127), (2, u64::MAX - 1)));
+    lab.run("dynamic", sleeper("front"));
+    lab.run("fixed", sleeper_with("front", json!({ "IPAMConfig": { "IPv4Address": "10.9.0.9" } })));
+    assert_eq!((numbers("10.9.0.0/24"), numbers("fd09::/64")), ((5, 126), (4, u64::MAX - 3)));
+    lab.remove("dynamic");
+    assert_eq!(numbers("10.9.0.0/24"), (4, 127));
+    // Who asks for an older version finds what that version has.
+    for path in ["/networks/front", "/v1.51/networks/front"] {
+        assert!(shown(&lab, path).get("Status").is_none(), "{path}");
+    }
+}
+
+#[test]
 fn api_07_all_that_a_client_says_of_a_new_network_is_taken() {
     let lab = lab();
     let answer = lab.post(

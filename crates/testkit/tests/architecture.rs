@@ -7,6 +7,13 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(Path::parent).expect("the repository").to_owned()
 }
 
+/// The names in one section of a manifest.
+fn uses(manifest: &str, section: &str) -> Vec<String> {
+    let section = manifest.split("\n[").find_map(|s| s.strip_prefix(section)).unwrap_or_default();
+    let names = section.lines().skip(1).filter_map(|l| l.split(['.', ' ', '=']).next());
+    names.filter(|n| !n.is_empty()).map(str::to_owned).collect()
+}
+
 /// What each crate of the workspace uses of the workspace, by its manifest.
 fn manifests() -> BTreeMap<String, BTreeSet<String>> {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
@@ -14,9 +21,7 @@ fn manifests() -> BTreeMap<String, BTreeSet<String>> {
     for directory in directories.chain([root().join("xtask")]) {
         let text = std::fs::read_to_string(directory.join("Cargo.toml")).unwrap();
         let name = text.lines().find_map(|l| l.strip_prefix("name = \"")).expect("a name").trim_end_matches('"');
-        let section = text.split("\n[").find_map(|s| s.strip_prefix("dependencies]")).unwrap_or_default();
-        let uses = section.lines().filter_map(|l| l.split(['.', ' ', '=']).next()).map(str::to_owned).collect();
-        found.push((name.to_owned(), uses));
+        found.push((name.to_owned(), [uses(&text, "dependencies]"), uses(&text, "build-dependencies]")].concat()));
     }
     let ours: BTreeSet<String> = found.iter().map(|(name, _)| name.clone()).collect();
     found.into_iter().map(|(name, uses)| (name, uses.into_iter().filter(|u| ours.contains(u)).collect())).collect()
@@ -58,14 +63,30 @@ fn arrows_only_point_down() {
     }
 }
 
+/// Tests may use whom their crate may, and testkit.
+#[test]
+fn tests_use_no_more_than_their_crates() {
+    let manifests = manifests();
+    for entry in std::fs::read_dir(root().join("crates")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path().join("Cargo.toml")).unwrap();
+        let name = text.lines().find_map(|l| l.strip_prefix("name = \"")).expect("a name").trim_end_matches('"');
+        for used in uses(&text, "dev-dependencies]").iter().filter(|u| manifests.contains_key(*u)) {
+            assert!(used == "testkit" || manifests[name].contains(used), "{name}'s tests use {used}");
+        }
+    }
+}
+
 #[test]
 fn unsafe_code_has_two_homes() {
     for entry in std::fs::read_dir(root().join("crates")).unwrap() {
         let directory = entry.unwrap().path();
         let name = directory.file_name().unwrap().to_string_lossy().into_owned();
         let manifest = std::fs::read_to_string(directory.join("Cargo.toml")).unwrap();
-        let library = std::fs::read_to_string(directory.join("src/lib.rs")).unwrap_or_default();
-        let allows = manifest.contains("unsafe_code = \"allow\"") || library.contains("#![allow(unsafe_code)]");
+        let in_files = testkit::rows::sources(&directory).unwrap().iter().any(|f| {
+            // Put together, so that this file is none of them.
+            std::fs::read_to_string(f).unwrap().contains(&["allow(", "unsafe_code)"].concat())
+        });
+        let allows = manifest.contains("unsafe_code = \"allow\"") || in_files;
         assert_eq!(allows, ["kernel", "isle-shim"].contains(&name.as_str()), "{name}");
     }
 }

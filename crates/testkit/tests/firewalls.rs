@@ -1,6 +1,6 @@
 //! Other firewalls on the same machine: what they forbid stays forbidden, and the places that they keep for others are
 //! used. Docker's and ufw's chains are made here as their programs make them; firewalld's program is a stand-in that says
-//! what it was told.
+//! what it was told. The real ones are in `beside`.
 
 use serde_json::json;
 use std::net::IpAddr;

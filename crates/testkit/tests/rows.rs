@@ -202,6 +202,32 @@ fn ob_03_actions_on_networks_are_measured_for_prometheus() {
 }
 
 #[test]
+fn dns_28_what_becomes_of_questions_is_measured() {
+    let lab = Lab::start_with(&program(), &["--metrics-addr", "127.0.0.1:9323"]).unwrap();
+    lab.network(json!({ "Name": "front" }));
+    lab.network(json!({ "Name": "inner", "Internal": true }));
+    lab.run("one", sleeper("front"));
+    lab.run("sealed", sleeper("inner"));
+    let count = |outcome: &str| {
+        let measured = on_host(&lab, "curl -sSfm 5 http://127.0.0.1:9323/metrics");
+        let start = format!("engine_daemon_resolver_questions_total{{outcome=\"{outcome}\"}} ");
+        let number = measured.lines().find_map(|line| line.strip_prefix(&start)?.parse::<u64>().ok());
+        number.unwrap_or_else(|| panic!("{start} {measured}"))
+    };
+    let outcomes = ["answered", "forwarded", "failed", "refused", "ignored"];
+    let asked = |container: &str, name: &str, outcome: &str| {
+        let before = outcomes.map(count);
+        lab.exec(container, &["nslookup", "-type=a", name]);
+        for (other, before) in outcomes.into_iter().zip(before) {
+            assert_eq!(count(other) > before, other == outcome, "{container} asks for {name}: {other}");
+        }
+    };
+    asked("one", "one", "answered");
+    asked("one", "www.example.", "forwarded");
+    asked("sealed", "www.example.", "failed");
+}
+
+#[test]
 fn ob_05_drops_are_counted_and_say_why() {
     let lab = Lab::start(&program()).unwrap();
     for name in ["front", "back"] {

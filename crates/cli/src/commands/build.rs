@@ -2,10 +2,13 @@
 
 use super::App;
 use crate::client::{Query, Values, from_reader, full};
+use crate::credentials::Credentials;
 use crate::grammar::Parsed;
 use crate::output::{Exit, confirm, print, say};
 use crate::progress::{self, To};
 use anyhow::{Context, anyhow, bail};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 use std::io::Read;
@@ -57,7 +60,11 @@ pub async fn build(app: App, p: Parsed) -> anyhow::Result<u8> {
     for host in p.list("add-host") {
         query = query.with("extrahosts", host);
     }
-    let answer = app.client.open(Method::POST, &format!("/build{query}"), body, "application/x-tar").await?;
+    let accounts = Credentials::read()?.all();
+    let header = || URL_SAFE.encode(json!(accounts).to_string());
+    let accounts = (!accounts.is_empty()).then(|| ("x-registry-config", header()));
+    let answer =
+        app.client.open_as(Method::POST, &format!("/build{query}"), body, "application/x-tar", accounts).await?;
     let mut id = String::new();
     let said = progress::show(Values::new(answer), if quiet { To::Nowhere } else { To::Stdout }, |aux| {
         if let Some(built) = aux["ID"].as_str() {

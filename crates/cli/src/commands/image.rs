@@ -1,13 +1,15 @@
 //! `image`: what containers are made of.
 
 use super::App;
-use crate::client::{Chunks, Query, Values, from_reader, segment};
+use crate::client::{Chunks, Query, Values, from_reader, full, segment};
+use crate::credentials::{Credentials, server_of};
 use crate::format::{List, Row};
 use crate::grammar::Parsed;
 use crate::output::{Exit, confirm, print, say};
 use crate::progress::{self, To};
 use crate::text::{ago, go_time, human_size, short_id};
 use anyhow::Context;
+use bytes::Bytes;
 use hyper::Method;
 use serde_json::Value;
 use std::io::Write;
@@ -143,7 +145,9 @@ impl Pull<'_> {
         };
         let tag = if tag.is_empty() && !all_tags { "latest" } else { tag };
         let query = Query::new().with("fromImage", name).some("tag", tag).some("platform", self.platform);
-        let answer = app.client.stream(Method::POST, &format!("/images/create{query}")).await?;
+        let account = account_for(self.reference)?;
+        let path = format!("/images/create{query}");
+        let answer = app.client.open_as(Method::POST, &path, full(Bytes::new()), "", account).await?;
         progress::show(Values::new(answer), to, |_| {}).await
     }
 }
@@ -158,9 +162,6 @@ pub async fn pull(app: App, p: Parsed) -> anyhow::Result<u8> {
     let tagged = reference.contains('@') || !split_tag(reference).1.is_empty();
     if all && tagged {
         return Err(Exit::new(1, "tag can't be used with --all-tags/-a").into());
-    }
-    if all {
-        return super::lacks(&app, "pull the tags by their names", "");
     }
     let quiet = p.on("quiet");
     if !tagged && !quiet {
@@ -182,12 +183,35 @@ fn canonical(reference: &str, all: bool) -> String {
     }
 }
 
+/// The header that says who asks the registry of an image.
+fn account_for(reference: &str) -> anyhow::Result<Option<(&'static str, String)>> {
+    let account = Credentials::read()?.get(&server_of(reference)?)?;
+    Ok(account.map(|a| ("x-registry-auth", a.header())))
+}
+
 /// `push`.
 ///
 /// # Errors
-/// Always: it is not there yet.
+/// There is no such image, or the registry does not take it.
 pub async fn push(app: App, p: Parsed) -> anyhow::Result<u8> {
-    super::lacks(&app, &format!("{} can be saved and loaded elsewhere", p.args[0]), ": 'save' and 'load'")
+    let reference = p.args[0].as_str();
+    let (all, quiet) = (p.on("all-tags"), p.on("quiet"));
+    if all && !split_tag(reference).1.is_empty() {
+        return Err(Exit::new(1, "tag can't be used with --all-tags/-a").into());
+    }
+    let (name, tag) = split_tag(reference);
+    let tag = if tag.is_empty() && !all { "latest" } else { tag };
+    if tag == "latest" && !quiet && split_tag(reference).1.is_empty() {
+        say("Using default tag: latest")?;
+    }
+    let path = format!("/images/{}/push{}", segment(name), Query::new().some("tag", tag));
+    let account = account_for(reference)?;
+    let answer = app.client.open_as(Method::POST, &path, full(Bytes::new()), "", account).await?;
+    progress::show(Values::new(answer), if quiet { To::Nowhere } else { To::Stdout }, |_| {}).await?;
+    if quiet {
+        say(canonical(reference, all))?;
+    }
+    Ok(0)
 }
 
 /// `tag`.

@@ -8,6 +8,7 @@ pub mod image;
 pub mod inspect;
 pub mod list;
 pub mod network;
+pub mod registry;
 pub mod run;
 pub mod stats;
 pub mod system;
@@ -198,8 +199,9 @@ async fn perform(command: &Command, app: App, p: Parsed) -> anyhow::Result<u8> {
         "system df" => system::df(app, p).await,
         "system events" => system::events(app, p).await,
         "system prune" => system::prune(app, p).await,
-        "login" | "logout" => lacks(&app, "registries are used without an account", ""),
-        "search" => lacks(&app, "use the registry's own page", ""),
+        "login" => registry::log_in(app, p).await,
+        "logout" => registry::log_out(p).await,
+        "search" => lacks(&app, "only Docker's own registry has an interface for it: use its web page", ""),
         "completion" => completion::generate(&app, &p),
         other => Err(Exit::new(1, format_args!("{}: {other} has no meaning yet", app.program)).into()),
     }

@@ -221,7 +221,7 @@ fn kind(flag: &Flag, value: &str) -> Result<(), String> {
         }
         "bytes" => crate::text::parse_bytes(value).map(drop),
         "decimal" => crate::text::parse_nano(value).map(drop),
-        "duration" => crate::text::parse_duration(value).map(drop),
+        "duration" => model::duration::parse(value).map(drop),
         "filter" if !value.is_empty() && !value.contains('=') => {
             Err("bad format of filter (expected name=value)".into())
         }

@@ -8,7 +8,7 @@ pub const COMMON: &[&str] =
     &["run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"];
 
 /// What Docker has and Isle not yet: it is answered with what to do instead, and not offered in the help.
-pub const MISSING: &[&str] = &["login", "logout", "search", "push"];
+pub const MISSING: &[&str] = &["search"];
 
 /// Commands that only group others.
 pub const GROUPS: &[(&str, &str)] = &[

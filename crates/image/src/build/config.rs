@@ -102,7 +102,7 @@ pub(crate) fn apply(
         }
         Command::StopSignal(signal) => {
             let signal = word(signal)?;
-            if !is_signal(&signal) {
+            if model::signal::number(&signal).is_none() {
                 return Err(format!("invalid signal: {signal}"));
             }
             config.stop_signal = Some(signal.clone());
@@ -210,24 +210,6 @@ fn ports(text: &str) -> Result<Vec<String>, String> {
         return Err(format!("invalid containerPort: {text}"));
     }
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
-}
-
-/// A signal's number, or its name with or without SIG.
-fn is_signal(text: &str) -> bool {
-    const NAMES: [&str; 33] = [
-        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
-        "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
-        "USR2", "VTALRM", "WINCH", "XCPU",
-    ];
-    if let Ok(number) = text.parse::<u32>() {
-        return (1..=64).contains(&number);
-    }
-    let name = text.to_ascii_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let real_time = |prefix: &str| {
-        name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest[1..].parse::<u32>().is_ok_and(|n| n <= 15))
-    };
-    NAMES.contains(&name) || name == "XFSZ" || real_time("RTMIN") || real_time("RTMAX")
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ mod args;
 mod config;
 mod context;
 mod copying;
-mod duration;
 mod glob;
 mod parse;
 mod stage;
@@ -23,7 +22,6 @@ pub use parse::ParseError;
 
 pub(crate) use config::apply_changes;
 pub(crate) use copying::{follow, make_directories};
-pub(crate) use duration::go_duration;
 pub(crate) use glob::matches;
 
 use crate::error::{Error, Kind};

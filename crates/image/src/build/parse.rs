@@ -625,13 +625,13 @@ impl<'a> Arguments<'a> {
             let range = arguments.flags.iter().find(|f| f.name == name).map(|f| f.range.clone());
             let Some(value) = arguments.flag(name)? else { return Ok(0) };
             let wrong = |message: String| arguments.logical.error(range.clone().unwrap_or(0..0), message);
-            match super::duration::go_duration(value) {
-                Some(0) => Ok(0),
-                Some(nanoseconds) if nanoseconds < 1_000_000 => {
+            match model::duration::parse(value) {
+                Ok(0) => Ok(0),
+                Ok(nanoseconds) if nanoseconds < 1_000_000 => {
                     Err(wrong(format!("Interval \"{name}\" cannot be less than 1ms")))
                 }
-                Some(nanoseconds) => Ok(nanoseconds),
-                None => Err(wrong(format!("time: invalid duration {value:?}"))),
+                Ok(nanoseconds) => Ok(nanoseconds),
+                Err(why) => Err(wrong(why)),
             }
         };
         check.interval = duration(self, "interval")?;

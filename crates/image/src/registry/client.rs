@@ -4,7 +4,7 @@
 //! A registry on loopback, or one that the caller calls insecure, is tried by HTTPS with any certificate first, then by
 //! plain HTTP, as Docker does. All others are HTTPS with a certificate that the machine trusts.
 
-use super::{Credentials, RegistryError};
+use super::{Access, Credentials, RegistryError};
 use crate::error::{Attempt, Error};
 use base64::Engine as _;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RANGE, WWW_AUTHENTICATE};
@@ -55,34 +55,43 @@ enum Challenge {
 
 impl Client {
     /// Finds out how a registry is spoken to.
-    pub(super) async fn connect(
+    pub(super) async fn connect(registry: &str, scope: String, access: &Access) -> Result<Self, RegistryError> {
+        let host = if registry == model::reference::DEFAULT_REGISTRY { DOCKER_HUB } else { registry };
+        let mut bases = vec![(format!("https://{host}"), false)];
+        if access.insecure || is_loopback(host) {
+            bases = vec![(format!("https://{host}"), true), (format!("http://{host}"), true)];
+        }
+        Self::connect_to(&bases, registry, scope, access.credentials.clone()).await
+    }
+
+    /// Finds out how a mirror is spoken to; it is not told who asks.
+    pub(super) async fn connect_mirror(mirror: &str, registry: &str, scope: String) -> Result<Self, RegistryError> {
+        let base = mirror.trim_end_matches('/').to_owned();
+        let host = base.split_once("://").map_or("", |(_, rest)| rest);
+        let any_certificate = is_loopback(host);
+        Self::connect_to(&[(base, any_certificate)], registry, scope, None).await
+    }
+
+    /// Tries base addresses in turn, each with whether any certificate will do.
+    async fn connect_to(
+        bases: &[(String, bool)],
         registry: &str,
         scope: String,
         credentials: Option<Credentials>,
-        insecure: bool,
     ) -> Result<Self, RegistryError> {
-        let host = if registry == model::reference::DEFAULT_REGISTRY { DOCKER_HUB } else { registry };
-        let lenient = insecure || is_loopback(host);
-        let schemes: &[(&str, bool)] = match lenient {
-            true => &[("https", true), ("http", true)],
-            false => &[("https", false)],
-        };
+        let ready = credentials.as_ref().filter(|c| !c.registrytoken.is_empty());
+        let ready = ready.map(|c| format!("Bearer {}", c.registrytoken));
         let mut refusals = Vec::new();
-        for (scheme, any_certificate) in schemes {
+        for (base, any_certificate) in bases {
             let client = Self {
                 http: http(*any_certificate),
                 registry: registry.to_owned(),
-                base: format!("{scheme}://{host}"),
+                base: base.clone(),
                 credentials: credentials.clone(),
                 scope: scope.clone(),
-                authorization: Mutex::new(
-                    credentials
-                        .as_ref()
-                        .filter(|c| !c.registrytoken.is_empty())
-                        .map(|c| format!("Bearer {}", c.registrytoken)),
-                ),
+                authorization: Mutex::new(ready.clone()),
             };
-            match client.http.get(format!("{}/v2/", client.base)).send().await {
+            match client.http.get(format!("{base}/v2/")).send().await {
                 Ok(answer) => {
                     if answer.status() == StatusCode::UNAUTHORIZED {
                         client.authorize(answer.headers()).await?;

@@ -5,7 +5,7 @@ mod pull;
 mod push;
 
 pub(crate) use client::fetch;
-pub use pull::{PullOptions, RemoteImage};
+pub use pull::{PullOptions, RemoteImage, Tags};
 pub use push::PushedImage;
 
 use crate::error::Kind;
@@ -23,11 +23,28 @@ pub struct Credentials {
     pub registrytoken: String,
 }
 
+impl Credentials {
+    /// Nobody is named.
+    pub fn is_empty(&self) -> bool {
+        self.username.is_empty() && self.identitytoken.is_empty() && self.registrytoken.is_empty()
+    }
+}
+
 impl std::fmt::Debug for Credentials {
     /// Without the secrets: this ends up in logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
     }
+}
+
+/// How registries are spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    pub credentials: Option<Credentials>,
+    /// Plain HTTP and any certificate will do; on loopback they always do.
+    pub insecure: bool,
+    /// Where an image is asked for before its registry: base addresses, without credentials (`--registry-mirror`).
+    pub mirrors: Vec<String>,
 }
 
 /// Why a registry did not give what was asked for.

@@ -4,7 +4,7 @@
 //! off goes on where it was. Until all of them are there, no image is recorded; dropping the future stops at once.
 
 use super::client::{Client, Complaint};
-use super::{Credentials, RegistryError};
+use super::{Access, RegistryError};
 use crate::archive::{Descriptor, Manifest};
 use crate::build::blocking;
 use crate::digest::{self, Verifier};
@@ -16,7 +16,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use model::image::{ImageId, Platform};
 use model::reference::{Reference, is_digest};
 use reqwest::StatusCode;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, LINK};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -32,6 +32,8 @@ const UNPACKINGS: usize = 2;
 /// How often a transfer that breaks off is taken up again.
 const ATTEMPTS: u32 = 5;
 const MAX_MANIFEST: u64 = 4 << 20;
+/// Of a list of tags.
+const MAX_PAGES: u32 = 1000;
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -41,9 +43,17 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, applicati
 pub struct PullOptions {
     /// None is this machine's.
     pub platform: Option<Platform>,
-    pub credentials: Option<Credentials>,
-    /// Plain HTTP and any certificate will do; on loopback they always do.
-    pub insecure: bool,
+    pub access: Access,
+}
+
+/// Which of a repository's images are pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tags {
+    /// The one that the reference names; `latest` where it names none.
+    #[default]
+    One,
+    /// All that the registry lists.
+    All,
 }
 
 /// What a registry has under a name.
@@ -69,7 +79,7 @@ impl Images {
     /// Fetches an image from a registry; `latest` is meant where neither tag nor digest is said.
     pub async fn pull(&self, reference: &Reference, options: PullOptions, progress: Lines) -> Result<ImageId, Error> {
         let reference = reference.clone().favouring_digest().or_latest();
-        let result = self.try_pull(&reference, &options, &progress).await;
+        let result = self.pull_from_any(&reference, &options, &progress).await;
         if result.is_err() {
             // layers that came before the one that did not
             let images = self.clone();
@@ -78,8 +88,43 @@ impl Images {
         result
     }
 
-    async fn try_pull(&self, reference: &Reference, options: &PullOptions, progress: &Lines) -> Result<ImageId, Error> {
-        let puller = Puller::connect(reference, options).await?;
+    /// Fetches all images of a repository, one after the other; the reference's tag means nothing.
+    pub async fn pull_all(&self, reference: &Reference, options: PullOptions, progress: Lines) -> Result<(), Error> {
+        let tags = Puller::connect(reference, &options.access).await?.tags().await?;
+        for tag in tags {
+            self.pull(&reference.with_tag(&tag)?, options.clone(), progress.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// From the mirrors in turn, then from the registry. What is wrong with a mirror is logged, as in Docker.
+    async fn pull_from_any(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &Lines,
+    ) -> Result<ImageId, Error> {
+        for mirror in &options.access.mirrors {
+            let pulled = async {
+                let puller = Puller::connect_mirror(mirror, reference).await?;
+                self.pull_from(&puller, reference, options, progress).await
+            };
+            match pulled.await {
+                Ok(id) => return Ok(id),
+                Err(error) => tracing::warn!(mirror, "no {} from there: {}", reference.familiar(), error.chain()),
+            }
+        }
+        let puller = Puller::connect(reference, &options.access).await?;
+        self.pull_from(&puller, reference, options, progress).await
+    }
+
+    async fn pull_from(
+        &self,
+        puller: &Puller,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &Lines,
+    ) -> Result<ImageId, Error> {
         let tag = reference.tag().or(reference.digest()).unwrap_or_default();
         let top = puller.manifest(tag).await?;
         // Not before: as long as nothing was said, a failure is the answer's status.
@@ -112,7 +157,7 @@ impl Images {
                 return Err(RegistryError::OtherPlatform { reference: reference.familiar(), wanted, actual }.into());
             }
             let layers = got.manifest.layers.take().unwrap_or_default();
-            let leases = self.pull_layers(&puller, layers, parsed.rootfs.diff_ids, progress).await?;
+            let leases = self.pull_layers(puller, layers, parsed.rootfs.diff_ids, progress).await?;
             (configuration, leases)
         };
 
@@ -213,9 +258,9 @@ impl Images {
     }
 
     /// What a registry has under a name, without fetching it.
-    pub async fn inspect_remote(&self, reference: &Reference, options: PullOptions) -> Result<RemoteImage, Error> {
+    pub async fn inspect_remote(&self, reference: &Reference, access: Access) -> Result<RemoteImage, Error> {
         let reference = reference.clone().favouring_digest().or_latest();
-        let puller = Puller::connect(&reference, &options).await?;
+        let puller = Puller::connect(&reference, &access).await?;
         let top = puller.manifest(reference.tag().or(reference.digest()).unwrap_or_default()).await?;
         let platforms = match (&top.manifest.manifests, &top.manifest.config) {
             (Some(list), _) => list.iter().filter_map(|d| d.platform.clone()).collect(),
@@ -235,13 +280,8 @@ impl Images {
     }
 
     /// Whether a registry takes these credentials: `login`.
-    pub async fn check_credentials(
-        &self,
-        registry: &str,
-        credentials: Credentials,
-        insecure: bool,
-    ) -> Result<(), Error> {
-        let client = Client::connect(registry, String::new(), Some(credentials), insecure).await?;
+    pub async fn check_credentials(&self, registry: &str, access: Access) -> Result<(), Error> {
+        let client = Client::connect(registry, String::new(), &access).await?;
         let answer = client.get("", "*/*", None).await?;
         match answer.status() {
             status if status.is_success() => Ok(()),
@@ -251,6 +291,13 @@ impl Images {
             }
         }
     }
+}
+
+/// Below `/v2/`: what `Link: </v2/me/app/tags/list?last=x>; rel="next"` names (RFC 8288).
+fn next_page(link: &str) -> Option<String> {
+    let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
+    let path = &target[target.find("/v2/")? + "/v2/".len()..];
+    parameters.contains("next").then(|| path.to_owned())
 }
 
 /// The first twelve digits, as layers are called in progress lines.
@@ -282,12 +329,48 @@ struct Puller {
 }
 
 impl Puller {
-    async fn connect(reference: &Reference, options: &PullOptions) -> Result<Self, Error> {
+    async fn connect(reference: &Reference, access: &Access) -> Result<Self, Error> {
         let scope = format!("repository:{}:pull", reference.path());
-        let credentials = options.credentials.clone();
-        let connected = Client::connect(reference.registry(), scope, credentials, options.insecure).await;
+        let connected = Client::connect(reference.registry(), scope, access).await;
         let client = connected.map_err(|error| denied(reference, error))?;
         Ok(Self { client, reference: reference.clone() })
+    }
+
+    async fn connect_mirror(mirror: &str, reference: &Reference) -> Result<Self, Error> {
+        let scope = format!("repository:{}:pull", reference.path());
+        let client = Client::connect_mirror(mirror, reference.registry(), scope).await?;
+        Ok(Self { client, reference: reference.clone() })
+    }
+
+    /// The repository's tags, in the registry's order (a registry that pages them says where the next page is).
+    async fn tags(&self) -> Result<Vec<String>, Error> {
+        #[derive(serde::Deserialize)]
+        struct Listed {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let mut tags = Vec::new();
+        let mut path = format!("{}/tags/list", self.reference.path());
+        for _ in 0..MAX_PAGES {
+            let answer = self.get(&path, "application/json", None).await?;
+            let status = answer.status();
+            let next = answer.headers().get(LINK).and_then(|h| h.to_str().ok()).and_then(next_page);
+            let bytes = answer.bytes().await.map_err(|e| self.client.unreachable(&e))?;
+            if !status.is_success() {
+                return Err(self.refused(&path, status, &bytes).into());
+            }
+            let listed: Listed = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+                what: "list of tags",
+                place: self.reference.familiar_name(),
+                source,
+            })?;
+            tags.extend(listed.tags.into_iter().flatten());
+            match next {
+                Some(next) => path = next,
+                None => break,
+            }
+        }
+        Ok(tags)
     }
 
     async fn get(&self, path: &str, accept: &str, from: Option<u64>) -> Result<reqwest::Response, Error> {

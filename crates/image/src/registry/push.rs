@@ -4,7 +4,7 @@
 
 use super::client::{Client, Complaint};
 use super::pull::{Lines, Pace, denied, short};
-use super::{PullOptions, RegistryError};
+use super::{Access, RegistryError};
 use crate::archive::{Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, json};
 use crate::build::blocking;
 use crate::digest::{self, Compression};
@@ -34,13 +34,8 @@ pub struct PushedImage {
 }
 
 impl Images {
-    /// Sends an image to the registry in its name. Of the options, the platform means nothing here.
-    pub async fn push(
-        &self,
-        reference: &Reference,
-        options: PullOptions,
-        progress: Lines,
-    ) -> Result<PushedImage, Error> {
+    /// Sends an image to the registry in its name; `latest` is meant where no tag is said.
+    pub async fn push(&self, reference: &Reference, access: Access, progress: Lines) -> Result<PushedImage, Error> {
         let reference = reference.clone().or_latest();
         let tag = reference.tag().filter(|_| reference.digest().is_none()).map(str::to_owned);
         let index = self.index();
@@ -55,8 +50,7 @@ impl Images {
             progress(Progress::of(short(&layer.digest), "Preparing"));
         }
         let scope = format!("repository:{}:pull,push", reference.path());
-        let connected =
-            Client::connect(reference.registry(), scope, options.credentials.clone(), options.insecure).await;
+        let connected = Client::connect(reference.registry(), scope, &access).await;
         let client = connected.map_err(|error| denied(&reference, error))?;
         let pusher = Pusher { client, reference: reference.clone(), progress };
 

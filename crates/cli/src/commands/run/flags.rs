@@ -3,7 +3,7 @@
 
 use super::{mounts, network, ports};
 use crate::grammar::{Flag, Parsed};
-use crate::text::{parse_bytes, parse_duration, parse_nano, quote};
+use crate::text::{parse_bytes, parse_nano, quote};
 use anyhow::{Context, bail};
 use model::spec::Ulimit;
 use serde_json::{Map, Value, json};
@@ -239,7 +239,7 @@ fn health(p: &Parsed) -> anyhow::Result<Option<Value>> {
         return Ok(None);
     }
     let duration =
-        |flag: &str| parse_duration(if p.given(flag) { p.text(flag) } else { "0" }).map_err(anyhow::Error::msg);
+        |flag: &str| model::duration::parse(if p.given(flag) { p.text(flag) } else { "0" }).map_err(anyhow::Error::msg);
     let mut health = json!({
         "Interval": duration("health-interval")?,
         "Timeout": duration("health-timeout")?,

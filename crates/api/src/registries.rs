@@ -1,0 +1,190 @@
+//! What registries are asked: pull, push, login, and what is there under a name.
+
+use crate::Ctx;
+use crate::error::{Answer, Failure};
+use crate::images::{json_lines, json_lines_after, stream_error};
+use crate::query::{Query, body};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use engine::Engine;
+use engine::images::Pull;
+use image::{Credentials, Progress, Tags};
+use model::image::Platform;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// `POST /images/create?fromImage=…`: one image, or without a tag all of a repository.
+pub async fn pull(engine: &Arc<Engine>, query: &Query, headers: &HeaderMap, platform: Option<Platform>) -> Answer {
+    let from = query.text("fromImage").ok_or_else(|| Failure::invalid("fromImage or fromSrc is missing"))?;
+    let reference = match query.text("tag") {
+        Some(tag) if tag.contains(':') => format!("{from}@{tag}"),
+        Some(tag) => format!("{from}:{tag}"),
+        None => from.to_owned(),
+    };
+    let named = reference.parse::<model::reference::Reference>().map_err(Failure::invalid)?;
+    let tags = if named.tag().or(named.digest()).is_some() { Tags::One } else { Tags::All };
+    let pull = Pull { reference: &reference, platform, tags, credentials: credentials(headers)? };
+    answer_with(|progress| Ok(engine.pull_image(pull, progress)?), |()| None).await
+}
+
+/// `POST /images/{name}/push`: one tag, or all that the repository has here.
+pub async fn push(engine: &Arc<Engine>, name: &str, tag: Option<&str>, headers: &HeaderMap) -> Answer {
+    let credentials = credentials(headers)?;
+    let references = match tag {
+        Some(tag) => vec![format!("{name}:{tag}")],
+        None => engine.tags_of(name)?,
+    };
+    if references.is_empty() {
+        return Err(Failure::new(
+            StatusCode::NOT_FOUND,
+            format!("An image does not exist locally with the tag: {name}"),
+        ));
+    }
+    let pushing = |progress: Lines| {
+        let mut pushes = Vec::new();
+        for reference in &references {
+            pushes.push(engine.push_image(reference, credentials.clone(), progress.clone())?);
+        }
+        Ok(async move {
+            let mut last = None;
+            for push in pushes {
+                last = Some(push.await?);
+            }
+            Ok(last)
+        })
+    };
+    let aux = |pushed: Option<image::PushedImage>| {
+        let pushed = pushed?;
+        Some(
+            json!({ "progressDetail": {}, "aux": { "Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size } }),
+        )
+    };
+    answer_with(pushing, aux).await
+}
+
+type Lines = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// Answers with the progress of some work, and a last line when it is done. What is wrong before anything was said is a
+/// status; the rest is told inside the stream. A client that goes away ends the work.
+async fn answer_with<T, F>(
+    begin: impl FnOnce(Lines) -> Answer<F>,
+    last: impl FnOnce(T) -> Option<Value> + Send + 'static,
+) -> Answer
+where
+    T: Send + 'static,
+    F: Future<Output = engine::Result<T>> + Send + 'static,
+{
+    let (lines, mut receiver) = mpsc::unbounded_channel();
+    let said = lines.clone();
+    let progress = Arc::new(move |line: Progress| {
+        let _ = said.send(serde_json::to_value(&line).unwrap_or_default());
+    });
+    let mut work = Box::pin(begin(progress)?);
+    let first = tokio::select! {
+        biased;
+        first = receiver.recv() => first,
+        done = &mut work => {
+            if let Some(line) = last(done?) {
+                let _ = lines.send(line);
+            }
+            drop((work, lines));
+            return Ok(json_lines(receiver).into_response());
+        }
+    };
+    tokio::spawn(async move {
+        let done = tokio::select! {
+            done = &mut work => done,
+            () = lines.closed() => return,
+        };
+        let line = match done {
+            Ok(value) => last(value),
+            Err(e) => Some(stream_error(&e.message)),
+        };
+        if let Some(line) = line {
+            let _ = lines.send(line);
+        }
+    });
+    Ok(json_lines_after(first, receiver).into_response())
+}
+
+/// `GET /distribution/{name}/json`.
+pub async fn inspect(State(engine): Ctx, Path(path): Path<String>, headers: HeaderMap) -> Answer {
+    let Some(name) = path.strip_suffix("/json") else {
+        return Err(crate::error::no_such_page(format!("/distribution/{path}").parse().unwrap_or_default()).await);
+    };
+    let found = engine.inspect_remote(name, credentials(&headers)?).await?;
+    let platforms: Vec<Value> = found.platforms.iter().map(show_platform).collect();
+    Ok(Json(json!({
+        "Descriptor": { "mediaType": found.media_type, "digest": found.digest, "size": found.size },
+        "Platforms": platforms,
+    }))
+    .into_response())
+}
+
+fn show_platform(platform: &Platform) -> Value {
+    let mut shown = json!({ "architecture": platform.architecture, "os": platform.os });
+    if !platform.variant.is_empty() {
+        shown["variant"] = json!(platform.variant);
+    }
+    shown
+}
+
+/// `POST /auth`. Nothing is kept: clients keep what they send with each request.
+pub async fn log_in(State(engine): Ctx, bytes: Bytes) -> Answer {
+    let asked: LogIn = body(&bytes)?;
+    engine.log_in(&asked.serveraddress, asked.credentials).await?;
+    Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": "" })).into_response())
+}
+
+#[derive(Deserialize)]
+pub struct LogIn {
+    #[serde(default)]
+    serveraddress: String,
+    #[serde(flatten)]
+    credentials: Credentials,
+}
+
+/// `GET /images/search`.
+pub async fn search() -> Failure {
+    Failure::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "Isle does not search registries, because only Docker's own has an interface for it: use its web page",
+    )
+}
+
+/// `X-Registry-Auth`: who asks the one registry. Empty is nobody.
+///
+/// # Errors
+/// It is no JSON in base64.
+fn credentials(headers: &HeaderMap) -> Answer<Option<Credentials>> {
+    Ok(encoded::<Credentials>(headers, "X-Registry-Auth")?.filter(|c| !c.is_empty()))
+}
+
+/// `X-Registry-Config`: who asks which registry, in a build.
+///
+/// # Errors
+/// It is no JSON in base64.
+pub fn all_credentials(headers: &HeaderMap) -> Answer<BTreeMap<String, Credentials>> {
+    Ok(encoded(headers, "X-Registry-Config")?.unwrap_or_default())
+}
+
+/// JSON in URL-safe base64, with or without padding.
+fn encoded<T: serde::de::DeserializeOwned>(headers: &HeaderMap, name: &str) -> Answer<Option<T>> {
+    use base64::Engine;
+    let Some(text) = headers.get(name).and_then(|h| h.to_str().ok()).filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let decoder = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
+    let invalid = |e: &dyn std::fmt::Display| Failure::invalid(format!("invalid {name} header: {e}"));
+    let bytes = decoder.decode(text).map_err(|e| invalid(&e))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| invalid(&e))
+}
