@@ -196,8 +196,9 @@ pub async fn inspect(
     let view = engine.inspect_container(&id)?;
     let mut shown = show(&view, version);
     if query.flag("size") {
-        shown["SizeRw"] = engine.writable_size(&id).await.into();
-        shown["SizeRootFs"] = view.image_size.into();
+        let written = engine.writable_size(&id).await;
+        shown["SizeRw"] = written.into();
+        shown["SizeRootFs"] = (view.image_size + written).into();
     }
     Ok(Json(shown).into_response())
 }
@@ -206,7 +207,8 @@ fn show(view: &ContainerView, version: Version) -> Value {
     let c = &view.record;
     let command = c.command();
     let log = match c.host.log_config.driver.as_str() {
-        "none" => String::new(),
+        // Docker shows no path of logs whose format is their driver's own.
+        "none" | "local" => String::new(),
         _ => view.log_path.clone(),
     };
     let file = |name: &str| view.directory.join(name).display().to_string();
@@ -477,7 +479,8 @@ pub async fn list(State(engine): Ctx, query: Query) -> Answer {
         || limit.is_some_and(|l| l > 0)
         || !filters.get("status").is_empty()
         || !filters.get("exited").is_empty();
-    let listed = engine.list_containers(false);
+    let with_size = query.flag("size");
+    let listed = engine.list_containers(with_size);
     let edge = |name: &str| -> Answer<Option<jiff::Timestamp>> {
         filters.get(name).last().map(|id| Ok(engine.inspect_container(id)?.record.created)).transpose()
     };
@@ -510,13 +513,13 @@ pub async fn list(State(engine): Ctx, query: Query) -> Answer {
     if let Some(limit) = limit.filter(|l| *l > 0) {
         chosen.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }
-    let with_size = query.flag("size");
     let mut shown = Vec::new();
     for l in chosen {
         let mut one = show_listed(l);
         if with_size {
-            one["SizeRw"] = engine.writable_size(&l.record.id.to_string()).await.into();
-            one["SizeRootFs"] = l.image_size.into();
+            let written = engine.writable_size(&l.record.id.to_string()).await;
+            one["SizeRw"] = written.into();
+            one["SizeRootFs"] = (l.image_size + written).into();
         }
         shown.push(one);
     }

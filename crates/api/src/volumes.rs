@@ -3,11 +3,12 @@
 use crate::Ctx;
 use crate::error::Answer;
 use crate::query::{Query, body};
-use axum::Json;
+use crate::version::Version;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use engine::store::Volume;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -81,9 +82,10 @@ pub async fn remove(State(engine): Ctx, Path(name): Path<String>, query: Query) 
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub async fn prune(State(engine): Ctx, query: Query) -> Answer {
+pub async fn prune(State(engine): Ctx, Extension(version): Extension<Version>, query: Query) -> Answer {
     let filters = query.filters(&["all", "label", "label!"])?;
-    let all = filters.truth("all")?.unwrap_or(false);
+    // Before 1.42 named ones were pruned, too.
+    let all = filters.truth("all")?.unwrap_or(false) || version < Version::new(1, 42);
     let (removed, bytes) = engine.prune_volumes(all, |v| filters.labels(&v.labels)).await?;
     let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(Json(json!({ "VolumesDeleted": removed, "SpaceReclaimed": bytes })).into_response())

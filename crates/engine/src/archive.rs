@@ -48,9 +48,17 @@ impl Engine {
             return Ok(Files { tree, reference: reference.to_owned(), record, _turn: None });
         }
         let rootfs = self.known_rootfs(&record)?;
-        let under = self.under(&record);
-        let engine = self.clone();
-        let tree = blocking(move || engine.images.tree(&rootfs, &under, read_only)).await.map_err(image_error)?;
+        // What the tree has of the volumes lives as long as it does, though they are let go of at once.
+        let tree = match self.mount_volumes(&record).await {
+            Ok(mounts) => {
+                let under = self.under(&Container { mounts, ..record.clone() });
+                let engine = self.clone();
+                blocking(move || engine.images.tree(&rootfs, &under, read_only)).await.map_err(image_error)
+            }
+            Err(e) => Err(e),
+        };
+        self.unmount_volumes(&record).await;
+        let tree = tree?;
         Ok(Files { tree, reference: reference.to_owned(), record, _turn: Some(turn) })
     }
 

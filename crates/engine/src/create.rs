@@ -75,7 +75,7 @@ impl Engine {
         self.settings.containers.complete(&mut host);
         complete(&mut config, &mut host, id, self.settings.networking.default_bridge.enabled);
         let mut warnings = check(&config, &host)?;
-        let requests = mount_requests(&config, &host)?;
+        let mut requests = mount_requests(&config, &host)?;
 
         let mut record = {
             let mut state = self.state();
@@ -86,6 +86,7 @@ impl Engine {
                 })?;
                 host.network_mode = format!("container:{other}");
             }
+            let inherited = inherited(&state, &host)?;
             let name = match name.filter(|n| !n.is_empty()) {
                 Some(name) => name.trim_start_matches('/').to_owned(),
                 None => free_name(|n| state.names.contains_key(n)),
@@ -99,11 +100,13 @@ impl Engine {
                 config,
                 host,
                 endpoints: Vec::new(),
-                mounts: Vec::new(),
+                // Used from here on: nobody can prune them.
+                mounts: join_mounts(inherited, &mut requests),
                 state: State::created(),
                 restarts: 0,
                 stopped_by_client: false,
             };
+            mounts.clone_from(&record.mounts);
             let mut wanted =
                 requested(&record.host.network_mode(), &record.host.network_mode, endpoints, &endpoint_order);
             move_mac_address(&mut record, &mut wanted)?;
@@ -149,7 +152,8 @@ impl Engine {
                     let path = self.volume_path(&volume.name);
                     points.push(request.point(Some((&volume, path.display().to_string()))));
                     let (engine, from, to, at) = (self.clone(), rootfs.clone(), path, request.destination.clone());
-                    if request.copy {
+                    // What a volume with options holds is not there before it is mounted.
+                    if request.copy && volume.options.is_empty() && request.subpath.is_empty() {
                         blocking(move || fill_volume(&engine, &from, &at, &to)).await?;
                     }
                 }
@@ -178,7 +182,7 @@ impl Engine {
         request: &crate::volumes::MountRequest,
     ) -> Result<crate::store::Volume> {
         let _volumes = self.volumes.lock().await;
-        let volume = self.ensure_volume(name, request.labels.clone(), BTreeMap::new()).await?;
+        let volume = self.ensure_volume(name, request.labels.clone(), request.options.clone()).await?;
         let path = self.volume_path(&volume.name).display().to_string();
         self.state().entry_mut(id)?.record.mounts.push(request.point(Some((&volume, path))));
         Ok(volume)
@@ -311,6 +315,33 @@ fn port_warnings(state: &crate::state::State, record: &Container) -> Vec<String>
         ));
     }
     warnings
+}
+
+/// The mounts of the containers that `--volumes-from` names.
+fn inherited(state: &crate::state::State, host: &HostConfig) -> Result<Vec<MountPoint>> {
+    let mut all: Vec<MountPoint> = Vec::new();
+    for text in host.volumes_from.iter().flatten() {
+        let (container, mode) = text.split_once(':').unwrap_or((text, "rw"));
+        let words: Vec<&str> = mode.split(',').collect();
+        if container.is_empty() || words.iter().any(|w| !matches!(*w, "ro" | "rw" | "z" | "Z")) {
+            return Err(Error::invalid(format!("invalid mode: {mode}")));
+        }
+        // Not 'not found': that is the image's, and docker would pull it.
+        let from = state.find(container).map_err(|e| Error::invalid(e.message))?;
+        for point in from.record.mounts.iter().filter(|m| m.kind != MountKind::Tmpfs) {
+            all.retain(|m| m.destination != point.destination);
+            all.push(MountPoint { rw: point.rw && !words.contains(&"ro"), anonymous: false, ..point.clone() });
+        }
+    }
+    Ok(all)
+}
+
+/// What is asked for itself comes before what is inherited, and that before an anonymous volume.
+fn join_mounts(mut inherited: Vec<MountPoint>, requests: &mut Vec<crate::volumes::MountRequest>) -> Vec<MountPoint> {
+    let is_anonymous = |r: &crate::volumes::MountRequest| r.kind == MountKind::Volume && r.source.is_empty();
+    requests.retain(|r| !is_anonymous(r) || inherited.iter().all(|m| m.destination != r.destination));
+    inherited.retain(|m| requests.iter().all(|r| r.destination != m.destination));
+    inherited
 }
 
 /// A volume that is still empty takes what the image has at its place.
@@ -522,9 +553,6 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
         ));
     }
     model::bounds::check(config, host).map_err(Error::invalid)?;
-    if let Some(wrong) = crate::describe::wrong_log_option(&host.log_config) {
-        return Err(Error::invalid(wrong));
-    }
     for (target, options) in host.tmpfs.iter().flatten() {
         let options: Vec<String> = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
         model::spec::tmpfs_options(&options).map_err(Error::invalid)?;
@@ -533,8 +561,17 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     if !matches!(host.runtime.as_str(), "isle" | "runc" | "io.containerd.runc.v2") {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
+    if host.log_config.driver == "journald" {
+        let socket = std::path::Path::new("/run/systemd/journal/socket");
+        let why =
+            if socket.exists() { "Isle does not write to it yet" } else { "journald is not running on this host" };
+        return Err(Error::invalid(format!("failed to initialize logging driver: {why}; use json-file or local")));
+    }
     if !matches!(host.log_config.driver.as_str(), "json-file" | "none" | "local") {
         return Err(Error::invalid(format!("logger: no log driver named '{}' is registered", host.log_config.driver)));
+    }
+    if let Some(wrong) = crate::describe::wrong_log_option(&host.log_config) {
+        return Err(Error::invalid(wrong));
     }
     if host.device_requests.as_ref().is_some_and(|d| !d.is_empty()) {
         return Err(Error::invalid(

@@ -238,8 +238,20 @@ pub fn resources(host: &HostConfig) -> Resources {
         cpuset_mems: text(&host.cpuset_mems),
         pids_limit: host.pids_limit.filter(|p| *p != 0),
         blkio_weight: Some(host.blkio_weight).filter(|w| *w > 0),
-        ..Resources::default()
+        read_bytes: throttled(&host.blkio_device_read_bps),
+        write_bytes: throttled(&host.blkio_device_write_bps),
+        read_operations: throttled(&host.blkio_device_read_iops),
+        write_operations: throttled(&host.blkio_device_write_iops),
     }
+}
+
+/// `{Path, Rate}` of the API; what is no device limits nothing.
+fn throttled(devices: &Option<Vec<serde_json::Value>>) -> Vec<(i64, i64, u64)> {
+    let one = |value: &serde_json::Value| {
+        let found = device(Path::new(value["Path"].as_str()?), "", "")?;
+        Some((found.major, found.minor, value["Rate"].as_u64().filter(|r| *r > 0)?))
+    };
+    devices.iter().flatten().filter_map(one).collect()
 }
 
 /// The device at a path of the host, or all below a directory.
@@ -305,10 +317,12 @@ pub(crate) fn log_of(settings: &Settings, record: &Container) -> Option<runtime:
         return None;
     }
     let option = |name: &str| record.host.log_config.config.get(name);
+    // `local` is bounded unless it is told otherwise.
+    let (size, files) = if record.host.log_config.driver == "local" { (Some(20 << 20), 5) } else { (None, 1) };
     Some(runtime::Log {
         path: log_path(settings, record.id),
-        max_size: option("max-size").and_then(|text| log_size(text)),
-        max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(1),
+        max_size: option("max-size").and_then(|text| log_size(text)).or(size),
+        max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(files),
     })
 }
 
@@ -327,6 +341,15 @@ fn log_size(text: &str) -> Option<u64> {
 
 /// What is wrong with how much is to be logged, in Docker's words.
 pub(crate) fn wrong_log_option(log: &model::container::LogConfig) -> Option<String> {
+    const COMMON: [&str; 5] = ["max-size", "max-file", "compress", "mode", "max-buffer-size"];
+    const TAGS: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
+    let is_known = |option: &str| COMMON.contains(&option) || log.driver == "json-file" && TAGS.contains(&option);
+    if let Some(unknown) = log.config.keys().find(|o| log.driver != "none" && !is_known(o)) {
+        return Some(format!("unknown log opt '{unknown}' for {} log driver", log.driver));
+    }
+    if let Some(mode) = log.config.get("mode").filter(|m| !matches!(m.as_str(), "blocking" | "non-blocking")) {
+        return Some(format!("logger: logging mode must be either \"blocking\" or \"non-blocking\": it is {mode:?}"));
+    }
     let size = log.config.get("max-size").filter(|text| log_size(text).is_none_or(|size| size == 0));
     if let Some(text) = size {
         return Some(format!("max-size must be a positive number: {text:?} is none"));

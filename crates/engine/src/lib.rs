@@ -11,6 +11,7 @@
 //! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`], [`describe`]: the life of a container
 //! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
+//! - [`mounts`]: volumes that are more than a directory
 //! - [`archive`], [`commit`], [`stats`]: a container's files, an image of it, what it uses
 //! - [`recover`]: what a new daemon does with what the last one left
 //! - [`events`], [`list`], [`info`]: what clients are told
@@ -39,6 +40,7 @@ pub mod keeper;
 mod links;
 pub mod list;
 pub mod metrics;
+mod mounts;
 mod naming;
 pub mod networks;
 mod ports;

@@ -87,7 +87,7 @@ impl Engine {
     }
 
     /// All containers, the youngest first.
-    pub fn list_containers(&self, _with_size: bool) -> Vec<Listed> {
+    pub fn list_containers(&self, with_size: bool) -> Vec<Listed> {
         let (records, networks) = {
             let state = self.state();
             let records: Vec<_> = state.containers.values().map(|e| (e.record.clone(), health_status(e))).collect();
@@ -97,7 +97,7 @@ impl Engine {
             .into_iter()
             .map(|(record, health)| Listed {
                 image_name: self.image_name(&record),
-                image_size: 0,
+                image_size: if with_size { self.image_size(&record.image) } else { 0 },
                 user_defined: networks.clone(),
                 record,
                 health,

@@ -141,7 +141,8 @@ impl Engine {
         self.faults.pass("files").await?;
         self.write_files(&record)?;
         self.faults.pass("order").await?;
-        let order = self.order(&record, &place, sandbox.as_ref()).await?;
+        let mounted = Container { mounts: self.mount_volumes(&record).await?, ..record.clone() };
+        let order = self.order(&mounted, &place, sandbox.as_ref()).await?;
         self.faults.pass("prepare").await?;
         let prepared = self.runtime.prepare(order).await.map_err(start_error)?;
         self.join_waiting_attaches(id, &prepared).await;
@@ -389,6 +390,7 @@ impl Engine {
     pub(crate) async fn take_down(self: &Arc<Self>, id: ContainerId) {
         let _releasing = self.metrics.network_action("release");
         let Some((before, sandbox_gone)) = self.take_down_records(id) else { return };
+        self.unmount_volumes(&before).await;
         let mut acts = vec![
             Act::Unwatch(id),
             Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some())),

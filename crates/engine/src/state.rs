@@ -28,6 +28,8 @@ pub struct State {
     pub networking: Arc<Networking>,
     /// Networks that have their names and addresses, and no device yet: nobody can join them.
     pub making: BTreeMap<NetworkId, Network>,
+    /// Volumes with options that this daemon has mounted, and for whom.
+    pub mounted: BTreeMap<String, BTreeSet<ContainerId>>,
     /// The daemon stops what runs before it goes ([`crate::Engine::stop_all`]): nothing comes again before the next one.
     pub closing: bool,
     /// Removed networks whose devices are still being taken down.

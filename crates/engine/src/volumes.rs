@@ -65,6 +65,7 @@ impl Engine {
         if let Some(volume) = self.state().volumes.get(&name) {
             return Ok(volume.clone());
         }
+        crate::mounts::check_options(&options).map_err(|e| Error::invalid(format!("create {name}: {e}")))?;
         let path = self.volume_path(&name);
         blocking(move || std::fs::create_dir_all(&path))
             .await
@@ -126,7 +127,12 @@ impl Engine {
             self.state().volumes.extend(volume.map(|v| (name.to_owned(), v)));
             return Err(e);
         }
-        let directory = self.settings.root.join("volumes").join(name);
+        let (directory, data) = (self.settings.root.join("volumes").join(name), self.volume_path(name));
+        // What is mounted there is somebody else's: never removed with it.
+        let unmounted = blocking(move || kernel::mount::unmount_all(&data).map(|()| kernel::mount::is_mounted(&data)));
+        if !matches!(unmounted.await, Ok(false)) {
+            return Err(Error::new(Kind::Internal, format!("remove {name}: something stays mounted there")));
+        }
         blocking(move || std::fs::remove_dir_all(directory))
             .await
             .map_err(|e| Error::new(Kind::Internal, format!("remove {name}: {e}")))?;
@@ -195,6 +201,9 @@ pub struct MountRequest {
     /// A new volume takes what the image has at the destination.
     pub copy: bool,
     pub labels: BTreeMap<String, String>,
+    /// The local driver's, for a volume that is made.
+    pub options: BTreeMap<String, String>,
+    pub subpath: String,
 }
 
 /// What a container's configuration asks to be mounted: `-v`, `--mount` and the image's volumes, in this order; a
@@ -223,6 +232,10 @@ pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountReq
         if !mount.target.starts_with('/') {
             return Err(invalid(&format!("mount path must be absolute: '{}'", mount.target)));
         }
+        let driver = mount.volume_options.as_ref().and_then(|o| o.driver_config.as_ref());
+        if let Some(name) = driver.map(|d| d.name.as_str()).filter(|n| !matches!(*n, "" | "local")) {
+            return Err(Error::invalid(format!("error looking up volume plugin {name}: plugin \"{name}\" not found")));
+        }
         let request = MountRequest {
             kind: match mount.kind.as_str() {
                 "bind" => MountKind::Bind,
@@ -247,7 +260,12 @@ pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountReq
             create_source: mount.bind_options.as_ref().is_some_and(|o| o.create_mountpoint),
             copy: !mount.volume_options.as_ref().is_some_and(|o| o.no_copy),
             labels: mount.volume_options.as_ref().map(|o| o.labels.clone()).unwrap_or_default(),
+            options: driver.map(|d| d.options.clone()).unwrap_or_default(),
+            subpath: mount.volume_options.as_ref().map(|o| o.subpath.clone()).unwrap_or_default(),
         };
+        if request.subpath.starts_with('/') || request.subpath.split('/').any(|part| part == "..") {
+            return Err(invalid("subpath must be a relative path within the volume"));
+        }
         match request.kind {
             MountKind::Tmpfs if mount.tmpfs_options.as_ref().is_some_and(|o| o.size_bytes < 0) => {
                 return Err(invalid("a size less than 0 is none"));
@@ -281,6 +299,8 @@ pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountReq
                 create_source: false,
                 copy: true,
                 labels: BTreeMap::new(),
+                options: BTreeMap::new(),
+                subpath: String::new(),
             });
         }
     }
@@ -315,6 +335,8 @@ fn parse_bind(text: &str) -> Result<MountRequest> {
         create_source: true,
         copy: true,
         labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        subpath: String::new(),
     };
     let words = || mode.split(',').filter(|w| !w.is_empty());
     // One of each sort at most.
@@ -368,6 +390,7 @@ impl MountRequest {
             rw: self.rw,
             propagation: self.propagation.clone(),
             anonymous,
+            subpath: self.subpath.clone(),
         }
     }
 }

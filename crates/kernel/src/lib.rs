@@ -15,6 +15,7 @@ pub mod directory;
 pub mod fds;
 pub mod inet;
 pub mod link;
+pub mod mount;
 pub mod neighbour;
 pub mod netlink;
 pub mod netns;

@@ -406,6 +406,9 @@ pub struct MountPoint {
     /// Made for this container alone: goes with `rm -v` and `--rm`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
+    /// The part of the volume that is mounted; empty is all of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

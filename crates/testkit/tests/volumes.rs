@@ -134,3 +134,128 @@ fn binds_and_tmpfs_are_what_was_asked_for() {
     let nested = json!({ "Binds": [format!("{path}:/m/in"), "outer:/m"] });
     assert_eq!(sh(&lab, "cat /m/in/file", nested), "hello\n");
 }
+
+/// What is mounted below the lab's directory on the host.
+fn mounted(lab: &Lab) -> usize {
+    let below = lab.root_directory().display().to_string();
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|l| l.contains(&below)).count()
+}
+
+#[test]
+fn volumes_with_options_are_mounted_as_long_as_they_are_used() {
+    let lab = lab();
+    let make = |name: &str, options: Value| lab.post("/volumes/create", json!({ "Name": name, "DriverOpts": options }));
+    let made = |name: &str, options: Value| assert_eq!(make(name, options).unwrap().status, 201, "{name}");
+    made("mem", json!({ "type": "tmpfs", "device": "tmpfs", "o": "size=1m,uid=7,mode=750" }));
+    let stat = sh(&lab, "stat -c '%u %a' /m; df -k /m | tail -1 | awk '{print $2}'", json!({ "Binds": ["mem:/m"] }));
+    assert_eq!(stat, "7 750\n1024\n");
+    assert_eq!(mounted(&lab), 0, "nobody uses it");
+
+    // Two share it, and it goes with the last.
+    let host = json!({ "Binds": ["mem:/m"] });
+    lab.run("one", json!({ "Cmd": ["sleep", "1000"], "HostConfig": host }));
+    lab.run("two", json!({ "Cmd": ["sleep", "1000"], "HostConfig": host }));
+    lab.exec("one", &["sh", "-c", "echo shared > /m/f"]).ok();
+    lab.remove("one");
+    assert_eq!(lab.exec("two", &["cat", "/m/f"]).ok(), "shared");
+    assert_eq!(mounted(&lab), 1);
+    lab.ask("/containers/two/kill", 204);
+    within(Duration::from_secs(10), "it is unmounted", || mounted(&lab) == 0);
+    lab.remove("two");
+
+    // A directory of the host's is never removed with its volume.
+    let data = lab.directory().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("f"), "the host's\n").unwrap();
+    made("bound", json!({ "type": "none", "device": data, "o": "bind" }));
+    assert_eq!(sh(&lab, "cat /b/f; echo new > /b/g", json!({ "Binds": ["bound:/b"] })), "the host's\n");
+    assert_eq!(sh(&lab, "cat /b/f; touch /b/h", json!({ "Binds": ["bound:/b:ro"] })).lines().count(), 1);
+    assert_eq!(lab.delete("/volumes/bound").unwrap().status, 204);
+    assert_eq!(std::fs::read_to_string(data.join("g")).unwrap(), "new\n");
+
+    // Files are copied to where the container would have them, whether or not it runs.
+    made("again", json!({ "type": "none", "device": data, "o": "bind" }));
+    lab.create("stopped", json!({ "Cmd": ["true"], "HostConfig": { "Binds": ["again:/b"] } }));
+    let got = lab.get("/containers/stopped/archive?path=/b/f").unwrap();
+    assert!(got.text().contains("the host's"), "{}", got.text());
+    assert_eq!(mounted(&lab), 0);
+    lab.remove("stopped");
+
+    // What cannot be mounted says why, and the container is as it was.
+    made("gone", json!({ "type": "none", "device": "/nothing/there", "o": "bind" }));
+    lab.create("fails", json!({ "Cmd": ["true"], "HostConfig": { "Binds": ["gone:/g"] } }));
+    let refused = lab.ask("/containers/fails/start", 500).message();
+    assert!(refused.contains("failed to mount local volume") && refused.contains("no such file"), "{refused}");
+    assert_eq!(lab.status("fails"), "created");
+    for (options, words) in [
+        (json!({ "colour": "red" }), "invalid option: \"colour\""),
+        (json!({ "type": "tmpfs" }), "missing required option: \"device\""),
+    ] {
+        let refused = make("bad", options).unwrap();
+        assert_eq!((refused.status, refused.message()), (400, format!("create bad: {words}")));
+    }
+    // `--mount` makes a volume with what it says.
+    let options =
+        json!({ "Labels": { "a": "b" }, "DriverConfig": { "Options": { "type": "tmpfs", "device": "tmpfs" } } });
+    let mount = json!({ "Type": "volume", "Source": "new", "Target": "/m", "VolumeOptions": options });
+    assert!(sh(&lab, "grep ' /m tmpfs' /proc/mounts", json!({ "Mounts": [mount] })).starts_with("tmpfs"));
+    let shown = lab.get("/volumes/new").unwrap().json();
+    assert_eq!((shown["Labels"]["a"].as_str(), shown["Options"]["type"].as_str()), (Some("b"), Some("tmpfs")));
+}
+
+#[test]
+fn a_part_of_a_volume_is_mounted_and_never_what_is_outside() {
+    let lab = lab();
+    let binds = json!({ "Binds": ["vv:/v"] });
+    sh(
+        &lab,
+        "mkdir -p /v/a/b; echo part > /v/a/b/f; ln -s / /v/root; ln -s /etc /v/etc; echo x > /v/file",
+        binds.clone(),
+    );
+    let part = |path: &str| {
+        let options = json!({ "Subpath": path });
+        json!({ "Mounts": [{ "Type": "volume", "Source": "vv", "Target": "/m", "VolumeOptions": options }] })
+    };
+    assert_eq!(sh(&lab, "cat /m/f; echo more > /m/g", part("a/b")), "part\n");
+    assert_eq!(sh(&lab, "cat /v/a/b/g", binds), "more\n");
+    assert_eq!(sh(&lab, "cat /m/file", part("root")), "x\n", "an absolute symlink ends in the volume");
+    let tell = |path: &str, name: &str| {
+        lab.post(&format!("/containers/create?name={name}"), json!({ "Image": "busybox", "HostConfig": part(path) }))
+            .unwrap()
+    };
+    assert_eq!(tell("../x", "up").status, 400);
+    assert_eq!(tell("/x", "abs").status, 400);
+    for (path, name) in [("etc", "etc"), ("none", "none"), ("file", "file")] {
+        assert_eq!(tell(path, name).status, 201);
+        lab.ask(&format!("/containers/{name}/start"), 400);
+    }
+    assert_eq!(mounted(&lab), 0, "nothing stays");
+}
+
+#[test]
+fn volumes_come_from_other_containers() {
+    let lab = lab();
+    let host = json!({ "Binds": ["data:/data", "/etc/hostname:/host:ro"], "Tmpfs": { "/t": "" } });
+    let body = json!({ "Cmd": ["sh", "-c", "echo a > /anon/f; echo d > /data/f; echo up; sleep 1000"], "HostConfig": host,
+                       "Volumes": { "/anon": {} } });
+    lab.run("source", body);
+    lab.up("source");
+    let from = |texts: &[&str], binds: &[&str]| json!({ "VolumesFrom": texts, "Binds": binds });
+    assert_eq!(sh(&lab, "cat /anon/f /data/f; test -s /host && test ! -e /t", from(&["source"], &[])), "a\nd\n");
+    assert!(sh(&lab, "touch /data/x", from(&["source:ro"], &[])).contains("Read-only"));
+    assert_eq!(sh(&lab, "ls /data", from(&["source"], &["other:/data"])), "", "one's own comes first");
+    for (text, words) in [("nobody", "No such container: nobody"), ("source:zz", "invalid mode: zz")] {
+        let refused =
+            lab.tell("/containers/create", json!({ "Image": "busybox", "HostConfig": from(&[text], &[]) }), 400);
+        assert_eq!(refused.message(), words);
+    }
+    // The anonymous volume is its maker's, whoever else goes.
+    lab.create("user", json!({ "Cmd": ["true"], "HostConfig": from(&["source"], &[]) }));
+    let anonymous =
+        lab.inspect("user")["Mounts"].as_array().unwrap().iter().find(|m| m["Destination"] == "/anon").unwrap()["Name"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+    lab.remove("user");
+    assert!(names(&lab).contains(&anonymous));
+}

@@ -220,6 +220,9 @@ pub async fn df(app: App, p: Parsed) -> anyhow::Result<u8> {
     let items = |name: &str| usage[name].as_array().cloned().unwrap_or_default();
     let number = |value: &Value| value.as_i64().unwrap_or_default();
     let (images, containers, volumes) = (items("Images"), items("Containers"), items("Volumes"));
+    if p.on("verbose") && p.text("format").is_empty() {
+        return print(df_verbose(&images, &containers, &volumes)).map(|()| 0);
+    }
     let used_images = images.iter().filter(|i| number(&i["Containers"]) > 0);
     let layers = number(&usage["LayersSize"]);
     let used: i64 = used_images.clone().map(|i| number(&i["Size"])).sum();
@@ -265,20 +268,67 @@ pub async fn df(app: App, p: Parsed) -> anyhow::Result<u8> {
             .with("Reclaimable", reclaimable)
     });
     list.show(rows.collect(), p.text("format"), false)?;
-    if p.on("verbose") {
-        let mut text = String::from("\nVOLUME NAME\tLINKS\tSIZE\n");
-        for v in &volumes {
+    Ok(0)
+}
+
+/// `system df -v`: every object.
+fn df_verbose(images: &[Value], containers: &[Value], volumes: &[Value]) -> String {
+    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    let size = |value: &Value| human_size(number(value).max(0) as f64, 3);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let short = |id: &Value| crate::text::short_id(text(id).trim_start_matches("sha256:")).to_owned();
+    let mut table = String::from("REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n");
+    for image in images {
+        let tags: Vec<String> = image["RepoTags"].as_array().into_iter().flatten().map(text).collect();
+        let names = if tags.is_empty() { vec!["<none>:<none>".to_owned()] } else { tags };
+        let shared = number(&image["SharedSize"]).max(0);
+        for name in names {
+            let (repository, tag) = name.rsplit_once(':').unwrap_or((&name, "<none>"));
             let _ = writeln!(
-                text,
-                "{}\t{}\t{}",
-                v["Name"].as_str().unwrap_or_default(),
-                number(&v["UsageData"]["RefCount"]).max(0),
-                human_size(volume_size(v) as f64, 3)
+                table,
+                "{repository}\t{tag}\t{}\t{}\t{}\t{}\t{}\t{}",
+                short(&image["Id"]),
+                crate::text::ago(number(&image["Created"])),
+                size(&image["Size"]),
+                human_size(shared as f64, 3),
+                human_size((number(&image["Size"]) - shared).max(0) as f64, 4),
+                number(&image["Containers"]).max(0),
             );
         }
-        print(table::layout(&text))?;
     }
-    Ok(0)
+    let mut shown = format!("Images space usage:\n\n{}", table::layout(&table));
+    let mut table = String::from("CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES\n");
+    for container in containers {
+        let mounts = container["Mounts"].as_array().into_iter().flatten().filter(|m| m["Type"] == "volume").count();
+        let names: Vec<String> = container["Names"].as_array().into_iter().flatten().map(text).collect();
+        let _ = writeln!(
+            table,
+            "{}\t{}\t{}\t{mounts}\t{}\t{}\t{}\t{}",
+            short(&container["Id"]),
+            text(&container["Image"]),
+            crate::text::quote(&crate::text::ellipsis(&text(&container["Command"]), 20)),
+            size(&container["SizeRw"]),
+            crate::text::ago(number(&container["Created"])),
+            text(&container["Status"]),
+            names.join(",").trim_start_matches('/'),
+        );
+    }
+    let _ = write!(shown, "\nContainers space usage:\n\n{}", table::layout(&table));
+    let mut table = String::from("VOLUME NAME\tLINKS\tSIZE\n");
+    for volume in volumes {
+        let usage = &volume["UsageData"];
+        let _ = writeln!(
+            table,
+            "{}\t{}\t{}",
+            text(&volume["Name"]),
+            number(&usage["RefCount"]).max(0),
+            size(&usage["Size"])
+        );
+    }
+    let _ = write!(shown, "\nLocal Volumes space usage:\n\n{}", table::layout(&table));
+    let table = "CACHE ID\tCACHE TYPE\tSIZE\tCREATED\tLAST USED\tUSAGE\tSHARED\n";
+    let _ = write!(shown, "\nBuild cache usage: 0B\n\n{}", table::layout(table));
+    shown
 }
 
 /// `system prune`.
