@@ -3,6 +3,7 @@
 mod build;
 mod demo;
 mod machine;
+mod package;
 mod test;
 mod vm;
 
@@ -18,9 +19,11 @@ cargo xtask COMMAND
   test unit       ... those that need no root: decisions and protocols
   test system     ... those of the whole product
   test vm [WORD…] ... those of a kernel and a system that have everything, in a virtual machine
+  test vm package ... what the package for Debian promises there, before and after a reboot
   rows            Write into docs/networking.md which tests show which row
   lint            Formatting, clippy, licences and sources of dependencies
   dist            Build what people install: target/dist/isle and its static isle-shim
+  package         ... as a package for Debian: target/package/isle_VERSION_ARCH.deb
 ";
 
 fn main() -> ExitCode {
@@ -34,10 +37,12 @@ fn main() -> ExitCode {
         ["test"] => test::all(),
         ["test", "unit"] => test::unit(),
         ["test", "system"] => test::system(),
+        ["test", "vm", "package"] => vm::installed(),
         ["test", "vm", wanted @ ..] => vm::test(wanted),
         ["rows"] => rows(),
         ["lint"] => test::lint(),
         ["dist"] => build::dist(),
+        ["package"] => package::package(),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

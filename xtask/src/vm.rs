@@ -36,17 +36,10 @@ const NEEDS: &[Need] =
 /// there.
 const SUITES: &[(&str, &str)] = &[("guest", ""), ("containers", ""), ("daemon_may_go", ""), ("oracle", "")];
 
-/// Runs the suites, or those tests of any suite whose names contain a word of `wanted`.
+/// Runs the suites and the package's test, or those tests of any suite whose names contain a word of `wanted`.
 pub fn test(wanted: &[&str]) -> anyhow::Result<()> {
-    if !is_root()? {
-        bail!("the virtual machine's image is made as root");
-    }
-    ensure(TESTS)?;
-    ensure(NEEDS)?;
-    build::debug()?;
-    let image = build::target().join("vm/image");
+    let image = prepare()?;
     let scripts = build::root().join("xtask/vm");
-    run(Command::new(scripts.join("make-image")).arg(&image).args(PACKAGES))?;
     let (directory, suites) = install(&built_tests()?)?;
     let mut script = String::from("cd /root; failed=0\n");
     for (name, program) in &suites {
@@ -62,7 +55,43 @@ pub fn test(wanted: &[&str]) -> anyhow::Result<()> {
     guest.args(["--mem", "3G", "--timeout", "3000", "--image"]).arg(&image).arg("--copy").arg(&directory);
     let shim = format!("ISLE_SHIM={}", directory.join(shim()).display());
     guest.args(["--", "env", "PATIENCE=10", "REQUIRE_NETNS=1", &shim, "bash", "-c", &script]);
-    run(&mut guest)
+    run(&mut guest)?;
+    if wanted.is_empty() { installed() } else { Ok(()) }
+}
+
+/// Installs the package on a Debian, tells the story there, boots it again, and removes it: `vm/installed` says what must
+/// be so.
+pub fn installed() -> anyhow::Result<()> {
+    let scripts = build::root().join("xtask/vm");
+    let image = prepare()?;
+    let directory = build::target().join("vm/package");
+    let _ = std::fs::remove_dir_all(&directory);
+    let (isle, shim_) = (directory.join("isle"), directory.join("isle-shim"));
+    strip(&build::target().join("debug/isle"), &isle)?;
+    strip(&build::target().join(shim()), &shim_)?;
+    let package = crate::package::assemble(&isle, &shim_)?;
+    let disk = directory.join("disk.qcow2");
+    let script = scripts.join("installed");
+    for boot in ["1", "2"] {
+        let mut guest = Command::new(scripts.join("run"));
+        guest.args(["--timeout", "1200", "--image"]).arg(&image).arg("--disk").arg(&disk);
+        guest.arg("--copy").args([&script, &package]).arg("--").arg(&script).arg(boot).arg(&package);
+        run(&mut guest)?;
+    }
+    Ok(())
+}
+
+/// The machine's image and the programs, made where they are missing; where the image is.
+fn prepare() -> anyhow::Result<PathBuf> {
+    if !is_root()? {
+        bail!("the virtual machine's image is made as root");
+    }
+    ensure(TESTS)?;
+    ensure(NEEDS)?;
+    build::debug()?;
+    let image = build::target().join("vm/image");
+    run(Command::new(build::root().join("xtask/vm/make-image")).arg(&image).args(PACKAGES))?;
+    Ok(image)
 }
 
 /// Test binaries by name, as cargo says.

@@ -234,6 +234,7 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut with_containers = signal(SignalKind::user_defined2())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let reloaded = engine.clone();
     tokio::spawn(async move {
@@ -258,12 +259,14 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
     }
     tracing::info!(root = %arguments.root.display(), hosts = ?arguments.hosts, "ready");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    // SIGUSR2: as dockerd ends, its containers first, which are started again as their restart policies say.
+    let with_containers = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        _ = with_containers.recv() => true,
+    };
     let _ = stop.send(true);
-    if engine.reloadable().live_restore {
+    if engine.reloadable().live_restore && !with_containers {
         tracing::info!("stopping; containers run on");
     } else {
         tracing::info!("stopping, and all containers first");
