@@ -16,7 +16,7 @@ pub type Answer<T = Response> = Result<T, Failure>;
 
 impl Failure {
     pub fn new(status: StatusCode, message: impl ToString) -> Self {
-        Self { status, message: message.to_string() }
+        Self { status, message: model::errno::in_gos_words(&message.to_string()).into_owned() }
     }
     pub fn invalid(message: impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)

@@ -47,10 +47,7 @@ pub fn warn(text: impl Display) {
 
 /// An error of the system as Go words it: lower case, without its number.
 pub fn go_error(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+    model::errno::in_gos_words(&error.to_string()).into_owned()
 }
 
 /// Does something to each of many, says the names of those that it worked for, and fails with all errors at the end.

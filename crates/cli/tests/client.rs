@@ -55,6 +55,34 @@ fn errors_say_where_to_read_on() {
 }
 
 #[test]
+fn what_a_start_and_a_removal_refuse_is_said_once_and_in_docker_s_words() {
+    let lab = lab();
+    let device = lab.isle(&["run", "--rm", "--device", "/dev/nosuch", "busybox", "true"]);
+    // docker's own client makes 127 of these words, in lower case.
+    assert!(device.stderr.contains("no such file or directory") && !device.stderr.contains("(os error"), "{device:?}");
+    assert_eq!(device.code, 127);
+    let directory = lab.directory().display().to_string();
+    for mount in [
+        ["-v", &format!("{directory}:/etc/passwd")],
+        ["-v", "/etc/passwd:/tmp"],
+        ["--tmpfs", "/etc/passwd"],
+        ["-v", "/etc/passwd:/etc/passwd/below"],
+    ] {
+        let refused = lab.isle(&["run", "--rm", mount[0], mount[1], "busybox", "true"]);
+        let words = "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?";
+        assert!(refused.stderr.contains(words), "{mount:?}: {}", refused.stderr);
+        assert_eq!(refused.code, 125);
+    }
+    lab.isle(&["create", "--name", "user", "busybox"]).ok();
+    let conflict = lab.isle(&["rmi", "busybox"]).refused();
+    assert_eq!(conflict.matches("unable to remove repository reference").count(), 1, "{conflict}");
+    assert!(
+        conflict.contains("conflict: unable to remove repository reference \"busybox\" (must force)"),
+        "{conflict}"
+    );
+}
+
+#[test]
 fn linked_as_docker_it_answers_as_docker() {
     let lab = lab();
     let link = lab.directory().join("docker");
@@ -184,6 +212,18 @@ fn a_terminal_is_raw_sized_and_given_back() {
     terminal.shows("resized");
     terminal.types("exit 5\n");
     assert_eq!(terminal.ends(), 5);
+}
+
+#[test]
+fn a_terminal_without_input_passes_its_signals_on() {
+    let lab = lab();
+    let script = "trap 'echo got; exit 7' INT; echo rea''dy; while :; do sleep 0.05; done";
+    let terminal = Terminal::open(&lab, &["run", "-t", "--rm", "busybox", "sh", "-c", script]);
+    terminal.shows("ready");
+    // What Ctrl-C is to a client that does not read the keys.
+    Command::new("kill").args(["-INT", &terminal.child.id().to_string()]).status().unwrap();
+    terminal.shows("got");
+    assert_eq!(terminal.ends(), 7);
 }
 
 #[test]

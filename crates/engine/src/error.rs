@@ -20,7 +20,8 @@ pub enum Kind {
     Internal,
 }
 
-/// A failure in the words the client reads. The chain of causes is already part of the message.
+/// A failure in the words the client reads, errors of the system as Go words them. The chain of causes is already part of
+/// the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     pub kind: Kind,
@@ -33,7 +34,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string(), launch: None }
+        Self { kind, message: model::errno::in_gos_words(&message.to_string()).into_owned(), launch: None }
     }
     pub fn invalid(message: impl fmt::Display) -> Self {
         Self::new(Kind::Invalid, message)
@@ -53,7 +54,8 @@ impl Error {
     }
     /// The same kind, with the attempt in front.
     pub fn context(self, attempt: impl fmt::Display) -> Self {
-        Self { message: format!("{attempt}: {}", self.message), ..self }
+        let message = format!("{attempt}: {}", self.message);
+        Self { message: model::errno::in_gos_words(&message).into_owned(), ..self }
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Error {
     NoSuchImage(String),
     #[error(transparent)]
     InvalidReference(#[from] InvalidReference),
-    #[error("conflict: {0}")]
+    #[error("conflict")]
     Conflict(#[from] Conflict),
     /// An archive is damaged, is none, or wants to write where it may not.
     #[error("invalid archive: {0}")]

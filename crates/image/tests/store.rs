@@ -343,14 +343,14 @@ fn removing_follows_dockers_rules() {
     let error = store.remove(id.short(), false, false, nobody).unwrap_err();
     let short = id.short();
     assert_eq!(
-        error.to_string(),
+        error.chain(),
         format!("conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories")
     );
     assert_eq!(error.kind(), Kind::Conflict);
     store.remove("b:1", false, false, nobody).unwrap();
     let error = store.remove("a:1", false, false, stopped).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        error.chain(),
         format!(
             "conflict: unable to remove repository reference \"a:1\" (must force) - container 0123456789ab is using \
              its referenced image {short}"
@@ -358,7 +358,7 @@ fn removing_follows_dockers_rules() {
     );
     let error = store.remove(short, true, false, running).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        error.chain(),
         format!(
             "conflict: unable to delete {short} (cannot be forced) - image is being used by running container \
              0123456789ab"
@@ -366,7 +366,7 @@ fn removing_follows_dockers_rules() {
     );
     let error = store.remove(short, false, false, stopped).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        error.chain(),
         format!(
             "conflict: unable to delete {short} (must be forced) - image is being used by stopped container 0123456789ab"
         )
@@ -541,7 +541,7 @@ fn a_containers_changes_are_listed_measured_and_committed() {
     mount(&again);
 
     let error = store.remove(base.short(), true, false, nobody).unwrap_err();
-    assert!(error.to_string().ends_with("(cannot be forced) - image has dependent child images"), "{error}");
+    assert!(error.chain().ends_with("(cannot be forced) - image has dependent child images"), "{error}");
     let removed = store.remove("base", false, false, nobody).unwrap();
     assert_eq!(removed, [Removed::Untagged("base:latest".into())], "its child keeps it");
     store.discard("c1").unwrap();

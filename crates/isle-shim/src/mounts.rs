@@ -194,6 +194,16 @@ fn components(path: &str) -> Vec<String> {
     path.split('/').filter(|name| !name.is_empty() && *name != ".").map(str::to_owned).collect()
 }
 
+/// Attaches a mount that a specification asks for. The kernel has one answer to many mistakes: the commonest is named.
+fn attach_asked(mount: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
+    let is_directory =
+        |fd: BorrowedFd<'_>| fstat(fd).map(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory);
+    if is_directory(mount.as_fd())? != is_directory(target.as_fd())? {
+        return Err(Errno::NOTDIR);
+    }
+    attach(mount, target)
+}
+
 fn attach(mount: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", flags)
@@ -247,7 +257,7 @@ fn mount_one(
                 sys::mount_setattr(&tree, one.recursively, one.set, one.clear, 0).map_err(plain)?;
             }
             // A clone of a shared mount is its peer; only who asks for it may send anything back.
-            attach(&tree, &target).map_err(plain)?;
+            attach_asked(&tree, &target).map_err(plain)?;
             tree
         }
         What::New { kind, source, parameters } => {
@@ -265,7 +275,7 @@ fn mount_one(
             let fs = new_file_system(kind, source, parameters, one, there.as_ref())
                 .or_else(|errno| if kind == "sysfs" && errno == Errno::PERM { hosts_sysfs(one) } else { Err(errno) })
                 .map_err(|errno| (errno, format!("a file system of type {kind}")))?;
-            attach(&fs, &target).map_err(plain)?;
+            attach_asked(&fs, &target).map_err(plain)?;
             fs
         }
         What::JoinedShm => {

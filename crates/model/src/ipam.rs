@@ -53,6 +53,15 @@ pub enum PoolRefusal {
         "all predefined address pools have been fully subnetted: {networks} networks hold them; remove unused ones with 'network prune', or pass --subnet"
     )]
     Exhausted { networks: usize },
+    #[error(
+        "subnet {0} is larger than every predefined address pool{1}: ask for less, or name the subnet, e.g. --subnet \
+         10.0.0.0/16"
+    )]
+    LargerThanPools(IpNet, LargestPool),
+    #[error(
+        "invalid gateway {gateway}: it is {what} of {subnet}, which no host can have; use one of its hosts' addresses"
+    )]
+    NotAHost { gateway: IpAddr, what: &'static str, subnet: IpNet },
     #[error("no matching subnet for gateway {0}")]
     NoSubnetForGateway(IpAddr),
     #[error("no matching subnet for aux-address {0}")]
@@ -65,6 +74,16 @@ pub enum PoolRefusal {
     Unusable(IpNet, &'static str),
     #[error("Address already in use: gateway {0} is an auxiliary address too")]
     GatewayTwice(IpAddr),
+}
+
+/// The largest of the predefined pools, where the family has any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargestPool(pub Option<IpNet>);
+
+impl std::fmt::Display for LargestPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |pool| write!(f, " (the largest is {pool})"))
+    }
 }
 
 /// Completes what was asked: every enabled family has a subnet, every subnet a gateway.
@@ -96,6 +115,12 @@ pub fn choose_pools<'a>(
         let held = existing.clone().flat_map(|n| n.ipam.pools.iter().map(|p| (n.name.as_str(), p.subnet)));
         if subnet.addr().is_unspecified() {
             // By its size alone (IP-05).
+            let family =
+                pools.bases.iter().map(|(base, _)| *base).filter(|b| b.addr().is_ipv6() == subnet.addr().is_ipv6());
+            let largest = family.min_by_key(IpNet::prefix_len);
+            if largest.is_none_or(|l| l.prefix_len() > subnet.prefix_len()) {
+                return Err(PoolRefusal::LargerThanPools(subnet, LargestPool(largest)));
+            }
             let pieces = pools.bases.iter().filter(|(base, _)| base.prefix_len() <= subnet.prefix_len());
             let pieces = pieces.map(|(base, _)| (*base, subnet.prefix_len()));
             let chosen_already = chosen.iter().map(|p| ("itself", p.subnet));
@@ -154,6 +179,14 @@ fn complete(subnet: IpNet, asked: &AskedPool, with_gateway: bool) -> Result<Pool
     let gateway = match asked.gateway {
         Some(gateway) if asked.auxiliary.values().any(|a| *a == gateway) => {
             return Err(PoolRefusal::GatewayTwice(gateway));
+        }
+        Some(gateway) if !is_assignable(subnet, gateway) => {
+            let what = match gateway == subnet.network() {
+                true => "the own address",
+                false if gateway == subnet.broadcast() => "the broadcast address",
+                false => "outside",
+            };
+            return Err(PoolRefusal::NotAHost { gateway, what, subnet });
         }
         Some(gateway) => Some(gateway),
         None if with_gateway => Some(
@@ -547,6 +580,14 @@ mod tests {
         check("10.3.0.0/24", "10.4.0.1", "invalid gateway 10.4.0.1");
         check("", "10.4.0.1", "no matching subnet for gateway 10.4.0.1");
         check("10.3.0.0/32", "", "too small");
+        check("10.3.0.0/24", "10.3.0.0", "invalid gateway 10.3.0.0: it is the own address of 10.3.0.0/24");
+        check("10.3.0.0/24", "10.3.0.255", "invalid gateway 10.3.0.255: it is the broadcast address of 10.3.0.0/24");
+        check("fd03::/64", "fd03::", "invalid gateway fd03::: it is the own address of fd03::/64");
+        for (both, gateway) in [("10.3.0.0/31", "10.3.0.0"), ("10.3.0.0/31", "10.3.0.1"), ("fd03::/64", "fd03::ffff")] {
+            let mut r = request("x", &[]);
+            r.pools = vec![PoolRequest { subnet: both.into(), gateway: gateway.into(), ..Default::default() }];
+            create(r, &[], &[]).unwrap();
+        }
         check("127.3.0.0/24", "", "loopback");
         check("224.3.0.0/24", "", "multicast");
     }
@@ -563,7 +604,10 @@ mod tests {
         let next = Ipv6Addr::from(u128::from(ours.addr()) + (1 << 32));
         assert_eq!(subnets(&create(r, &[a], &[]).unwrap()), ["172.18.0.0/24".to_owned(), format!("{next}/96")]);
         let huge = create(request("c", &["0.0.0.0/8"]), &[], &[]).unwrap_err();
-        assert!(huge.to_string().contains("fully subnetted"), "{huge}");
+        let words = "subnet 0.0.0.0/8 is larger than every predefined address pool (the largest is 172.24.0.0/13)";
+        assert!(huge.to_string().starts_with(words), "{huge}");
+        let all = create(request("c", &["0.0.0.0/0"]), &[], &[]).unwrap_err();
+        assert!(all.to_string().starts_with("subnet 0.0.0.0/0 is larger than every"), "{all}");
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! - [`flow`]: whether a flow passes, and which fact decides
 //! - [`names`]: what each sandbox may resolve
 //! - [`duration`], [`signal`]: words that people write for them
+//! - [`errno`]: the words that tools look for in errors of the system
 
 pub mod bounds;
 pub mod container;
@@ -21,6 +22,7 @@ pub mod daemon;
 pub mod desired;
 pub mod duration;
 pub mod endpoint;
+pub mod errno;
 pub mod files;
 pub mod flow;
 pub mod gateway;

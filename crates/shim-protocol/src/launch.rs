@@ -331,6 +331,8 @@ impl Failure {
     }
 }
 
+const ENOTDIR: i32 = 20;
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = |f: &mut fmt::Formatter<'_>| {
@@ -349,7 +351,16 @@ impl fmt::Display for Failure {
                 if !self.about.is_empty() {
                     write!(f, " {}", self.about)?;
                 }
-                why(f)
+                why(f)?;
+                // In the words that runc and Docker have for it.
+                if step == Step::Mounts && self.errno == ENOTDIR {
+                    write!(
+                        f,
+                        ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified \
+                         host path exists and is the expected type"
+                    )?;
+                }
+                Ok(())
             }
         }
     }

@@ -94,7 +94,8 @@ pub async fn run(app: App, p: Parsed) -> anyhow::Result<u8> {
         id: id.clone(),
         streams,
         tty,
-        proxy: p.on_or("sig-proxy", true) && !tty,
+        // With a terminal whose keys are ours too: one of them that is a signal to us is meant for the container.
+        proxy: p.on_or("sig-proxy", true),
         detach: p.text("detach-keys").to_owned(),
         keys,
     };
