@@ -27,13 +27,15 @@ pub struct Error {
     pub message: String,
     /// Why the launcher could not start a process, where that is what has failed.
     pub launch: Option<runtime::FailureKind>,
+    /// The exit status of a build's command, where that is what has failed.
+    pub exit_code: Option<i32>,
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string(), launch: None }
+        Self { kind, message: message.to_string(), launch: None, exit_code: None }
     }
     pub fn invalid(message: impl fmt::Display) -> Self {
         Self::new(Kind::Invalid, message)
