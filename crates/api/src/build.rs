@@ -4,18 +4,25 @@ use crate::Ctx;
 use crate::error::{Answer, Failure};
 use crate::images::{json_lines, reader_of, stream_error};
 use crate::query::Query;
-use axum::Json;
+use crate::socket::Client;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use image::build::{BuildEvent, BuildOptions, Context};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-pub async fn build(State(engine): Ctx, query: Query, headers: HeaderMap, body: Body) -> Answer {
+pub async fn build(
+    State(engine): Ctx,
+    Extension(client): Extension<Client>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     if query.text("version") == Some("2") {
         return Err(no_buildkit());
     }
@@ -54,16 +61,19 @@ pub async fn build(State(engine): Ctx, query: Query, headers: HeaderMap, body: B
     };
     let context = Context::Archive(Box::new(reader_of(body)));
     tokio::spawn(async move {
-        let done = lines.clone();
         // A client that goes away ends the build.
         let built = tokio::select! {
             built = engine.build(context, options, credentials, events) => built,
-            () = done.closed() => return,
+            () = client.gone() => return,
         };
         let line = match built {
             Ok(id) if quiet => json!({ "stream": format!("{id}\n") }),
             Ok(_) => return,
-            Err(e) => stream_error(&e.message),
+            // docker's client exits as the command did
+            Err(e) => match e.exit_code {
+                Some(code) => json!({ "errorDetail": { "code": code, "message": e.message }, "error": e.message }),
+                None => stream_error(&e.message),
+            },
         };
         let _ = lines.send(line);
     });

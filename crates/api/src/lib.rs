@@ -22,6 +22,7 @@ mod networks;
 mod query;
 mod registries;
 mod serve;
+mod socket;
 mod stats;
 mod streams;
 mod system;

@@ -4,7 +4,11 @@
 //! connection, if it is for a stream and lacks the header, is given it here, and the first line of its response is
 //! changed back to 200.
 
-use crate::{router, version};
+use crate::{
+    router,
+    socket::{Client, Shared, Socket},
+    version,
+};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
@@ -30,16 +34,13 @@ pub enum Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<Socket> {
         Ok(match self {
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
-            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Socket::Unix(listener.accept().await?.0),
+            Self::Tcp(listener) => Socket::Tcp(listener.accept().await?.0),
         })
     }
 }
-
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Serves the API on `listener` until `stop` resolves; streams that are under way go on.
 ///
@@ -70,10 +71,11 @@ pub async fn serve(listener: Listener, engine: Arc<engine::Engine>, stop: impl F
         };
         let app = app.clone();
         tokio::spawn(async move {
-            let io = match Connection::open(stream, place).await {
+            let io = match Connection::open(Shared(Arc::new(stream)), place).await {
                 Ok(io) => io,
                 Err(e) => return tracing::debug!("a client went away: {e}"),
             };
+            let app = app.layer(axum::Extension(Client(io.stream.clone())));
             let service = TowerToHyperService::new(app);
             let connection = hyper::server::conn::http1::Builder::new()
                 .half_close(true)
@@ -88,8 +90,7 @@ pub async fn serve(listener: Listener, engine: Arc<engine::Engine>, stop: impl F
 
 /// A client's connection, with the head of its first request read ahead.
 struct Connection {
-    /// There until the end.
-    stream: Option<Box<dyn Stream>>,
+    stream: Shared,
     /// Its place among the clients.
     place: Option<OwnedSemaphorePermit>,
     /// It has turned into a stream: its end is its end.
@@ -107,7 +108,7 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols";
 const OK: &[u8] = b"HTTP/1.1 200 OK";
 
 impl Connection {
-    async fn open(mut stream: Box<dyn Stream>, place: Option<OwnedSemaphorePermit>) -> io::Result<Self> {
+    async fn open(mut stream: Shared, place: Option<OwnedSemaphorePermit>) -> io::Result<Self> {
         let mut ahead = Vec::with_capacity(1024);
         let end = loop {
             if let Some(end) = find(&ahead, b"\r\n\r\n") {
@@ -126,11 +127,11 @@ impl Connection {
             ahead.splice(end..end, *b"\r\nConnection: Upgrade\r\nUpgrade: tcp");
             plain = true;
         }
-        Ok(Self { stream: Some(stream), place, taken_over: false, has_body, ahead, given: 0, plain })
+        Ok(Self { stream, place, taken_over: false, has_body, ahead, given: 0, plain })
     }
 
-    fn stream(&mut self) -> Pin<&mut Box<dyn Stream>> {
-        Pin::new(self.stream.as_mut().expect("there until it is dropped"))
+    fn stream(&mut self) -> Pin<&mut Shared> {
+        Pin::new(&mut self.stream)
     }
 }
 
@@ -140,7 +141,7 @@ const LINGER: Duration = Duration::from_secs(30);
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let (Some(mut stream), place) = (self.stream.take(), self.place.take()) else { return };
+        let (mut stream, place) = (self.stream.clone(), self.place.take());
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.taken_over || !self.has_body {
             return;

@@ -28,13 +28,20 @@ pub struct Error {
     pub message: String,
     /// Why the launcher could not start a process, where that is what has failed.
     pub launch: Option<runtime::FailureKind>,
+    /// The exit status of a build's command, where that is what has failed.
+    pub exit_code: Option<i32>,
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: model::errno::in_gos_words(&message.to_string()).into_owned(), launch: None }
+        Self {
+            kind,
+            message: model::errno::in_gos_words(&message.to_string()).into_owned(),
+            launch: None,
+            exit_code: None,
+        }
     }
     pub fn invalid(message: impl fmt::Display) -> Self {
         Self::new(Kind::Invalid, message)

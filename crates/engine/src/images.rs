@@ -20,7 +20,7 @@ pub fn image_error(error: image::Error) -> Error {
         image::Kind::Forbidden => Kind::Forbidden,
         _ => Kind::Internal,
     };
-    Error::new(kind, error.chain())
+    Error { exit_code: error.exit_code(), ..Error::new(kind, error.chain()) }
 }
 
 /// What is to be fetched.

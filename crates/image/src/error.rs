@@ -116,6 +116,14 @@ impl Error {
         }
     }
 
+    /// The exit status of a build's command, if its failing is the error.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Error::Build(error) => error.exit_code(),
+            _ => None,
+        }
+    }
+
     /// The error and what caused it, on one line: what people read.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

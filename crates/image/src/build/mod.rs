@@ -164,6 +164,8 @@ pub enum BuildError {
         length: usize,
         message: String,
         kind: Kind,
+        /// Of the command that failed, if one did.
+        exit_code: Option<i32>,
     },
     #[error("Cannot locate specified Dockerfile: {0}")]
     NoDockerfile(String),
@@ -200,6 +202,15 @@ impl BuildError {
             BuildError::At { kind, .. } => *kind,
             BuildError::Failed { .. } | BuildError::Runner(_) => Kind::Internal,
             _ => Kind::Invalid,
+        }
+    }
+
+    /// The exit status of the command that failed, if that is what stopped the build.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            BuildError::At { exit_code, .. } => *exit_code,
+            BuildError::Failed { code, .. } => Some(*code),
+            _ => None,
         }
     }
 }

@@ -84,7 +84,8 @@ fn at(instruction: &Instruction, error: Error) -> Error {
     }
     let (message, text) = (error.chain(), instruction.text.clone());
     let (column, length) = parse::blamed(&text, &message);
-    BuildError::At { line: instruction.line, text, column, length, message, kind: error.kind() }.into()
+    let (kind, exit_code) = (error.kind(), error.exit_code());
+    BuildError::At { line: instruction.line, text, column, length, message, kind, exit_code }.into()
 }
 
 /// Drops the stages after the target, and adds the labels that the caller wants.
