@@ -167,8 +167,7 @@ pub async fn prune(State(engine): Ctx, query: Query) -> Answer {
     let mut rest = filters.0;
     rest.remove("dangling");
     let filter = image::Filter::read(&engine.images, &rest, false).map_err(engine::images::image_error)?;
-    let users = engine.clone();
-    let pruned = blocking(move || users.images.prune(all, &filter, |id| users.image_users(id))).await?;
+    let pruned = engine.prune_images(all, filter).await?;
     let deleted = if pruned.removed.is_empty() { Value::Null } else { show_removed(&pruned.removed) };
     Ok(Json(json!({ "ImagesDeleted": deleted, "SpaceReclaimed": pruned.reclaimed })).into_response())
 }
@@ -199,7 +198,7 @@ pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: 
         };
         let (importer, reader) = (engine.clone(), reader_of(body));
         let id = blocking(move || importer.images.import(reader, import)).await?;
-        engine.tell_image("import", id.as_str());
+        engine.tell_image_named("import", id.as_str());
         let line = json!({ "status": id });
         return Ok(([("Content-Type", "application/json")], format!("{line}\r\n")).into_response());
     }
@@ -211,7 +210,7 @@ pub async fn load(State(engine): Ctx, body: Body) -> Answer {
     let loaded = blocking(move || loader.images.load(reader, None)).await?;
     let mut lines = String::new();
     for one in &loaded {
-        engine.tell_image("load", &one.to_string());
+        engine.tell_image_named("load", &one.name());
         lines.push_str(&format!("{}\r\n", json!({ "stream": format!("{one}\n") })));
     }
     Ok(([("Content-Type", "application/json")], lines).into_response())

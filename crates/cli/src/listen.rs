@@ -1,8 +1,9 @@
-//! Where the daemon listens: unix sockets for root and a group, and loopback.
+//! Where the daemon listens: unix sockets for root and a group, loopback, and what systemd has opened.
 
 use anyhow::{Context, bail};
 use api::Listener;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use tokio::net::{TcpListener, UnixListener};
@@ -17,7 +18,7 @@ pub async fn listen(host: &str, group: Option<u32>) -> anyhow::Result<Listener> 
         return Ok(Listener::Tcp(listen_on_loopback(address).await?));
     }
     let Some(path) = host.strip_prefix("unix://").map(Path::new) else {
-        bail!("cannot listen on {host}: unix://PATH and tcp://127.0.0.1:PORT are supported");
+        bail!("cannot listen on {host}: unix://PATH, tcp://127.0.0.1:PORT and fd:// are supported");
     };
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -29,22 +30,52 @@ pub async fn listen(host: &str, group: Option<u32>) -> anyhow::Result<Listener> 
     Ok(Listener::Unix(bound))
 }
 
+/// `fd://`: the sockets that systemd has opened for this process (`sd_listen_fds(3)`), each as its kind is; those of TCP
+/// are held to the same as `tcp://`.
+///
+/// # Errors
+/// There are none, or one is no socket that a daemon could serve.
+pub fn listen_on_given(given: impl Iterator<Item = OwnedFd>) -> anyhow::Result<Vec<Listener>> {
+    let listeners = given.map(|fd| {
+        let address = rustix::net::getsockname(&fd).context("a descriptor that systemd gave is no socket")?;
+        if address.address_family() == rustix::net::AddressFamily::UNIX {
+            let socket = std::os::unix::net::UnixListener::from(fd);
+            socket.set_nonblocking(true)?;
+            return Ok(Listener::Unix(UnixListener::from_std(socket)?));
+        }
+        let address = SocketAddr::try_from(address).context("a socket that systemd gave is neither unix nor TCP")?;
+        check_loopback(address)?;
+        let socket = std::net::TcpListener::from(fd);
+        socket.set_nonblocking(true)?;
+        Ok(Listener::Tcp(TcpListener::from_std(socket)?))
+    });
+    let listeners: Vec<Listener> = listeners.collect::<anyhow::Result<_>>()?;
+    if listeners.is_empty() {
+        bail!(
+            "cannot listen on fd://: no sockets found via socket activation: make sure the service was started by systemd, \
+             with a socket unit (or name a socket: -H unix://PATH)"
+        );
+    }
+    Ok(listeners)
+}
+
 /// Who reaches the API is root: so nobody else's machine may, and nothing is encrypted.
 async fn listen_on_loopback(address: &str) -> anyhow::Result<TcpListener> {
     let named = address.replacen("localhost:", "127.0.0.1:", 1);
     let address: SocketAddr = named.parse().with_context(|| format!("cannot listen on tcp://{address}"))?;
-    let is_loopback = match address.ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback(),
-    };
-    if !is_loopback {
+    check_loopback(address)?;
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on tcp://{address}"))
+}
+
+fn check_loopback(address: SocketAddr) -> anyhow::Result<()> {
+    if !address.ip().is_loopback() {
         bail!(
             "cannot listen on tcp://{address}: whoever reaches it is root here, and Isle has no TLS; tcp://127.0.0.1:PORT \
              is served, and other machines come by ssh (DOCKER_HOST=ssh://USER@HOST)"
         );
     }
     tracing::warn!("every user of this machine is root by tcp://{address}");
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on tcp://{address}"))
+    Ok(())
 }
 
 /// The number of a group, by its name or number.
@@ -100,9 +131,14 @@ mod tests {
     #[tokio::test]
     async fn by_tcp_only_this_machine_is_served() {
         assert!(matches!(listen("tcp://127.0.0.1:0", None).await, Ok(Listener::Tcp(_))));
-        for host in ["tcp://0.0.0.0:0", "tcp://192.0.2.1:0", "tcp://[::]:0", "fd://"] {
+        for host in ["tcp://0.0.0.0:0", "tcp://192.0.2.1:0", "tcp://[::]:0", "npipe://x"] {
             assert!(listen(host, None).await.err().unwrap().to_string().contains("cannot listen on"), "{host}");
         }
+        let any = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let given = [OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap())];
+        assert!(matches!(listen_on_given(given.into_iter()).unwrap()[..], [Listener::Tcp(_)]));
+        assert!(listen_on_given([any.into()].into_iter()).is_err());
+        assert!(listen_on_given(std::iter::empty()).err().unwrap().to_string().contains("socket activation"));
         assert_eq!(group("root").unwrap(), 0);
         assert!(group("no such group").is_err());
     }

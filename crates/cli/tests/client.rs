@@ -26,6 +26,7 @@ fn statuses_are_docker_s() {
     assert_eq!(status(&["run", "--rm", "busybox", "/etc/passwd"]), 126);
     assert_eq!(status(&["run", "--rm", "--network", "nosuch", "busybox", "true"]), 125);
     assert_eq!(status(&["run", "--nosuch", "busybox"]), 125);
+    assert_eq!(status(&["run", "--rm", "--isolation", "foo", "busybox", "true"]), 125);
     assert_eq!(status(&["run"]), 1);
     assert_eq!(status(&["network", "rm", "nosuch"]), 1);
     assert_eq!(status(&["network", "rm", "-f", "nosuch"]), 0);
@@ -233,6 +234,12 @@ fn a_terminal_detaches_and_attaches_again() {
     let mut terminal = Terminal::open(&lab, &["attach", "cc"]);
     terminal.types("echo fi''rst\n");
     terminal.shows("first");
+    terminal.types("\x10\x11");
+    terminal.shows("read escape sequence");
+    assert_eq!(terminal.ends(), 1);
+    let mut terminal = Terminal::open(&lab, &["exec", "-it", "cc", "sh"]);
+    terminal.types("echo wit''hin\n");
+    terminal.shows("within");
     terminal.types("\x10\x11");
     terminal.shows("read escape sequence");
     assert_eq!(terminal.ends(), 1);

@@ -30,7 +30,7 @@ impl Engine {
     /// There is no such container, or it is paused or ending.
     pub async fn attach(self: &Arc<Self>, reference: &str, options: AttachOptions) -> Result<Attachment> {
         let (ready, stdio) = oneshot::channel();
-        let (id, tty, live) = {
+        let (id, tty, live, record) = {
             let mut state = self.state();
             let id = state.resolve(reference)?;
             let entry = state.entry_mut(id)?;
@@ -41,9 +41,12 @@ impl Engine {
                         "container {reference} is paused, unpause the container before attach"
                     )));
                 }
-                (Some(live), _) => (id, tty, live.clone()),
+                (Some(live), _) => (id, tty, live.clone(), entry.record.clone()),
                 (None, _) => {
                     entry.waiting_attaches.push(Waiting { options, ready });
+                    let record = entry.record.clone();
+                    drop(state);
+                    self.tell_container(&record, "attach", &[]);
                     return Ok(Attachment { tty, stdio, id });
                 }
             }
@@ -52,6 +55,7 @@ impl Engine {
             Ok(attached) => attached,
             Err(e) => return Err(self.not_running(id, e).await),
         };
+        self.tell_container(&record, "attach", &[]);
         let _ = ready.send(attached);
         Ok(Attachment { tty, stdio, id })
     }

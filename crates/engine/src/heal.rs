@@ -53,6 +53,9 @@ impl Engine {
     }
 
     async fn mend(self: &Arc<Self>, losses: &[Loss]) {
+        if self.state().closing {
+            return;
+        }
         if losses.contains(&Loss::Foreign) {
             tokio::time::sleep(CALM).await;
             let engine = self.clone();

@@ -95,16 +95,51 @@ impl Engine {
     /// There is none, or it is used.
     pub async fn remove_image(self: &Arc<Self>, name: &str, force: bool, keep_parents: bool) -> Result<Vec<Removed>> {
         let (engine, name) = (self.clone(), name.to_owned());
-        let removed = blocking(move || engine.images.remove(&name, force, keep_parents, |id| engine.image_users(id)))
-            .await
-            .map_err(image_error)?;
-        for one in &removed {
+        let removing = move || {
+            let before = engine.all_images();
+            let removed = engine.images.remove(&name, force, keep_parents, |id| engine.image_users(id))?;
+            engine.tell_removed(&before, &removed);
+            Ok(removed)
+        };
+        blocking(removing).await.map_err(image_error)
+    }
+
+    /// Removes what nobody uses, as [`image::Images::prune`] does.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn prune_images(self: &Arc<Self>, all: bool, filter: image::Filter) -> Result<image::Pruned> {
+        let engine = self.clone();
+        let pruning = move || {
+            let before = engine.all_images();
+            let pruned = engine.images.prune(all, &filter, |id| engine.image_users(id))?;
+            engine.tell_removed(&before, &pruned.removed);
+            Ok(pruned)
+        };
+        blocking(pruning).await.map_err(image_error)
+    }
+
+    fn all_images(&self) -> Vec<Image> {
+        self.images.list(&image::Filter { all: true, ..image::Filter::default() })
+    }
+
+    /// `before`: who the names and ids were. Layers that went with their images are no images, and are not told of.
+    fn tell_removed(&self, before: &[Image], removed: &[Removed]) {
+        for one in removed {
             match one {
-                Removed::Untagged(name) => self.tell_image("untag", name),
-                Removed::Deleted(id) => self.tell_image("delete", id),
+                Removed::Untagged(name) => {
+                    let of = |i: &&Image| i.repo_tags.contains(name) || i.repo_digests.contains(name);
+                    if let Some(image) = before.iter().find(of) {
+                        self.tell_image("untag", image, name);
+                    }
+                }
+                Removed::Deleted(id) => {
+                    if let Some(image) = before.iter().find(|i| i.id.as_str() == id) {
+                        self.tell_image("delete", image, id);
+                    }
+                }
             }
         }
-        Ok(removed)
     }
 
     /// Gives an image another name.
@@ -114,7 +149,7 @@ impl Engine {
     pub async fn tag_image(self: &Arc<Self>, image: &str, name: &str) -> Result<()> {
         let (engine, image, name) = (self.clone(), image.to_owned(), name.to_owned());
         let reference = blocking(move || engine.images.tag(&image, &name)).await.map_err(image_error)?;
-        self.tell_image("tag", &reference.to_string());
+        self.tell_image_named("tag", &reference.familiar());
         Ok(())
     }
 
@@ -155,7 +190,7 @@ impl Engine {
                 image::Tags::All => engine.images.pull_all(&reference, options, progress).await,
             }
             .map_err(image_error)?;
-            engine.tell_image("pull", &reference.familiar());
+            engine.tell_transfer("pull", &reference);
             Ok(())
         })
     }
@@ -175,7 +210,7 @@ impl Engine {
         let engine = self.clone();
         Ok(async move {
             let pushed = engine.images.push(&reference, access, progress).await.map_err(image_error)?;
-            engine.tell_image("push", &reference.familiar());
+            engine.tell_transfer("push", &reference);
             Ok(pushed)
         })
     }
@@ -223,7 +258,26 @@ impl Engine {
         })
     }
 
-    pub fn tell_image(&self, action: &str, name: &str) {
-        self.events.tell("image", action, name.to_owned(), BTreeMap::from([("name".into(), name.to_owned())]));
+    /// What has happened to an image: by its id, `name` as people write it, and with its labels, as Docker tells it.
+    fn tell_image(&self, action: &str, image: &Image, name: &str) {
+        let mut attributes = image.configuration.config.labels.clone().unwrap_or_default();
+        attributes.insert("name".into(), name.to_owned());
+        self.events.tell("image", action, image.id.to_string(), attributes);
+    }
+
+    /// The same of an image that has this name, or this id, by now.
+    pub fn tell_image_named(&self, action: &str, name: &str) {
+        if let Ok(image) = self.images.get(name) {
+            self.tell_image(action, &image, name);
+        }
+    }
+
+    /// What went to or came from a registry has, for Docker, its name for an id; the name is that of the repository.
+    fn tell_transfer(&self, action: &str, reference: &Reference) {
+        let familiar = reference.familiar();
+        let labels = self.images.get(&familiar).ok().and_then(|i| i.configuration.config.labels.clone());
+        let mut attributes = labels.unwrap_or_default();
+        attributes.insert("name".into(), reference.familiar_name());
+        self.events.tell("image", action, familiar, attributes);
     }
 }

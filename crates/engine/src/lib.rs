@@ -202,16 +202,23 @@ pub type Shared = Arc<Engine>;
 
 impl Engine {
     /// Writes what is still to be written. Containers run on, and their keeper with them; where none runs, nobody is
-    /// left to answer, and nothing of this daemon stays but its files and networks.
-    pub async fn close(&self) {
+    /// left to answer, and nothing of this daemon stays but its files and the devices of its networks.
+    pub async fn close(self: &Arc<Self>) {
         let is_alone = {
-            let state = self.state();
-            state.sandboxes.is_empty() && state.containers.values().all(|entry| entry.live.is_none())
+            let mut state = self.state();
+            let is_alone = state.sandboxes.is_empty() && state.containers.values().all(|entry| entry.live.is_none());
+            // What is taken away from now on, is so by us.
+            state.closing |= is_alone;
+            is_alone
         };
         if is_alone {
             self.runtime.leave().await;
             if let Err(e) = self.keeper.retire().await {
                 tracing::warn!("the keeper does not go: {e}");
+            }
+            let engine = self.clone();
+            if let Err(e) = blocking(move || engine.network.leave()).await {
+                tracing::warn!("rules stay on the host: {}", error::chain(&e));
             }
         }
         if let Err(e) = self.store.commit(Vec::new()).await {

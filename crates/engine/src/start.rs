@@ -180,6 +180,7 @@ impl Engine {
                 self.tell_network(&network, "connect", Some(&record));
             }
         }
+        self.tell_mounts(&record, true);
         self.tell_container(&record, "start", &[]);
         self.watch_exit(id, container);
         Ok(())

@@ -30,7 +30,8 @@ pub struct State {
     pub making: BTreeMap<NetworkId, Network>,
     /// Volumes with options that this daemon has mounted, and for whom.
     pub mounted: BTreeMap<String, BTreeSet<ContainerId>>,
-    /// The daemon stops what runs before it goes ([`crate::Engine::stop_all`]): nothing comes again before the next one.
+    /// The daemon goes, and may stop what runs before ([`crate::Engine::stop_all`]): nothing comes again, and nothing is
+    /// mended, before the next one.
     pub closing: bool,
     /// Removed networks whose devices are still being taken down.
     pub going: Vec<Going>,

@@ -90,6 +90,7 @@ impl Engine {
                 self.tell_network(&network, "disconnect", Some(&record));
             }
         }
+        self.tell_mounts(&record, false);
         let (record, again) = {
             let mut state = self.state();
             let closing = state.closing;

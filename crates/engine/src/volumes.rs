@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::state::State;
 use crate::store::{Volume, Write};
 use crate::{Engine, blocking};
-use model::container::{Config, HostConfig, MountKind, MountPoint};
+use model::container::{Config, Container, HostConfig, MountKind, MountPoint};
 use model::id::ContainerId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -160,6 +160,19 @@ impl Engine {
             }
         }
         Ok((removed, bytes))
+    }
+
+    /// The volumes of a container are mounted, or no longer are.
+    pub(crate) fn tell_mounts(&self, record: &Container, mounted: bool) {
+        for volume in record.mounts.iter().filter(|m| m.kind == MountKind::Volume) {
+            let mut attributes = BTreeMap::from([("container".to_owned(), record.id.to_string())]);
+            if mounted {
+                attributes.insert("destination".into(), volume.destination.clone());
+                attributes.insert("read/write".into(), volume.rw.to_string());
+                attributes.insert("propagation".into(), volume.propagation.clone());
+            }
+            self.tell_volume(&volume.name, if mounted { "mount" } else { "unmount" }, attributes);
+        }
     }
 
     pub(crate) fn tell_volume(&self, name: &str, action: &str, mut attributes: BTreeMap<String, String>) {

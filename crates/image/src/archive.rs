@@ -34,6 +34,15 @@ pub enum Loaded {
     /// An image without a name.
     Unnamed(ImageId),
 }
+impl Loaded {
+    /// The name, as people write it, or the id.
+    pub fn name(&self) -> String {
+        match self {
+            Loaded::Named(reference) => reference.familiar(),
+            Loaded::Unnamed(id) => id.to_string(),
+        }
+    }
+}
 impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

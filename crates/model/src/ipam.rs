@@ -566,6 +566,7 @@ mod tests {
         let other = create(request("other", &["10.201.0.0/24"]), &[], &[]).unwrap();
         let check = |subnet: &str, gateway: &str, expected: &str| {
             let mut r = request("x", &[]);
+            r.ipv6 = subnet.contains(':');
             r.pools = vec![PoolRequest { subnet: subnet.into(), gateway: gateway.into(), ..Default::default() }];
             let error = create(r, std::slice::from_ref(&other), &[]).unwrap_err().to_string();
             assert!(error.contains(expected), "{subnet} {gateway}: {error}");
@@ -585,6 +586,7 @@ mod tests {
         check("fd03::/64", "fd03::", "invalid gateway fd03::: it is the own address of fd03::/64");
         for (both, gateway) in [("10.3.0.0/31", "10.3.0.0"), ("10.3.0.0/31", "10.3.0.1"), ("fd03::/64", "fd03::ffff")] {
             let mut r = request("x", &[]);
+            r.ipv6 = true;
             r.pools = vec![PoolRequest { subnet: both.into(), gateway: gateway.into(), ..Default::default() }];
             create(r, &[], &[]).unwrap();
         }

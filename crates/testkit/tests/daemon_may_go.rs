@@ -122,8 +122,9 @@ fn keeper_and_daemon_killed_together_are_made_up_for_by_the_next_daemon() {
 }
 
 #[test]
-fn a_daemon_that_stops_with_nothing_running_leaves_no_process_and_no_cgroup() {
+fn a_daemon_that_stops_with_nothing_running_leaves_only_files_and_networks() {
     let mut lab = Lab::start(&program()).unwrap();
+    lab.network(json!({ "Name": "front" }));
     let cgroups = |keeper: u32| {
         let line = std::fs::read(format!("/proc/{keeper}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
@@ -144,6 +145,12 @@ fn a_daemon_that_stops_with_nothing_running_leaves_no_process_and_no_cgroup() {
     lab.stop_daemon();
     within(Duration::from_secs(10), "the keeper goes", || lab.keeper_pid().is_none());
     assert!(!cgroup.exists());
+    let host = |command: &[&str]| lab.on_host(Command::new(command[0]).args(&command[1..])).ok();
+    let links = host(&["ip", "-o", "link"]);
+    let names: Vec<&str> = links.lines().filter_map(|l| l.split([':', '@']).nth(1)).map(str::trim).collect();
+    assert_eq!(names[..3], ["lo", "eth0", "isle0"]);
+    assert!(names.len() == 4 && names[3].starts_with("br-"), "only networks have devices: {names:?}");
+    assert_eq!(host(&["nft", "list", "tables"]), "");
     // And all of it is there again with the next daemon.
     lab.start_daemon().unwrap();
     lab.ask("/containers/web/start", 204);

@@ -214,6 +214,32 @@ fn ob_01_events_are_told_and_remembered() {
     assert_eq!((died[0]["status"].as_str(), died[0]["scope"].as_str()), (Some("die"), Some("local")));
     assert!(actions(json!({ "container": ["other"] })).is_empty());
     assert_eq!(actions(json!({ "network": ["front"] })).len(), 4);
+    // Images by their ids, with the names that people write; volumes as they are mounted; who attaches.
+    let id = lab.get("/images/busybox/json").unwrap().json()["Id"].as_str().unwrap().to_owned();
+    lab.ask("/images/busybox/tag?repo=ok&tag=1", 201);
+    let archive = lab.get("/images/ok:1/get").unwrap().body;
+    assert_eq!(lab.delete("/images/ok:1").unwrap().status, 200);
+    assert_eq!(lab.post_bytes("/images/load", &archive).unwrap().status, 200);
+    let images = events(json!({ "type": ["image"], "event": ["tag", "untag", "load"] }));
+    let shown: Vec<(&str, &str, &str)> = images
+        .iter()
+        .map(|e| (e["Action"].as_str(), e["Actor"]["ID"].as_str(), e["Actor"]["Attributes"]["name"].as_str()))
+        .map(|(a, i, n)| (a.unwrap(), i.unwrap(), n.unwrap()))
+        .collect();
+    assert_eq!(shown, [("tag", &*id, "ok:1"), ("untag", &*id, "ok:1"), ("load", &*id, "ok:1")]);
+    lab.create("vv", json!({ "Cmd": ["true"], "HostConfig": { "Binds": ["data:/data:ro"] } }));
+    let attached = lab.open(&format!("/containers/vv/attach?{ALL}"), "");
+    lab.ask("/containers/vv/start", 204);
+    attached.rest();
+    lab.wait("vv");
+    let seen = || actions(json!({ "event": ["attach", "start", "mount", "unmount"] }));
+    within(Duration::from_secs(5), "the volume is let go", || seen().last().is_some_and(|a| a == "volume unmount"));
+    assert!(
+        seen().ends_with(&["container attach", "volume mount", "container start", "volume unmount"].map(String::from))
+    );
+    let mounted = events(json!({ "event": ["mount"] })).remove(0)["Actor"].clone();
+    assert_eq!((&mounted["ID"], &mounted["Attributes"]["destination"]), (&json!("data"), &json!("/data")));
+    assert_eq!(mounted["Attributes"]["read/write"], "false");
     assert_eq!(actions(json!({ "label": ["tier=one"], "type": ["container"] })).len(), 4);
     assert_eq!(lab.get("/events?until=0s&filters=%7B%22nope%22%3A%5B%22x%22%5D%7D").unwrap().status, 400);
     // Live: the head comes at once, then what happens.

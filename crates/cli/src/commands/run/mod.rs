@@ -328,7 +328,7 @@ pub async fn exec(app: App, p: Parsed) -> anyhow::Result<u8> {
         sizes.abort();
     }
     if end == End::Detached {
-        return Ok(0);
+        return Err(Exit::new(1, "read escape sequence").into());
     }
     let shown = app.client.get(&format!("/exec/{id}/json")).await?;
     Ok(u8::try_from(shown["ExitCode"].as_i64().unwrap_or_default() & 0xff).unwrap_or(1))
