@@ -37,6 +37,21 @@ pub const TESTS: &[Need] = &[
     ("nsenter", "util-linux"),
 ];
 
+/// What the suites of clients need.
+pub const CLIENTS: &[Need] = &[
+    ("busybox", "busybox-static"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
+    ("docker-registry", "docker-registry"),
+    ("python3", "python3"),
+    ("pip3", "python3-pip"),
+    ("/usr/lib/python3/dist-packages/docker", "python3-docker"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+];
+
 /// Installs what is missing, by apt-get, saying what.
 ///
 /// # Errors
@@ -74,6 +89,7 @@ fn is_there(program: &str) -> bool {
             let dynamic = |path: &str| Command::new("ldd").arg(path).output().is_ok_and(|o| o.status.success());
             std::path::Path::new("/bin/busybox").exists() && !dynamic("/bin/busybox")
         }
+        path if path.starts_with('/') => std::path::Path::new(path).exists(),
         _ => which(program).is_some(),
     }
 }

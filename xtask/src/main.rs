@@ -1,6 +1,7 @@
 //! `cargo xtask …`: what a person or CI does with this repository.
 
 mod build;
+mod clients;
 mod demo;
 mod machine;
 mod package;
@@ -20,6 +21,9 @@ cargo xtask COMMAND
   test system     ... those of the whole product
   test vm [WORD…] ... those of a kernel and a system that have everything, in a virtual machine
   test vm package ... what the package for Debian promises there, before and after a reboot
+  test clients [SUITE…] [OPTION…]
+                  ... those that others wrote for their clients, against docs/clients.md; 'in COMMAND…' instead runs a
+                  command where they run
   rows            Write into docs/networking.md which tests show which row
   lint            Formatting, clippy, licences and sources of dependencies
   dist            Build what people install: target/dist/isle and its static isle-shim
@@ -39,6 +43,8 @@ fn main() -> ExitCode {
         ["test", "system"] => test::system(),
         ["test", "vm", "package"] => vm::installed(),
         ["test", "vm", wanted @ ..] => vm::test(wanted),
+        ["test", "clients", "in", command @ ..] => clients::inside(command),
+        ["test", "clients", words @ ..] => clients::test(words),
         ["rows"] => rows(),
         ["lint"] => test::lint(),
         ["dist"] => build::dist(),

@@ -54,11 +54,7 @@ pub fn toolbox() -> anyhow::Result<Vec<u8>> {
         ("hostname", "hostname"),
         ("sh", "dash"),
     ];
-    let mut bytes = busybox()?;
-    // Without its end, a tar goes on.
-    let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at / 512 * 512 + 512);
-    bytes.truncate(end);
-    let mut archive = tar::Builder::new(bytes);
+    let mut archive = reopen(busybox()?);
     let mut files = BTreeSet::new();
     for (tool, package) in TOOLS {
         let program = which(tool).with_context(|| format!("{tool} is missing: apt-get install {package}"))?;
@@ -73,6 +69,89 @@ pub fn toolbox() -> anyhow::Result<Vec<u8>> {
     append_directory(&mut archive, "srv/www", 0o755)?;
     append_file(&mut archive, "srv/www/index.html", b"hello from webapp\n", 0o644)?;
     Ok(archive.into_inner()?)
+}
+
+/// busybox under this machine's own Python with its library, as `python` and `python3`, as a tar.
+///
+/// # Errors
+/// Debian's python3 is missing on this machine.
+pub fn python() -> anyhow::Result<Vec<u8>> {
+    let program = std::fs::canonicalize("/usr/bin/python3").context("/usr/bin/python3: apt-get install python3")?;
+    let name = program.file_name().context("a program's name")?.to_string_lossy().into_owned();
+    let mut archive = reopen(with_programs(busybox()?, &[&program])?);
+    // It finds its library from where itself is.
+    let library = Path::new("/usr/lib").join(&name);
+    append_library(&mut archive, &library)?;
+    for link in ["python", "python3"] {
+        let mut header = header();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        archive.append_link(&mut header, format!("usr/bin/{link}"), &name)?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// Python's own modules, and those in C with the libraries that they need; without what was compiled before, and tests.
+fn append_library(archive: &mut tar::Builder<Vec<u8>>, directory: &Path) -> anyhow::Result<()> {
+    let mut pending = vec![directory.to_owned()];
+    let mut needed = BTreeSet::new();
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if !matches!(&*name, "__pycache__" | "test" | "tests" | "idlelib" | "lib2to3" | "pydoc_data") {
+                    pending.push(path);
+                }
+                continue;
+            }
+            if name.ends_with(".so") {
+                needed.extend(libraries(&path)?);
+            }
+            archive.append_path_with_name(&path, path.strip_prefix("/").unwrap_or(&path))?;
+        }
+    }
+    for library in needed {
+        archive.append_path_with_name(&library, library.strip_prefix("/").unwrap_or(&library))?;
+    }
+    Ok(())
+}
+
+/// The same tar with more files: their paths, what is in them, and their modes.
+///
+/// # Errors
+/// None but of memory.
+pub fn with_files(archive: Vec<u8>, files: &[(&str, &[u8], u32)]) -> anyhow::Result<Vec<u8>> {
+    let mut archive = reopen(archive);
+    for (path, bytes, mode) in files {
+        append_file(&mut archive, path, bytes, *mode)?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// The same tar with programs of this machine, each with its libraries and where it is here.
+///
+/// # Errors
+/// One cannot be read.
+pub fn with_programs(archive: Vec<u8>, programs: &[&Path]) -> anyhow::Result<Vec<u8>> {
+    let mut archive = reopen(archive);
+    let mut files = BTreeSet::new();
+    for program in programs {
+        files.insert(program.to_path_buf());
+        files.extend(libraries(program)?);
+    }
+    for file in files {
+        archive.append_path_with_name(&file, file.strip_prefix("/").unwrap_or(&file))?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// Without its end, a tar goes on.
+fn reopen(mut bytes: Vec<u8>) -> tar::Builder<Vec<u8>> {
+    let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at / 512 * 512 + 512);
+    bytes.truncate(end);
+    tar::Builder::new(bytes)
 }
 
 /// A build context for the `webapp` of the story: an HTTP server on port 8000, and curl.

@@ -48,7 +48,7 @@ fn dr_04_a_namespace_of_somebody_else_is_joined_by_its_path() {
     lab.tell("/networks/front/connect", json!({ "Container": "guest" }), 403);
     lab.create("nowhere", sleeper("ns:/run/netns/nobody"));
     let missing = lab.ask("/containers/nowhere/start", 400).message();
-    assert!(missing.contains("/run/netns/nobody: No such file"), "{missing}");
+    assert!(missing.contains("/run/netns/nobody: no such file"), "{missing}");
     lab.create("wrong", sleeper("ns:/etc/hostname"));
     assert_ne!(lab.post("/containers/wrong/start", Value::Null).unwrap().status, 204, "no namespace");
 }

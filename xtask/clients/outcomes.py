@@ -1,0 +1,31 @@
+"""A plugin of pytest: a line for each test in the file that OUTCOMES names, when it begins and when it has ended."""
+
+import os
+
+worst = {}
+
+
+def say(how, name):
+    with open(os.environ["OUTCOMES"], "a") as file:
+        file.write(f"{how} {name}\n")
+
+
+def pytest_runtest_logstart(nodeid):
+    worst[nodeid] = "passed"
+    say("began", nodeid)
+
+
+def pytest_runtest_logreport(report):
+    if report.failed:
+        worst[report.nodeid] = "failed"
+    elif report.skipped and worst[report.nodeid] == "passed":
+        worst[report.nodeid] = "skipped"
+
+
+def pytest_runtest_logfinish(nodeid):
+    say(worst[nodeid], nodeid)
+
+
+def pytest_collectreport(report):
+    if report.failed:
+        say("failed", f"{report.nodeid} (collection)")
