@@ -1,7 +1,7 @@
 //! `isle daemon`: serves the API in the foreground until SIGTERM; containers run on.
 
 use crate::container_flags::ContainerFlags;
-use crate::listen::{group, listen};
+use crate::listen::{group, listen, listen_on_given};
 use crate::network_flags::NetworkFlags;
 use crate::pidfile::PidFile;
 use crate::{daemon_json, dockerd_flags};
@@ -11,6 +11,7 @@ use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parse
 use engine::Reloadable;
 use model::daemon::Registries;
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -27,7 +28,7 @@ struct Arguments {
     /// Where sockets and what belongs to running containers are
     #[arg(long, alias = "exec-root", default_value = "/run/isle")]
     run: PathBuf,
-    /// Where to listen (unix://PATH, tcp://127.0.0.1:PORT); may be given several times
+    /// Where to listen (unix://PATH, tcp://127.0.0.1:PORT, or fd:// for what systemd opened); may be given several times
     #[arg(short = 'H', long = "host", default_value = "unix:///run/isle/isle.sock")]
     hosts: Vec<String>,
     /// Group of the unix sockets, beside root
@@ -223,7 +224,11 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
     engine.reload(reloadable);
     let group = arguments.group.as_deref().map(group).transpose()?;
     for host in &arguments.hosts {
-        listeners.push(listen(host, group).await?);
+        if host.starts_with("fd://") {
+            listeners.extend(listen_on_given(given_by_systemd()?.into_iter())?);
+        } else {
+            listeners.push(listen(host, group).await?);
+        }
     }
     let metrics = match &arguments.metrics_addr {
         Some(address) => {
@@ -277,6 +282,15 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
     }
     engine.close().await;
     Ok(())
+}
+
+/// The sockets that systemd has opened for us. What it gave stays open beside our duplicates, and is closed on exec.
+fn given_by_systemd() -> anyhow::Result<Vec<OwnedFd>> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let ours = pidfd_open(getpid(), PidfdFlags::empty()).context("cannot open a pidfd of this process")?;
+    let given = sd_notify::listen_fds().context("what systemd says about its sockets is not understood")?;
+    let own = |fd| pidfd_getfd(&ours, fd, PidfdGetfdFlags::empty()).context("cannot take over a socket of systemd's");
+    given.map(own).collect()
 }
 
 /// The shim lies beside this program, or where packages put it.

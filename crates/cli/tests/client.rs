@@ -332,6 +332,28 @@ isle: no daemon was running, so one has been started (its log: /run/root/daemon.
 }
 
 #[test]
+fn names_are_completed_at_a_prompt() {
+    let lab = lab();
+    lab.isle(&["network", "create", "front"]).ok();
+    lab.isle(&["create", "--name", "web", "busybox"]).ok();
+    assert_eq!(lab.isle(&["__complete", "network", "rm", ""]).ok(), "front\tbridge\n:4");
+    assert_eq!(lab.isle(&["__complete", "run", "--network=fr"]).ok(), "--network=front\tbridge\n:4");
+    assert_eq!(lab.isle(&["-H", "unix:///nosuch.sock", "__complete"]).code, 1);
+    assert_eq!(lab.isle(&["__complete", "-H", "unix:///nosuch.sock", "rm", ""]).ok(), ":4");
+    // Bash itself, as at its prompt.
+    let script = format!(
+        "source <(isle completion bash); COMP_WORDS=(isle {}) COMP_CWORD=2 COMP_WORDBREAKS=' '; _isle; \
+         echo \"${{COMPREPLY[@]}}\"",
+        "run bu"
+    );
+    let directory = Path::new(ISLE).parent().unwrap().display().to_string();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &script]).env("ISLE_HOST", lab.docker_host());
+    bash.env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap_or_default()));
+    assert_eq!(lab.on_host(&mut bash).ok(), "busybox");
+}
+
+#[test]
 fn the_network_explains_itself() {
     let lab = lab();
     lab.isle(&["network", "create", "front"]).ok();

@@ -177,3 +177,29 @@ fn options_that_cannot_be_are_refused_before_anything_is_done() {
     // Nothing was made.
     assert!(!path(&lab, "root").exists() && !path(&lab, "run").exists());
 }
+
+#[test]
+fn it_serves_the_socket_that_systemd_has_opened() {
+    let lab = Lab::empty(&program()).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(lab.socket()).unwrap();
+    let own = |name: &str| path(&lab, name).display().to_string();
+    // As Debian's docker.service has it; the descriptor is the third, as sd_listen_fds(3) wants it.
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&0 0</dev/null";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(program()).args(["daemon", "-H", "fd://", "--root", &own("root")]);
+    command.args(["--run", &own("run")]).arg("--shim").arg(lab.shim()).arg("--resolv-conf").arg(lab.resolv_conf());
+    command.args(["--containerd=/run/containerd/containerd.sock"]);
+    command.stdin(std::os::fd::OwnedFd::from(socket)).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut daemon = lab.in_host(move || command.spawn().unwrap());
+    within(Duration::from_secs(15), "it answers", || lab.get("/_ping").is_ok_and(|r| r.status == 200));
+    assert!(Command::new("kill").arg(daemon.id().to_string()).status().unwrap().success());
+    within(Duration::from_secs(20), "it ends", || daemon.try_wait().is_ok_and(|ended| ended.is_some()));
+    let none = lab.on_host(
+        Command::new(program())
+            .args(["daemon", "-H", "fd://", "--root", &own("r2")])
+            .args(["--run", &own("run2")])
+            .arg("--shim")
+            .arg(lab.shim()),
+    );
+    assert!(none.refused().contains("no sockets found via socket activation"));
+}

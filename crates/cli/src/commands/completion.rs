@@ -1,77 +1,87 @@
-//! `completion`: the shell's, made by clap from the same data that parses the command line.
+//! `completion`: small scripts for shells. What can stand where, [`super::complete`] knows, which they ask at each TAB.
 
 use super::App;
-use crate::grammar::{Parsed, words};
+use crate::grammar::Parsed;
 use crate::output::{Exit, print};
-use clap::{Arg, ArgAction, Command};
-use clap_complete::Shell;
-use std::collections::BTreeMap;
+
+const BASH: &str = r#"# bash completion for PROGRAM: PROGRAM itself knows what can stand where
+_PROGRAM() {
+    local cur=${COMP_WORDS[COMP_CWORD]} words=("${COMP_WORDS[@]}") cword=$COMP_CWORD lines char prefix
+    if declare -F _get_comp_words_by_ref >/dev/null; then
+        _get_comp_words_by_ref -n =: cur words cword
+    fi
+    mapfile -t lines < <("${words[0]}" __complete "${words[@]:1:cword}" 2>/dev/null)
+    COMPREPLY=()
+    ((${#lines[@]})) || return
+    if [[ ${lines[-1]} == :4 ]]; then
+        compopt +o default 2>/dev/null
+    fi
+    unset "lines[-1]"
+    COMPREPLY=("${lines[@]%%$'\t'*}")
+    # What readline takes for words of their own is not written again.
+    for char in : =; do
+        if [[ $cur == *"$char"* && $COMP_WORDBREAKS == *"$char"* ]]; then
+            prefix=${cur%"${cur##*"$char"}"}
+            COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+        fi
+    done
+}
+complete -o default -F _PROGRAM PROGRAM
+"#;
+
+const ZSH: &str = r#"#compdef PROGRAM
+# zsh completion for PROGRAM: PROGRAM itself knows what can stand where
+_PROGRAM() {
+    local -a lines described
+    local line
+    lines=("${(@f)$("${words[1]}" __complete "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
+    for line in "${(@)lines[1,-2]}"; do
+        if [[ $line == *$'\t'* ]]; then
+            described+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
+        else
+            described+=("${line//:/\\:}")
+        fi
+    done
+    if [[ ${lines[-1]} == :4 ]]; then
+        _describe PROGRAM described
+    else
+        _files
+    fi
+}
+if [[ $funcstack[1] == _PROGRAM ]]; then
+    _PROGRAM "$@"
+else
+    compdef _PROGRAM PROGRAM
+fi
+"#;
+
+const FISH: &str = r#"# fish completion for PROGRAM: PROGRAM itself knows what can stand where
+function __PROGRAM_asked
+    set -l before (commandline -opc)
+    command $before[1] __complete $before[2..] (commandline -ct) 2>/dev/null
+end
+function __PROGRAM_files
+    __PROGRAM_asked | string match -q ':0'
+end
+complete -c PROGRAM -n __PROGRAM_files -F
+complete -c PROGRAM -n 'not __PROGRAM_files' -f -a '(__PROGRAM_asked | string match -v ":*")'
+"#;
 
 /// `completion SHELL`.
 ///
 /// # Errors
 /// There is none for that shell.
 pub fn generate(app: &App, p: &Parsed) -> anyhow::Result<u8> {
-    let shell = match p.args[0].as_str() {
-        "bash" => Shell::Bash,
-        "zsh" => Shell::Zsh,
-        "fish" => Shell::Fish,
+    let script = match p.args[0].as_str() {
+        "bash" => BASH,
+        "zsh" => ZSH,
+        "fish" => FISH,
         other => {
             return Err(
                 Exit::new(1, format_args!("there is no completion for {other}: bash, zsh and fish have one")).into()
             );
         }
     };
-    let program = app.program.to_string();
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut tree(&program), &program, &mut script);
-    print(String::from_utf8_lossy(&script))?;
+    print(script.replace("PROGRAM", &app.program))?;
     Ok(0)
-}
-
-/// All commands, as clap knows them.
-fn tree(program: &str) -> Command {
-    let mut groups: BTreeMap<&str, Command> =
-        words::GROUPS.iter().map(|(name, about)| (*name, Command::new(*name).about(*about))).collect();
-    let mut root = Command::new(program.to_owned()).args(words::GLOBAL.iter().map(argument));
-    for command in words::COMMANDS {
-        for path in [command.path].into_iter().chain(command.also.iter().copied()) {
-            let name = path.rsplit(' ').next().unwrap_or(path);
-            let about = command.about.lines().next().unwrap_or_default();
-            let made = Command::new(name).about(about).args(command.flags.iter().map(argument)).disable_help_flag(true);
-            match path.split_once(' ') {
-                Some((group, _)) => {
-                    groups.entry(group).and_modify(|g| *g = std::mem::take(g).subcommand(made));
-                }
-                None => root = root.subcommand(made),
-            }
-        }
-    }
-    root.subcommands(groups.into_values()).subcommand(Command::new("daemon").about("Run the daemon in the foreground"))
-}
-
-fn argument(flag: &crate::grammar::Flag) -> Arg {
-    let help = flag.help.lines().next().unwrap_or_default();
-    let mut arg = Arg::new(flag.long).long(flag.long).help(help);
-    if let Some(short) = flag.short.chars().next() {
-        arg = arg.short(short);
-    }
-    if flag.is_switch() { arg.action(ArgAction::SetTrue) } else { arg.action(ArgAction::Append).value_name(flag.value) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn completion_knows_all_commands() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut tree("isle"), "isle", &mut script);
-            let script = String::from_utf8_lossy(&script).into_owned();
-            for word in ["network", "disconnect", "network-alias", "publish"] {
-                assert!(script.contains(word), "{shell}: {word}");
-            }
-        }
-    }
 }

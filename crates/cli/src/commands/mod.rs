@@ -1,6 +1,7 @@
 //! What commands do, one file an object; found by the proper path of a command in [`crate::grammar::words`].
 
 pub mod build;
+pub mod complete;
 pub mod completion;
 pub mod container;
 pub mod cp;
@@ -51,6 +52,9 @@ impl App {
 /// # Errors
 /// The command failed.
 pub async fn dispatch(program: &str, arguments: &[String]) -> anyhow::Result<u8> {
+    if let Some((_, line)) = arguments.split_first().filter(|(first, _)| *first == "__complete") {
+        return complete::complete(program, line).await;
+    }
     let width = terminal::width();
     let globals = match grammar::parse(words::GLOBAL, arguments, true, |_, _| Ok(())) {
         Ok(globals) => globals,

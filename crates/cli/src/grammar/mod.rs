@@ -4,8 +4,8 @@
 //! - [`words`]: every command's words, flags and help, as data
 //! - [`help`]: how they are shown
 //!
-//! clap gets the same data for shell completion ([`crate::commands::completion`]). It does not parse: its grammar and
-//! its errors differ from pflag's in ways that scripts can see.
+//! Completion reads the same data ([`crate::commands::complete`]). clap does not parse: its grammar and its errors differ
+//! from pflag's in ways that scripts can see.
 
 pub mod help;
 pub mod words;
