@@ -7,6 +7,7 @@
 
 #![recursion_limit = "256"]
 
+mod absent;
 mod archive;
 mod build;
 mod commit;
@@ -105,13 +106,7 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/build/prune", post(build::prune))
         .route("/session", post(build::session))
         .route("/grpc", post(build::session))
-        .route("/swarm", get(system::no_swarm))
-        .route("/services", get(system::no_swarm))
-        .route("/nodes", get(system::no_swarm))
-        .route("/tasks", get(system::no_swarm))
-        .route("/secrets", get(system::no_swarm))
-        .route("/configs", get(system::no_swarm))
-        .route("/plugins", get(system::plugins))
+        .merge(absent::router())
         .fallback(error::no_such_page)
         .method_not_allowed_fallback(error::no_such_page)
         .with_state(engine)

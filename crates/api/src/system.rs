@@ -218,17 +218,6 @@ pub async fn df(State(engine): Ctx, query: crate::query::Query) -> Answer {
     Ok(Json(shown).into_response())
 }
 
-pub async fn no_swarm() -> Failure {
-    Failure::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
-    )
-}
-
-pub async fn plugins() -> Json<Value> {
-    Json(json!([]))
-}
-
 /// Makes a step of the engine go wrong the next time: for tests, and in builds with debug assertions only.
 #[cfg(debug_assertions)]
 pub async fn arm(State(engine): Ctx, query: crate::query::Query) -> Answer<StatusCode> {
