@@ -177,7 +177,7 @@ pub enum BuildError {
     BlankBase(String),
     #[error("invalid from flag value {0}: {1}")]
     From(String, String),
-    #[error("COPY failed: forbidden path outside the build context: {0} ()")]
+    #[error("COPY failed: forbidden path outside the build context: {0}")]
     OutsideContext(String),
     #[error("COPY failed: file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
     NoSource(String),
