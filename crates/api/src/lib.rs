@@ -45,6 +45,7 @@ pub(crate) type Ctx = axum::extract::State<Arc<engine::Engine>>;
 /// The whole API. Paths are without their version: [`version`] takes it off before.
 pub fn router(engine: Arc<engine::Engine>) -> Router {
     let router = Router::new();
+    let kit = buildkit::BuildKit::new(engine.clone());
     #[cfg(debug_assertions)]
     let router = router.route("/debug/faults", get(system::armed).post(system::arm));
     router
@@ -105,9 +106,10 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/build", post(build::build))
         .route("/build/prune", post(build::prune))
         .route("/session", post(build::session))
-        .route("/grpc", post(build::session))
+        .route("/grpc", post(build::grpc))
         .merge(absent::router())
         .fallback(error::no_such_page)
         .method_not_allowed_fallback(error::no_such_page)
+        .layer(axum::Extension(kit))
         .with_state(engine)
 }

@@ -14,7 +14,7 @@ pub async fn ping() -> impl IntoResponse {
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Cache-Control", "no-cache, no-store, must-revalidate"),
         ("Pragma", "no-cache"),
-        ("Builder-Version", "1"),
+        ("Builder-Version", "2"),
         ("Swarm", "inactive"),
     ];
     (headers, "OK")

@@ -15,6 +15,20 @@ use model::reference::Reference;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Who knows accounts at registries: a build asks when it fetches a base image.
+pub trait Accounts: Send + Sync {
+    /// The account for a registry, by its name in references: `docker.io`.
+    fn of<'a>(&'a self, registry: &'a str) -> BoxFuture<'a, Option<Credentials>>;
+}
+
+/// By their servers' addresses, as docker keeps them.
+impl Accounts for BTreeMap<String, Credentials> {
+    fn of<'a>(&'a self, registry: &'a str) -> BoxFuture<'a, Option<Credentials>> {
+        let found = self.iter().find(|(server, _)| registry_of(server) == registry).map(|(_, c)| c.clone());
+        Box::pin(std::future::ready(found))
+    }
+}
+
 impl Engine {
     /// Builds an image; what happens is told by `events`. Dropping the future stops the build.
     ///
@@ -24,10 +38,10 @@ impl Engine {
         self: &Arc<Self>,
         context: Context,
         options: BuildOptions,
-        credentials: BTreeMap<String, Credentials>,
+        accounts: Arc<dyn Accounts>,
         events: Events,
     ) -> Result<ImageId> {
-        let runner = Steps { engine: self.clone(), credentials };
+        let runner = Steps { engine: self.clone(), accounts };
         let built = self.images.build(context, options, &runner, events).await;
         built.map_err(crate::images::image_error)
     }
@@ -50,6 +64,7 @@ impl Engine {
         let host = HostConfig {
             network_mode: step.network_mode.clone().filter(|m| m != "default").unwrap_or_else(|| "bridge".into()),
             auto_remove: true,
+            extra_hosts: Some(step.extra_hosts.clone()),
             log_config: LogConfig { driver: "none".into(), ..LogConfig::default() },
             runtime: "isle".into(),
             ipc_mode: "private".into(),
@@ -138,8 +153,7 @@ impl Drop for Stop {
 /// Runs the steps of one build.
 struct Steps {
     engine: Arc<Engine>,
-    /// Of base images' registries, by their servers' addresses.
-    credentials: BTreeMap<String, Credentials>,
+    accounts: Arc<dyn Accounts>,
 }
 
 impl Runner for Steps {
@@ -154,8 +168,7 @@ impl Runner for Steps {
         progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
     ) -> BoxFuture<'a, std::result::Result<(), String>> {
         Box::pin(async move {
-            let of_registry = |(server, _): &(&String, &Credentials)| registry_of(server) == reference.registry();
-            let credentials = self.credentials.iter().find(of_registry).map(|(_, c)| c.clone());
+            let credentials = self.accounts.of(reference.registry()).await;
             let reference = reference.to_string();
             let pull = Pull { reference: &reference, platform: platform.cloned(), tags: Tags::One, credentials };
             let pulling = self.engine.pull_image(pull, progress);

@@ -53,6 +53,7 @@ pub mod store;
 pub mod update;
 pub mod volumes;
 
+pub use build::Accounts;
 pub use error::{Error, Kind, Result};
 
 use keeper::Keeper;

@@ -110,9 +110,10 @@ impl World {
             Arc::new(move |event| {
                 let mut said = said.lock().unwrap();
                 match event {
-                    BuildEvent::Stream(text) => said.0.push_str(&text),
+                    BuildEvent::Stream(text) | BuildEvent::Output(text) => said.0.push_str(&text),
                     BuildEvent::Progress(line) => said.0.push_str(&format!("{}\n", line.status)),
                     BuildEvent::Image(id) => said.1.push(id),
+                    BuildEvent::Begin(_) | BuildEvent::Cached | BuildEvent::End => {}
                 }
             })
         };

@@ -1,7 +1,7 @@
 //! What a build copies from: its context, another stage, or an image; and how sources are found there.
 
-use super::BuildError;
 use super::glob::{self, Ignore};
+use super::{BuildError, Recipe};
 use crate::digest::{self, Hasher};
 use crate::error::{Attempt, Error};
 use crate::store::{Images, Scratch};
@@ -48,7 +48,18 @@ impl Files {
     }
 
     /// The Dockerfile's text; its `.dockerignore`, or the context's, counts from now on.
-    pub(crate) fn dockerfile(&mut self, path: &str) -> Result<String, Error> {
+    pub(crate) fn dockerfile(&mut self, path: &str, recipe: Option<Recipe>) -> Result<String, Error> {
+        if let Some(Recipe { text, ignore }) = recipe {
+            if text.trim().is_empty() {
+                return Err(BuildError::EmptyDockerfile(path.to_owned()).into());
+            }
+            let ignore = match ignore {
+                Some(own) => Some(own),
+                None => self.text(".dockerignore")?,
+            };
+            self.ignore = Ignore::read(&ignore.unwrap_or_default());
+            return Ok(text);
+        }
         let asked = if path.is_empty() { "Dockerfile" } else { path };
         let mut found = self.text(asked)?;
         if found.is_none() && asked == "Dockerfile" {

@@ -53,6 +53,20 @@ pub struct BuildOptions {
     pub pull: bool,
     /// The network of `RUN`: None is the default one.
     pub network_mode: Option<String>,
+    /// Of `RUN`: `name:address`.
+    pub extra_hosts: Vec<String>,
+    /// A Dockerfile that is not in the context.
+    pub recipe: Option<Recipe>,
+    /// Images by names that the Dockerfile has for them; they come before stages and registries.
+    pub named_images: BTreeMap<String, String>,
+}
+
+/// A Dockerfile that comes apart from the context.
+#[derive(Clone, Debug, Default)]
+pub struct Recipe {
+    pub text: String,
+    /// What its `.dockerignore` says; None is the context's own.
+    pub ignore: Option<String>,
 }
 
 /// A command to run for `RUN`.
@@ -69,6 +83,7 @@ pub struct RunStep {
     /// `name`, `uid`, `name:group`; empty is root.
     pub user: String,
     pub network_mode: Option<String>,
+    pub extra_hosts: Vec<String>,
     /// The image that the step stands on, if it is not scratch.
     pub image: Option<ImageId>,
 }
@@ -96,9 +111,25 @@ pub trait Runner: Send + Sync {
     ) -> BoxFuture<'a, Result<(), String>>;
 }
 
+/// A step that changes files, as it is shown: `[stage 2/3] RUN make`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Of all that are begun, from 0.
+    pub number: usize,
+    pub title: String,
+}
+
 /// What happens in a build.
 #[derive(Clone, Debug)]
 pub enum BuildEvent {
+    /// A step begins; what comes until its end is its own.
+    Begin(Step),
+    /// The step that was begun last is in the cache.
+    Cached,
+    /// The step that was begun last is done. One that fails has no end.
+    End,
+    /// What a command wrote.
+    Output(String),
     /// Text for people, with its line ends: Docker's `stream`.
     Stream(String),
     /// A base image is being fetched.

@@ -57,6 +57,17 @@ pub(crate) enum Command {
     Maintainer(String),
 }
 
+impl Command {
+    /// The stages, or images, that it takes files from.
+    pub(crate) fn stages_named(&self) -> impl Iterator<Item = &str> {
+        let copied = match self {
+            Command::Copy(copy) => copy.from.as_deref(),
+            _ => None,
+        };
+        copied.into_iter()
+    }
+}
+
 /// What `RUN` may be told before its command.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RunFlags {

@@ -11,7 +11,7 @@ use super::copying::{Found, Order, make_directories};
 use super::glob::Ignore;
 use super::parse::{self, Command, Copy, Dockerfile, Heredoc, Instruction, RunFlags};
 use super::words::expand;
-use super::{BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, blocking, users};
+use super::{BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, Step, blocking, users};
 use crate::digest;
 use crate::error::{Attempt, Error};
 use crate::image::{Image, encode};
@@ -40,20 +40,24 @@ pub(super) async fn build(
         return Err(Error::TagByDigest);
     }
     let (files, dockerfile) = {
-        let (images, path) = (images.clone(), options.dockerfile.clone());
+        let (images, path, recipe) = (images.clone(), options.dockerfile.clone(), options.recipe.clone());
         blocking(move || {
             let mut files = Files::lay_out(&images, context)?;
-            let text = files.dockerfile(&path)?;
+            let text = files.dockerfile(&path, recipe)?;
             Ok((files, parse::parse(&text).map_err(BuildError::from)?))
         })
         .await?
     };
     let dockerfile = up_to_target(dockerfile, &options)?;
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
-    let steps = dockerfile.global.len() + dockerfile.stages.iter().map(|s| 1 + s.instructions.len()).sum::<usize>();
+    let args = Args::new(options.build_args.clone(), &platform);
+    let needed = needed(&dockerfile, args.clone());
+    let in_stages = dockerfile.stages.iter().zip(&needed).filter(|(_, n)| **n).map(|(s, _)| 1 + s.instructions.len());
+    let steps = dockerfile.global.len() + in_stages.sum::<usize>();
     let mut build = Build {
         images: images.clone(),
-        args: Args::new(options.build_args.clone(), &platform),
+        args,
+        needed,
         options,
         runner,
         events,
@@ -63,6 +67,7 @@ pub(super) async fn build(
         stages: Vec::new(),
         step: 0,
         steps,
+        shown: 0,
     };
     let id = build.run(&dockerfile).await?;
     let unused = build.args.unused();
@@ -75,6 +80,62 @@ pub(super) async fn build(
         build.say(format!("Successfully tagged {}\n", tag.familiar()));
     }
     Ok(id)
+}
+
+/// Which stages the last one stands on or copies from, at last.
+fn needed(dockerfile: &Dockerfile, mut args: Args) -> Vec<bool> {
+    let escape = dockerfile.escape;
+    for instruction in &dockerfile.global {
+        let Command::Arg(pairs) = &instruction.command else { continue };
+        for (name, default) in pairs {
+            // what is wrong is said when its step comes
+            let default = default.as_ref().and_then(|d| expand(d, escape, &|name| args.global(name)).ok());
+            args.add_global(name, default);
+        }
+    }
+    let stages = &dockerfile.stages;
+    let mut needed = vec![false; stages.len()];
+    if let Some(last) = needed.last_mut() {
+        *last = true;
+    }
+    for number in (0..stages.len()).rev().collect::<Vec<_>>() {
+        if !needed[number] {
+            continue;
+        }
+        let named = |name: &str| stages[..number].iter().rposition(|s| s.name.as_deref() == Some(name));
+        let base = expand(&stages[number].image, escape, &|name| args.global(name)).unwrap_or_default();
+        if let Some(base) = named(&base.to_ascii_lowercase()) {
+            needed[base] = true;
+        }
+        for instruction in &stages[number].instructions {
+            for from in instruction.command.stages_named() {
+                if from.contains('$') {
+                    needed[..number].fill(true);
+                } else if let Some(stage) = from.parse().ok().or_else(|| named(&from.to_ascii_lowercase())) {
+                    needed[..number].get_mut(stage).into_iter().for_each(|needed| *needed = true);
+                }
+            }
+        }
+    }
+    needed
+}
+
+fn changes_files(command: &Command) -> bool {
+    matches!(command, Command::Run { .. } | Command::Copy(_) | Command::Workdir(_))
+}
+
+/// A stage's steps as BuildKit shows them: its `FROM`, and what changes files.
+fn titles(dockerfile: &Dockerfile, number: usize) -> Vec<String> {
+    let stage = &dockerfile.stages[number];
+    let changing = stage.instructions.iter().filter(|i| changes_files(&i.command));
+    let texts: Vec<&str> = std::iter::once(&stage.from).chain(changing).map(|i| i.text.as_str()).collect();
+    let name = match &stage.name {
+        Some(name) => format!("{name} "),
+        None if dockerfile.stages.len() == 1 => String::new(),
+        None => format!("stage-{number} "),
+    };
+    let title = |(at, text): (usize, &&str)| format!("[{name}{}/{}] {text}", at + 1, texts.len());
+    texts.iter().enumerate().map(title).collect()
 }
 
 /// Says of a failure where it happened.
@@ -118,15 +179,20 @@ struct Build<'a> {
     args: Args,
     escape: char,
     platform: Platform,
-    /// Those that are finished.
+    /// Which stages anybody needs.
+    needed: Vec<bool>,
+    /// Those that are finished, or not needed.
     stages: Vec<Finished>,
     step: usize,
     steps: usize,
+    /// How many steps were begun that change files.
+    shown: usize,
 }
 
 struct Finished {
     name: Option<String>,
-    state: State,
+    /// None if nobody needs it.
+    state: Option<State>,
 }
 
 /// An image in the making.
@@ -165,6 +231,12 @@ impl Build<'_> {
         self.say(format!("Step {}/{} : {text}\n", self.step, self.steps));
     }
 
+    /// Begins a step that changes files.
+    fn show(&mut self, title: Option<String>) {
+        (self.events)(BuildEvent::Begin(Step { number: self.shown, title: title.unwrap_or_default() }));
+        self.shown += 1;
+    }
+
     fn say_image(&self, state: &State) {
         self.say(format!(" ---> {}\n", state.image.as_ref().map_or("", |i| i.short())));
     }
@@ -180,24 +252,47 @@ impl Build<'_> {
             }
         }
         let mut last = None;
-        for stage in &dockerfile.stages {
+        for (number, stage) in dockerfile.stages.iter().enumerate() {
             self.args.begin_stage();
+            if !self.needed[number] {
+                self.stages.push(Finished { name: stage.name.clone(), state: None });
+                self.mention(stage);
+                continue;
+            }
             self.announce(&stage.from.text);
+            let mut titles = titles(dockerfile, number).into_iter();
+            self.show(titles.next());
             let mut state = self.begin(stage).await.map_err(|error| at(&stage.from, error))?;
+            (self.events)(BuildEvent::End);
             for instruction in &stage.instructions {
                 self.announce(&instruction.text);
+                let changes_files = changes_files(&instruction.command);
+                if changes_files {
+                    self.show(titles.next());
+                }
                 self.dispatch(instruction, &mut state).await.map_err(|error| at(instruction, error))?;
+                if changes_files {
+                    (self.events)(BuildEvent::End);
+                }
                 self.say_image(&state);
             }
             last = state.image.clone();
             if let Some(id) = &last {
                 (self.events)(BuildEvent::Image(id.clone()));
             }
-            self.stages.push(Finished { name: stage.name.clone(), state });
+            self.stages.push(Finished { name: stage.name.clone(), state: Some(state) });
         }
         last.ok_or_else(|| {
             BuildError::Instruction("No image was generated. Is your Dockerfile empty?".to_owned()).into()
         })
+    }
+
+    /// The arguments of a stage that is not built are not unknown for that.
+    fn mention(&mut self, stage: &parse::Stage) {
+        for instruction in &stage.instructions {
+            let Command::Arg(pairs) = &instruction.command else { continue };
+            pairs.iter().for_each(|(name, _)| self.args.add(name, None));
+        }
     }
 
     fn expand_globally(&self, text: &str) -> Result<String, BuildError> {
@@ -226,9 +321,12 @@ impl Build<'_> {
             Some(text) => Some(text.parse::<Platform>().map_err(|error| BuildError::Instruction(error.to_string()))?),
             None => self.options.platform.clone(),
         };
-        let finished = self.stages.iter().find(|s| s.name.as_deref() == Some(name.to_ascii_lowercase().as_str()));
-        let mut state = if let Some(finished) = finished {
-            self.standing_on(finished.state.image.clone(), finished.state.configuration.clone())
+        let named = self.options.named_images.get(&name).cloned();
+        let finished = self.stages.iter().rev().find(|s| s.name.as_deref() == Some(name.to_ascii_lowercase().as_str()));
+        let finished = finished.filter(|_| named.is_none());
+        let name = named.unwrap_or(name);
+        let mut state = if let Some(finished) = finished.and_then(|f| f.state.as_ref()) {
+            self.standing_on(finished.image.clone(), finished.configuration.clone())
         } else if name == "scratch" {
             let Platform { os, architecture, variant } = platform.unwrap_or_else(|| self.platform.clone());
             self.standing_on(None, Configuration { os, architecture, variant, ..Configuration::default() })
@@ -357,6 +455,7 @@ impl Build<'_> {
             state.configuration.author = author;
         }
         self.say(" ---> Using cache\n".to_owned());
+        (self.events)(BuildEvent::Cached);
         true
     }
 
@@ -420,6 +519,7 @@ impl Build<'_> {
             cwd: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
             user: config.user.clone(),
             network_mode: network.or_else(|| self.options.network_mode.clone()),
+            extra_hosts: self.options.extra_hosts.clone(),
             image: state.image.clone(),
         };
         self.say(format!(" ---> Running in {}\n", &container[..12]));
@@ -452,7 +552,7 @@ impl Build<'_> {
             if whole > 0 {
                 let text = String::from_utf8_lossy(&rest[..whole]).into_owned();
                 rest.drain(..whole);
-                events(BuildEvent::Stream(text));
+                events(BuildEvent::Output(text));
             }
         })
     }
@@ -584,13 +684,19 @@ impl Build<'_> {
     /// The layers of what `--from` names: a stage by number or name, or an image.
     async fn layers_of(&self, from: &str) -> Result<Vec<String>, Error> {
         let wrong = |why: &str| BuildError::From(from.to_owned(), why.to_owned());
+        if let Some(image) = self.options.named_images.get(from) {
+            return Ok(self.image(image, self.options.platform.as_ref()).await?.configuration.rootfs.diff_ids.clone());
+        }
         let stage = match from.parse::<usize>() {
             Ok(number) if number == self.stages.len() => return Err(wrong("refers to current build stage").into()),
             Ok(number) => Some(self.stages.get(number).ok_or_else(|| wrong("index out of bounds"))?),
             Err(_) => self.stages.iter().rev().find(|s| s.name.as_deref() == Some(from.to_ascii_lowercase().as_str())),
         };
         match stage {
-            Some(stage) => Ok(stage.state.configuration.rootfs.diff_ids.clone()),
+            Some(Finished { state: Some(state), .. }) => Ok(state.configuration.rootfs.diff_ids.clone()),
+            Some(Finished { state: None, .. }) => {
+                Err(wrong("is named by a variable, or by a trigger: write its name").into())
+            }
             None => {
                 let image = self.image(from, self.options.platform.as_ref()).await?;
                 Ok(image.configuration.rootfs.diff_ids.clone())
