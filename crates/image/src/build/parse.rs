@@ -4,6 +4,7 @@
 //! stand there, since variables are put in only when a stage is built. Continued lines become one text, and each of its
 //! characters knows where it came from.
 
+use super::mounts::{self, Mount};
 use super::words;
 use model::image::Healthcheck;
 use std::fmt;
@@ -60,11 +61,12 @@ pub(crate) enum Command {
 impl Command {
     /// The stages, or images, that it takes files from.
     pub(crate) fn stages_named(&self) -> impl Iterator<Item = &str> {
-        let copied = match self {
-            Command::Copy(copy) => copy.from.as_deref(),
-            _ => None,
+        let (copied, mounts) = match self {
+            Command::Copy(copy) => (copy.from.as_deref(), &[][..]),
+            Command::Run { flags, .. } => (None, flags.mounts.as_slice()),
+            _ => (None, &[][..]),
         };
-        copied.into_iter()
+        copied.into_iter().chain(mounts.iter().filter_map(Mount::from))
     }
 }
 
@@ -72,6 +74,7 @@ impl Command {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RunFlags {
     pub(crate) network: Option<String>,
+    pub(crate) mounts: Vec<Mount>,
 }
 
 /// `COPY` or `ADD`.
@@ -445,8 +448,10 @@ impl<'a> Arguments<'a> {
             "ENV" => Command::Env(self.pairs()?),
             "LABEL" => Command::Label(self.pairs()?),
             "RUN" => {
-                let flags = RunFlags { network: self.flag("network")?.map(str::to_owned) };
-                if let Some(mount) = self.flags.iter().find(|f| matches!(f.name, "mount" | "security" | "device")) {
+                let network = self.flag("network")?.map(str::to_owned);
+                let mounts = mounts::read_all(self.flags_named("mount")?, |range, why| self.logical.error(range, why))?;
+                let flags = RunFlags { network, mounts };
+                if let Some(mount) = self.flags.iter().find(|f| matches!(f.name, "security" | "device")) {
                     let message = format!("the --{} option requires BuildKit", mount.name);
                     return Err(self.logical.error(mount.range.clone(), message));
                 }
@@ -805,7 +810,7 @@ mod tests {
                 "RUN --network=none x",
                 Command::Run {
                     line: CommandLine::Shell("x".into()),
-                    flags: RunFlags { network: Some("none".into()) },
+                    flags: RunFlags { network: Some("none".into()), mounts: vec![] },
                     heredocs: vec![],
                 },
             ),
