@@ -103,6 +103,58 @@ fn a_command_sees_mounts_that_are_not_in_its_image() {
 }
 
 #[test]
+fn files_keep_their_directories_and_are_what_their_digest_says() {
+    let lab = Lab::start(&program()).unwrap();
+    let dockerfile = "# syntax=docker/dockerfile:1\nFROM busybox AS from\nCOPY --link --parents a/b/x c/./d/y e /to/\n\
+         COPY --exclude=*.log --chmod=600 <<one <<two /here/\n1\none\n2\ntwo\nFROM busybox\n\
+         COPY --parents --from=from /to/./a /\nCOPY --from=from /to /to\nCOPY --from=from /here /here\n\
+         RUN <<EOF\nset -e\nfind /to /a /here -type f | sort\ncat /here/*\nEOF\n";
+    let files = [("Dockerfile", dockerfile), ("a/b/x", "x"), ("a/z", "z"), ("c/d/y", "y"), ("e/f/g", "g")];
+    let said = build(&lab, "nocache=1", &files);
+    let found = "/a/b/x\\n/here/one\\n/here/two\\n/to/a/b/x\\n/to/d/y\\n/to/e/f/g\\n1\\n2\\n";
+    let lines: String = said.lines().filter_map(|l| l.strip_prefix("{\"stream\":\"")).collect();
+    assert!(lines.replace("\"}", "").contains(found), "{said}");
+
+    // somebody in the daemon's namespace serves a file
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "fetched\n").unwrap();
+    let mut server = lab.in_host(|| {
+        let mut command = std::process::Command::new("/bin/busybox");
+        command.args(["httpd", "-f", "-p", "127.0.0.1:8099", "-h"]).arg(directory.path()).spawn().unwrap()
+    });
+    let connect = || lab.in_host(|| std::net::TcpStream::connect("127.0.0.1:8099").is_ok());
+    within(Duration::from_secs(20), "the server listens", connect);
+    let add = |digest: &str| {
+        let text = format!("FROM busybox\nADD --checksum=sha256:{digest} http://127.0.0.1:8099/file /\n");
+        lab.post_bytes("/build", &context(&[("Dockerfile", &text)])).unwrap().text()
+    };
+    let (right, wrong) = (add(FETCHED), add(&"0".repeat(64)));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(!right.contains("errorDetail"), "{right}");
+    assert!(wrong.contains("does not have the digest that it should have"), "{wrong}");
+}
+
+/// The digest of `fetched` and a line's end.
+const FETCHED: &str = "f6e379b0639054c51806fd5d67948cbcaebd354b0e91a7683932b043c5c3ba32";
+
+#[test]
+fn a_docker_without_buildx_builds_by_the_classic_builder() {
+    let lab = Lab::start(&program()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display().to_string();
+    std::fs::write(directory.path().join("Dockerfile"), "FROM busybox\nRUN echo built > /file\n").unwrap();
+    let Some(built) = lab.docker(&["build", "-t", "classic", &path]) else {
+        println!("SKIP: no docker CLI on this machine");
+        return;
+    };
+    assert_eq!(built.code, 0, "{} {}", built.stdout, built.stderr);
+    assert_eq!(lab.get("/images/classic/json").unwrap().status, 200);
+    std::fs::write(directory.path().join("Dockerfile"), "FROM busybox\nRUN exit 7\n").unwrap();
+    assert_eq!(lab.docker(&["build", &path]).map(|o| o.code), Some(7));
+}
+
+#[test]
 fn stages_that_nobody_needs_are_not_built() {
     let lab = Lab::start(&program()).unwrap();
     let dockerfile = "ARG BASE=one\nFROM busybox AS one\nRUN echo 1 > /1\nFROM busybox AS not\nRUN false\n\

@@ -625,6 +625,7 @@ impl Build<'_> {
                 owner: None,
                 mode: None,
                 keep_owner: from.is_some(),
+                parents: false,
                 exclude: Ignore::default(),
             };
             let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
@@ -699,6 +700,7 @@ impl Build<'_> {
         }
         let chown = copy.chown.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
         let chmod = copy.chmod.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
+        let checksum = copy.checksum.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
         let mode = match &chmod {
             Some(text) => match u32::from_str_radix(text, 8) {
                 Ok(mode) if mode <= 0o7777 => Some(mode),
@@ -719,14 +721,22 @@ impl Build<'_> {
         let (scratch, rootfs) = self.rootfs(state)?;
         let is_remote = |text: &String| copy.add && (text.contains("://") || text.starts_with("git@"));
         let (remote, sources): (Vec<String>, Vec<String>) = sources.into_iter().partition(is_remote);
+        if checksum.is_some() && (remote.len() != 1 || !sources.is_empty()) {
+            let message = "checksum can only be specified for a single source that is fetched".to_owned();
+            return Err(BuildError::Instruction(message).into());
+        }
         let mut fetched = Vec::new();
         for (number, url) in remote.iter().enumerate() {
             let directory = scratch.path().join(format!("fetched-{number}"));
             std::fs::create_dir(&directory).attempt(|| format!("cannot make {}", directory.display()))?;
-            fetched.push(fetch(url, &directory, &asked).await?);
+            let file = fetch(url, &directory, &asked).await?;
+            if let Some(expected) = &checksum {
+                check(expected, url, &directory.join(&file.name))?;
+            }
+            fetched.push(file);
         }
         let (images, files) = (self.images.clone(), self.files.clone());
-        let (owner_text, add, exclude) = (chown.clone(), copy.add, copy.exclude.join("\n"));
+        let (owner_text, add, parents, exclude) = (chown.clone(), copy.add, copy.parents, copy.exclude.join("\n"));
         let prepared = blocking(move || {
             let owner = match &owner_text {
                 Some(text) => Some(users::owner(&images, &rootfs, text)?.map_err(|why| {
@@ -742,6 +752,7 @@ impl Build<'_> {
                 owner,
                 mode,
                 keep_owner: from.is_some() && owner.is_none(),
+                parents,
                 exclude: Ignore::read(&exclude),
             };
             let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
@@ -854,6 +865,16 @@ async fn fetch(url: &str, directory: &Path, destination: &str) -> Result<Entry, 
     };
     crate::registry::fetch(url, &directory.join(name)).await?;
     Entry::fetched(directory, name)
+}
+
+/// Compares what was fetched with the digest that it should have.
+fn check(expected: &str, url: &str, file: &Path) -> Result<(), Error> {
+    let bytes = std::fs::read(file).attempt(|| format!("cannot read {}", file.display()))?;
+    let found = digest::of(&bytes);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Digest { what: url.to_owned(), expected: expected.to_owned(), found })
 }
 
 /// What the history says of a step that ran nothing.
