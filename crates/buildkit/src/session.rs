@@ -1,5 +1,8 @@
 //! A client's session: the connection by which we call the client, for its files, its accounts and its secrets.
 
+use crate::LONGEST;
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::GetSecretRequest;
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
 use bollard_buildkit_proto::moby::filesync::v1::CredentialsRequest;
 use bollard_buildkit_proto::moby::filesync::v1::auth_client::AuthClient;
 use engine::Accounts;
@@ -13,9 +16,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::Status;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
 
 /// How long a build waits for the session that it names: clients open both connections at once.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,6 +83,17 @@ impl Session {
 }
 
 impl Accounts for Session {
+    fn secret<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>> {
+        Box::pin(async move {
+            let mut client = SecretsClient::new(self.channel.clone()).max_decoding_message_size(LONGEST);
+            match client.get_secret(GetSecretRequest { id: id.to_owned(), ..GetSecretRequest::default() }).await {
+                Ok(secret) => Ok(Some(secret.into_inner().data)),
+                Err(e) if matches!(e.code(), Code::NotFound | Code::Unimplemented) => Ok(None),
+                Err(e) => Err(format!("failed to get secret {id}: {}", e.message())),
+            }
+        })
+    }
+
     fn of<'a>(&'a self, registry: &'a str) -> BoxFuture<'a, Option<Credentials>> {
         // clients keep Docker's own under the name of its server
         let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };

@@ -6,19 +6,26 @@ use crate::images::{Pull, registry_of};
 use crate::state::Entry;
 use crate::stop::Until;
 use crate::{Engine, Error, Kind};
-use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner};
+use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner, StepMount};
 use image::{Credentials, Tags};
-use model::container::{Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, NetworkMode, State};
+use model::container::{
+    Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, MountKind, MountPoint, NetworkMode, State,
+};
 use model::id::ContainerId;
 use model::image::{ImageId, Platform};
 use model::reference::Reference;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Who knows accounts at registries: a build asks when it fetches a base image.
+/// Who knows accounts at registries, and secrets: a build asks when it fetches a base image, or a step wants one.
 pub trait Accounts: Send + Sync {
     /// The account for a registry, by its name in references: `docker.io`.
     fn of<'a>(&'a self, registry: &'a str) -> BoxFuture<'a, Option<Credentials>>;
+
+    /// A secret by its name, for who has secrets.
+    fn secret<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, std::result::Result<Option<Vec<u8>>, String>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// By their servers' addresses, as docker keeps them.
@@ -71,6 +78,27 @@ impl Engine {
             cgroupns_mode: "private".into(),
             ..HostConfig::default()
         };
+        let mut host = host;
+        let mut mounts = Vec::new();
+        for mount in &step.mounts {
+            match mount {
+                StepMount::Bind { source, target, read_only } => mounts.push(MountPoint {
+                    kind: MountKind::Bind,
+                    name: String::new(),
+                    source: source.display().to_string(),
+                    destination: target.display().to_string(),
+                    driver: String::new(),
+                    mode: String::new(),
+                    rw: !read_only,
+                    propagation: "rprivate".into(),
+                    anonymous: false,
+                    subpath: String::new(),
+                }),
+                StepMount::Tmpfs { target, options } => {
+                    host.tmpfs.get_or_insert_default().insert(target.display().to_string(), options.clone());
+                }
+            }
+        }
         let mut endpoints = Vec::new();
         let network = match host.network_mode() {
             NetworkMode::Default => Some("bridge"),
@@ -96,7 +124,7 @@ impl Engine {
             config,
             host,
             endpoints,
-            mounts: Vec::new(),
+            mounts,
             state: State::created(),
             restarts: 0,
             stopped_by_client: false,
@@ -157,6 +185,10 @@ struct Steps {
 }
 
 impl Runner for Steps {
+    fn secret<'a>(&'a self, id: &'a str) -> BoxFuture<'a, std::result::Result<Option<Vec<u8>>, String>> {
+        self.accounts.secret(id)
+    }
+
     fn run<'a>(&'a self, step: RunStep, output: Output) -> BoxFuture<'a, std::result::Result<i32, String>> {
         Box::pin(async move { self.engine.run_step(step, output).await.map_err(|e: Error| e.message) })
     }

@@ -12,6 +12,7 @@ mod config;
 mod context;
 mod copying;
 mod glob;
+mod mounts;
 mod parse;
 mod stage;
 mod users;
@@ -31,7 +32,7 @@ use model::image::{ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -84,8 +85,26 @@ pub struct RunStep {
     pub user: String,
     pub network_mode: Option<String>,
     pub extra_hosts: Vec<String>,
+    pub mounts: Vec<StepMount>,
     /// The image that the step stands on, if it is not scratch.
     pub image: Option<ImageId>,
+}
+
+/// What a step's command sees beside its image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepMount {
+    /// A directory or a file of the host's.
+    Bind { source: PathBuf, target: PathBuf, read_only: bool },
+    /// With options as mount(8) has them.
+    Tmpfs { target: PathBuf, options: String },
+}
+
+impl StepMount {
+    pub fn target(&self) -> &Path {
+        match self {
+            StepMount::Bind { target, .. } | StepMount::Tmpfs { target, .. } => target,
+        }
+    }
 }
 
 /// What a step's command wrote, as it comes, from standard output and error alike.
@@ -109,6 +128,9 @@ pub trait Runner: Send + Sync {
         platform: Option<&'a Platform>,
         progress: Arc<dyn Fn(Progress) + Send + Sync>,
     ) -> BoxFuture<'a, Result<(), String>>;
+
+    /// A secret that the client gives; None if it has none of this name.
+    fn secret<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
 }
 
 /// A step that changes files, as it is shown: `[stage 2/3] RUN make`.

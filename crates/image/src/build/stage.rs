@@ -9,16 +9,19 @@ use super::config::{self, command_words, env_value, set_env};
 use super::context::{Entry, Files, Source};
 use super::copying::{Found, Order, make_directories};
 use super::glob::Ignore;
+use super::mounts::{self, Kinds, Mount};
 use super::parse::{self, Command, Copy, Dockerfile, Heredoc, Instruction, RunFlags};
 use super::words::expand;
-use super::{BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, Step, blocking, users};
+use super::{
+    BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, Step, StepMount, blocking, users,
+};
 use crate::digest;
 use crate::error::{Attempt, Error};
 use crate::image::{Image, encode};
 use crate::index::Facts;
 use crate::store::{Images, Lease, Scratch, When};
 use jiff::Timestamp;
-use kernel::tree::Kind as FileKind;
+use kernel::tree::{Dir, Kind as FileKind};
 use model::image::{Configuration, History, ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
@@ -503,19 +506,25 @@ impl Build<'_> {
             0 => shown.clone(),
             n => format!("|{n} {} {shown}", named.join(" ")),
         };
-        let key = state.key(&created_by);
+        let (scratch, rootfs) = self.rootfs(state)?;
+        let Mounted { mounts, hashes, env } = self.mount(&flags.mounts, state, &scratch, &rootfs).await?;
+        let key = state.key(&format!("{created_by}{hashes}"));
         if self.cached(state, &key) {
             return Ok(());
         }
         let container = random_id()?;
-        let (scratch, rootfs) = self.rootfs(state)?;
+        let missing = {
+            let (images, rootfs, mounts) = (self.images.clone(), rootfs.clone(), mounts.clone());
+            blocking(move || mounts::missing(&images, &rootfs, &mounts)).await?
+        };
         let config = &state.configuration.config;
         let network = flags.network.as_deref().filter(|n| *n != "default").map(str::to_owned);
         let step = RunStep {
             container: container.clone(),
             rootfs: rootfs.clone(),
             args: words,
-            env: [config.env.clone().unwrap_or_default(), named, proxies].concat(),
+            env: [config.env.clone().unwrap_or_default(), named, proxies, env].concat(),
+            mounts,
             cwd: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
             user: config.user.clone(),
             network_mode: network.or_else(|| self.options.network_mode.clone()),
@@ -529,6 +538,7 @@ impl Build<'_> {
         }
         let images = self.images.clone();
         let layer = blocking(move || {
+            mounts::take_out(&rootfs.upper, &missing)?;
             let layer = images.add_layer_directory(&rootfs.upper);
             drop(scratch);
             layer
@@ -536,6 +546,100 @@ impl Build<'_> {
         .await?;
         self.say(format!(" ---> Removed intermediate container {}\n", &container[..12]));
         self.finish(state, created_by, key, Some(layer)).await
+    }
+
+    /// Makes ready what a command sees beside its image.
+    async fn mount(
+        &self,
+        wanted: &[Mount],
+        state: &State,
+        scratch: &Scratch,
+        rootfs: &Rootfs,
+    ) -> Result<Mounted, Error> {
+        let mut mounted = Mounted::default();
+        for (number, mount) in wanted.iter().enumerate() {
+            let mut mount = mount.clone();
+            for text in [&mut mount.target, &mut mount.source, &mut mount.id] {
+                *text = self.expand(text, state)?;
+            }
+            let target = mount.place(&state.configuration.config.working_dir);
+            let read_only = mount.read_only;
+            let place = scratch.path().join(format!("mount-{number}"));
+            match mount.kind {
+                Kinds::Tmpfs => {
+                    let options = mount.size.as_ref().map(|size| format!("size={size}")).unwrap_or_default();
+                    mounted.mounts.push(StepMount::Tmpfs { target, options });
+                }
+                Kinds::Cache => {
+                    let id = if mount.id.is_empty() { target.display().to_string() } else { mount.id.clone() };
+                    let source = self.images.build_cache(&id, mount.owner, mount.mode.unwrap_or(0o755))?;
+                    mounted.mounts.push(StepMount::Bind { source, target, read_only });
+                }
+                Kinds::Secret => match self.runner.secret(&mount.id).await.map_err(BuildError::Runner)? {
+                    None if mount.required => return Err(mounts::no_secret(&mount.id)),
+                    None => {}
+                    Some(secret) => {
+                        if let Some(name) = &mount.env {
+                            mounted.env.push(format!("{name}={}", String::from_utf8_lossy(&secret)));
+                        }
+                        if !mount.target.is_empty() {
+                            let shown = || format!("cannot keep secret {}", mount.id);
+                            write_private(&place, &secret, mount.owner, mount.mode.unwrap_or(0o400)).attempt(shown)?;
+                            mounted.mounts.push(StepMount::Bind { source: place, target, read_only: true });
+                        }
+                    }
+                },
+                Kinds::Bind => {
+                    let hash = self.bind(&mount, state, &place, rootfs).await?;
+                    mounted.hashes.push_str(&format!(" --mount={}:{hash}", target.display()));
+                    // a file is mounted as a file
+                    let only = std::fs::read_dir(&place).ok().and_then(|mut d| d.next()).and_then(Result::ok);
+                    let name = mount.source.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+                    let is_file = |e: &std::fs::DirEntry| e.path().is_file() && e.file_name() == name;
+                    let source = match only.filter(|e| hash.starts_with("file:") && is_file(e)) {
+                        Some(file) => file.path(),
+                        None => place,
+                    };
+                    mounted.mounts.push(StepMount::Bind { source, target, read_only });
+                }
+            }
+        }
+        Ok(mounted)
+    }
+
+    /// Copies what a bind mount shows into a directory; a digest of it.
+    async fn bind(&self, mount: &Mount, state: &State, place: &Path, rootfs: &Rootfs) -> Result<String, Error> {
+        let from = match mount.from() {
+            Some(from) => Some(self.layers_of(&self.expand(from, state)?).await?),
+            None => None,
+        };
+        std::fs::create_dir(place).attempt(|| format!("cannot make {}", place.display()))?;
+        let (images, files, place, _kept) = (self.images.clone(), self.files.clone(), place.to_owned(), rootfs.clone());
+        let source = if mount.source.is_empty() { "/".to_owned() } else { mount.source.clone() };
+        blocking(move || {
+            let order = Order {
+                add: false,
+                sources: vec![source],
+                inline: Vec::new(),
+                destination: "/".to_owned(),
+                owner: None,
+                mode: None,
+                keep_owner: from.is_some(),
+                parents: false,
+                exclude: Ignore::default(),
+            };
+            let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
+            let nothing = Ignore::default();
+            let source = match &mounted {
+                Some(root) => Source { root, ignore: &nothing },
+                None => Source { root: &files.root, ignore: &files.ignore },
+            };
+            let found = order.find(&source, Vec::new())?;
+            let to = Dir::open(&place).attempt(|| format!("cannot open {}", place.display()))?;
+            order.carry_out(&found, source.ignore, &to)?;
+            Ok(found.hash)
+        })
+        .await
     }
 
     /// Turns what a command writes into events; a character that comes in two pieces is put together.
@@ -596,6 +700,7 @@ impl Build<'_> {
         }
         let chown = copy.chown.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
         let chmod = copy.chmod.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
+        let checksum = copy.checksum.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
         let mode = match &chmod {
             Some(text) => match u32::from_str_radix(text, 8) {
                 Ok(mode) if mode <= 0o7777 => Some(mode),
@@ -616,14 +721,22 @@ impl Build<'_> {
         let (scratch, rootfs) = self.rootfs(state)?;
         let is_remote = |text: &String| copy.add && (text.contains("://") || text.starts_with("git@"));
         let (remote, sources): (Vec<String>, Vec<String>) = sources.into_iter().partition(is_remote);
+        if checksum.is_some() && (remote.len() != 1 || !sources.is_empty()) {
+            let message = "checksum can only be specified for a single source that is fetched".to_owned();
+            return Err(BuildError::Instruction(message).into());
+        }
         let mut fetched = Vec::new();
         for (number, url) in remote.iter().enumerate() {
             let directory = scratch.path().join(format!("fetched-{number}"));
             std::fs::create_dir(&directory).attempt(|| format!("cannot make {}", directory.display()))?;
-            fetched.push(fetch(url, &directory, &asked).await?);
+            let file = fetch(url, &directory, &asked).await?;
+            if let Some(expected) = &checksum {
+                check(expected, url, &directory.join(&file.name))?;
+            }
+            fetched.push(file);
         }
         let (images, files) = (self.images.clone(), self.files.clone());
-        let (owner_text, add, exclude) = (chown.clone(), copy.add, copy.exclude.join("\n"));
+        let (owner_text, add, parents, exclude) = (chown.clone(), copy.add, copy.parents, copy.exclude.join("\n"));
         let prepared = blocking(move || {
             let owner = match &owner_text {
                 Some(text) => Some(users::owner(&images, &rootfs, text)?.map_err(|why| {
@@ -639,6 +752,7 @@ impl Build<'_> {
                 owner,
                 mode,
                 keep_owner: from.is_some() && owner.is_none(),
+                parents,
                 exclude: Ignore::read(&exclude),
             };
             let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
@@ -705,6 +819,25 @@ impl Build<'_> {
     }
 }
 
+/// What a command sees beside its image.
+#[derive(Default)]
+struct Mounted {
+    mounts: Vec<StepMount>,
+    /// What it depends on, for the cache's key.
+    hashes: String,
+    /// Secrets in variables.
+    env: Vec<String>,
+}
+
+fn write_private(path: &Path, content: &[u8], owner: (u32, u32), mode: u32) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+}
+
 /// A `COPY` whose sources are found and whose root file system is ready.
 struct Prepared {
     _scratch: Scratch,
@@ -732,6 +865,16 @@ async fn fetch(url: &str, directory: &Path, destination: &str) -> Result<Entry, 
     };
     crate::registry::fetch(url, &directory.join(name)).await?;
     Entry::fetched(directory, name)
+}
+
+/// Compares what was fetched with the digest that it should have.
+fn check(expected: &str, url: &str, file: &Path) -> Result<(), Error> {
+    let bytes = std::fs::read(file).attempt(|| format!("cannot read {}", file.display()))?;
+    let found = digest::of(&bytes);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Digest { what: url.to_owned(), expected: expected.to_owned(), found })
 }
 
 /// What the history says of a step that ran nothing.

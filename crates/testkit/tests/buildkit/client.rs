@@ -3,6 +3,8 @@
 
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::{Secrets, SecretsServer};
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{self, PingRequest, ReturnRequest};
@@ -38,6 +40,7 @@ pub struct Offer {
     /// By their directories and paths.
     files: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     takes_files: bool,
+    secrets: BTreeMap<String, Vec<u8>>,
     bytes: Arc<Mutex<Vec<u8>>>,
     received: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
 }
@@ -45,6 +48,10 @@ pub struct Offer {
 impl Offer {
     pub fn file(mut self, directory: &str, path: &str, content: &str) -> Self {
         self.files.entry(directory.to_owned()).or_default().insert(path.to_owned(), content.into());
+        self
+    }
+    pub fn secret(mut self, id: &str, content: &str) -> Self {
+        self.secrets.insert(id.to_owned(), content.into());
         self
     }
     /// What is exported comes as files, not as one stream of bytes.
@@ -140,7 +147,9 @@ impl Client {
              X-Docker-Expose-Session-Grpc-Method: /moby.filesync.v1.FileSync/diffcopy\r\n"
         );
         let stream = dial(socket, "/session", &headers).await;
-        let mut server = Server::builder().add_service(FileSyncServer::new(offer.clone()));
+        let mut server = Server::builder()
+            .add_service(FileSyncServer::new(offer.clone()))
+            .add_service(SecretsServer::new(offer.clone()));
         server = match offer.takes_files {
             true => server.add_service(FilesSendServer::new(offer.clone())),
             false => server.add_service(FileSendServer::new(offer.clone())),
@@ -319,6 +328,14 @@ impl FileSync for Offer {
 
     async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Bits<Packet>>, Status> {
         Err(Status::unimplemented("not by anybody"))
+    }
+}
+
+#[tonic::async_trait]
+impl Secrets for Offer {
+    async fn get_secret(&self, request: Request<GetSecretRequest>) -> Result<Response<GetSecretResponse>, Status> {
+        let data = self.secrets.get(&request.get_ref().id).cloned();
+        data.map(|data| Response::new(GetSecretResponse { data })).ok_or_else(|| Status::not_found("no such secret"))
     }
 }
 

@@ -161,6 +161,20 @@ fn buildx_is_told_what_is_wrong_and_gets_files_instead_of_an_image() {
 }
 
 #[test]
+fn a_step_sees_the_secrets_that_its_client_has() {
+    let lab = Lab::start(&program()).unwrap();
+    let dockerfile = "FROM busybox\nRUN --mount=type=secret,id=token --mount=type=secret,id=token,env=TOKEN \
+         cat /run/secrets/token; echo $TOKEN\nRUN --mount=type=secret,id=other,required true\n";
+    let offer = Offer::default().file("dockerfile", "Dockerfile", dockerfile).secret("token", "hush\n");
+    run(async {
+        let client = Client::open(&lab.socket(), offer).await;
+        let failed = client.lead(&[], &[("moby", &[])], Some("dockerfile.v0")).await.unwrap_err();
+        assert_eq!(failed.1.log(), "hush\nhush\n");
+        assert!(failed.0.message().contains("secret other: not found"), "{}", failed.0.message());
+    });
+}
+
+#[test]
 fn a_build_ends_when_buildx_goes() {
     let lab = Lab::start(&program()).unwrap();
     let offer = Offer::default().file("dockerfile", "Dockerfile", "FROM busybox\nRUN echo begun; sleep 3600\n");
