@@ -35,7 +35,7 @@ pub use serve::{Listener, serve};
 pub use version::{API_VERSION, MIN_API_VERSION};
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 use std::sync::Arc;
 
 /// What every handler has.
@@ -68,6 +68,7 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/containers/create", post(containers::create))
         .route("/containers/prune", post(containers::prune))
         .route("/containers/{id}", delete(containers::remove))
+        .route("/containers/{id}/{alias}", delete(containers::remove_link))
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/start", post(containers::start))
         .route("/containers/{id}/stop", post(containers::stop))
@@ -82,6 +83,7 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/containers/{id}/wait", post(containers::wait))
         .route("/containers/{id}/resize", post(containers::resize))
         .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/attach/ws", get(streams::attach_by_websocket))
         .route("/containers/{id}/archive", get(archive::get).head(archive::head).put(archive::put))
         .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/changes", get(archive::changes))
@@ -106,11 +108,20 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/session", post(build::session))
         .route("/grpc", post(build::session))
         .route("/swarm", get(system::no_swarm))
+        .route("/swarm/init", post(system::no_swarm_mode))
+        .route("/swarm/join", post(system::no_swarm_mode))
+        .route("/swarm/leave", post(system::not_in_a_swarm))
+        .route("/swarm/{*what}", any(system::no_swarm))
         .route("/services", get(system::no_swarm))
+        .route("/services/{*what}", any(system::no_swarm))
         .route("/nodes", get(system::no_swarm))
+        .route("/nodes/{*what}", any(system::no_swarm))
         .route("/tasks", get(system::no_swarm))
+        .route("/tasks/{*what}", any(system::no_swarm))
         .route("/secrets", get(system::no_swarm))
+        .route("/secrets/{*what}", any(system::no_swarm))
         .route("/configs", get(system::no_swarm))
+        .route("/configs/{*what}", any(system::no_swarm))
         .route("/plugins", get(system::plugins))
         .fallback(error::no_such_page)
         .method_not_allowed_fallback(error::no_such_page)

@@ -225,6 +225,16 @@ pub async fn no_swarm() -> Failure {
     )
 }
 
+/// `POST /swarm/leave`.
+pub async fn not_in_a_swarm() -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
+}
+
+/// `POST /swarm/init` and `join`.
+pub async fn no_swarm_mode() -> Failure {
+    Failure::new(StatusCode::NOT_IMPLEMENTED, "Isle has no swarm mode, because it is an engine for one machine")
+}
+
 pub async fn plugins() -> Json<Value> {
     Json(json!([]))
 }

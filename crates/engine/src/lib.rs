@@ -53,7 +53,9 @@ pub mod store;
 pub mod update;
 pub mod volumes;
 
+// For `api`, which makes no system calls of its own.
 pub use error::{Error, Kind, Result};
+pub use kernel::fds::unread;
 
 use keeper::Keeper;
 use model::id::{ContainerId, RootId};
