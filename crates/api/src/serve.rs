@@ -116,7 +116,7 @@ struct Held {
 }
 
 /// How long a stream waits for its head to be read.
-const HOLD: Duration = Duration::from_millis(200);
+const HOLD: Duration = Duration::from_secs(1);
 /// How often it looks.
 const LOOK: Duration = Duration::from_micros(500);
 

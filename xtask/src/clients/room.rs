@@ -48,6 +48,8 @@ impl Room {
         let home = self.lab.directory().join("home");
         std::fs::create_dir_all(&configuration)?;
         std::fs::create_dir_all(&home)?;
+        // Without it, docker-py keeps its contexts in the directory that it is in.
+        std::fs::write(configuration.join("config.json"), "{}\n")?;
         command
             .env("HOME", home)
             .env("DOCKER_HOST", self.lab.docker_host())
