@@ -21,6 +21,7 @@ pub fn router() -> Router<Arc<engine::Engine>> {
         .route("/swarm", get(no_swarm))
         .route("/swarm/init", post(never_a_swarm))
         .route("/swarm/join", post(never_a_swarm))
+        .route("/swarm/leave", post(not_in_a_swarm))
         .route("/swarm/{*rest}", any(no_swarm))
         .route("/plugins", get(no_plugins))
         .route("/plugins/pull", post(never_a_plugin))
@@ -39,6 +40,10 @@ async fn no_swarm() -> Failure {
 
 async fn never_a_swarm() -> Failure {
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Isle has no swarm: it runs the containers of one machine")
+}
+
+async fn not_in_a_swarm() -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
 }
 
 async fn no_plugins(_: Ctx) -> Json<Value> {

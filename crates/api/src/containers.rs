@@ -38,6 +38,8 @@ pub async fn create(State(engine): Ctx, Extension(version): Extension<Version>, 
             return Err(Failure::invalid(format!("invalid JSON: {what}: an object is expected")));
         }
     }
+    // Where docker-py says it.
+    let runtime = sent.remove("Runtime");
     let invalid = |what: &str, e: serde_json::Error| Failure::invalid(format!("invalid JSON: {what}: {e}"));
     let config: Config = serde_json::from_value(sent.into()).map_err(|e| invalid("Config", e))?;
     let host: Option<HostConfig> = serde_json::from_value(host).map_err(|e| invalid("HostConfig", e))?;
@@ -48,6 +50,11 @@ pub async fn create(State(engine): Ctx, Extension(version): Extension<Version>, 
         host: host.unwrap_or_default(),
         ..Default::default()
     };
+    if let Some(Value::String(runtime)) = runtime
+        && request.host.runtime.is_empty()
+    {
+        request.host.runtime = runtime;
+    }
     if let Some(endpoints) = networking.get("EndpointsConfig").and_then(Value::as_object) {
         for (network, settings) in endpoints {
             let settings: Option<EndpointSettings> =
@@ -126,6 +133,20 @@ pub async fn no_checkpoints() -> Failure {
         "checkpoints are not supported: a restored process would have the connections of networks that are no longer as \
          they were; stop the container and start it, or pause it",
     )
+}
+
+/// `DELETE /containers/{owner}/{alias}?link=1`: a legacy link is a name of the container that it leads to.
+pub async fn remove_link(
+    State(engine): Ctx,
+    Path((owner, alias)): Path<(String, String)>,
+    query: Query,
+    uri: axum::http::Uri,
+) -> Answer<StatusCode> {
+    if !query.flag("link") {
+        return Err(crate::error::no_such_page(uri).await);
+    }
+    engine.remove_link(&owner, &alias).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub async fn remove(State(engine): Ctx, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {

@@ -3,9 +3,9 @@
 use crate::Ctx;
 use crate::containers::size;
 use crate::error::{Answer, Failure};
-use crate::hijack::{MULTIPLEXED, RAW, Takeover};
+use crate::hijack::Takeover;
 use crate::query::{Query, body};
-use crate::streams::{DetachKeys, carry, frame};
+use crate::streams::{DetachKeys, Form, carry, frame};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Request, State};
@@ -83,7 +83,8 @@ pub async fn start(State(engine): Ctx, Path(id): Path<String>, mut request: Requ
     let exec = engine.exec(&id)?;
     let size = asked.console_size.map(|[rows, columns]| (rows, columns));
     let takeover = if asked.detach { None } else { Some(takeover?) };
-    let tty = exec.request.tty;
+    // As in Docker, the one who starts it says how the output is to come.
+    let form = Form { tty: exec.request.tty, raw: asked.tty };
     let started = engine.start_exec(&id, asked.detach, size).await;
     let (stdio, takeover) = match (started, takeover) {
         (Ok(Some(stdio)), Some(takeover)) => (stdio, takeover),
@@ -91,8 +92,8 @@ pub async fn start(State(engine): Ctx, Path(id): Path<String>, mut request: Requ
         // A command that cannot be executed is told of where its output would be: clients then ask for its exit code.
         (Err(e), Some(takeover)) if !matches!(e.kind, engine::Kind::Conflict | engine::Kind::NotFound) => {
             let said = format!("{e}\r\n");
-            let said = if tty { Bytes::from(said) } else { frame(runtime::Stream::Stdout, said.as_bytes()) };
-            return Ok(takeover.respond(if tty { RAW } else { MULTIPLEXED }, move |mut connection| async move {
+            let said = if form.raw { Bytes::from(said) } else { frame(runtime::Stream::Stdout, said.as_bytes()) };
+            return Ok(takeover.respond(form.content_type(), move |mut connection| async move {
                 let _ = connection.write_all(&said).await;
                 let _ = connection.shutdown().await;
             }));
@@ -101,9 +102,8 @@ pub async fn start(State(engine): Ctx, Path(id): Path<String>, mut request: Requ
     };
     let keys = DetachKeys::parse(Some(exec.request.detach_keys.as_str()).filter(|k| !k.is_empty()))?;
     let keys = exec.request.attach_stdin.then_some(keys);
-    let content_type = if tty || asked.tty { RAW } else { MULTIPLEXED };
-    Ok(takeover.respond(content_type, move |connection| async move {
-        carry(connection, stdio, tty, keys, exec.ended()).await;
+    Ok(takeover.respond(form.content_type(), move |connection| async move {
+        carry(connection, stdio, form, keys, exec.ended()).await;
     }))
 }
 

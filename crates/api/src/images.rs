@@ -96,12 +96,33 @@ fn show(image: &Image) -> Value {
     })
 }
 
+/// Fields that clients expect in an image's configuration though it says nothing of them: those that Docker always shows
+/// today, and until 1.49 all that a container's configuration has.
+fn fill_config(config: &mut Value, version: Version) {
+    let Some(config) = config.as_object_mut() else { return };
+    let mut expected = json!({
+        "Cmd": null, "Entrypoint": null, "Env": null, "Labels": null, "OnBuild": null, "User": "", "Volumes": null,
+        "WorkingDir": "",
+    });
+    if version < Version::new(1, 50) {
+        let more = json!({
+            "AttachStderr": false, "AttachStdin": false, "AttachStdout": false, "Domainname": "", "Hostname": "",
+            "Image": "", "OpenStdin": false, "StdinOnce": false, "Tty": false,
+        });
+        expected.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+    }
+    for (key, value) in expected.as_object().into_iter().flatten() {
+        config.entry(key).or_insert_with(|| value.clone());
+    }
+}
+
 /// `GET /images/{name}/{json,history,get}`.
 pub async fn get(state: Ctx, Extension(version): Extension<Version>, Path(path): Path<String>) -> Answer {
     let State(engine) = &state;
     if let Some(name) = path.strip_suffix("/json") {
         let image = engine.images.get(name).map_err(engine::images::image_error)?;
         let mut shown = show(&image);
+        fill_config(&mut shown["Config"], version);
         if version < Version::new(1, 45) {
             // Compose v1 reads the image's volumes here when it makes a container anew.
             shown["ContainerConfig"] = shown["Config"].clone();
@@ -207,7 +228,14 @@ pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: 
 
 pub async fn load(State(engine): Ctx, body: Body) -> Answer {
     let (loader, reader) = (engine.clone(), reader_of(body));
-    let loaded = blocking(move || loader.images.load(reader, None)).await?;
+    let loaded = match blocking(move || loader.images.load(reader, None)).await {
+        Ok(loaded) => loaded,
+        // Clients look for it in the stream.
+        Err(failure) => {
+            let line = format!("{}\r\n", stream_error(&failure.message));
+            return Ok(([("Content-Type", "application/json")], line).into_response());
+        }
+    };
     let mut lines = String::new();
     for one in &loaded {
         engine.tell_image_named("load", &one.name());

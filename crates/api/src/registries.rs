@@ -31,13 +31,13 @@ pub async fn pull(engine: &Arc<Engine>, query: &Query, headers: &HeaderMap, plat
     };
     let named = reference.parse::<model::reference::Reference>().map_err(Failure::invalid)?;
     let tags = if named.tag().or(named.digest()).is_some() { Tags::One } else { Tags::All };
-    let pull = Pull { reference: &reference, platform, tags, credentials: credentials(headers)? };
+    let pull = Pull { reference: &reference, platform, tags, credentials: credentials(headers) };
     answer_with(|progress| Ok(engine.pull_image(pull, progress)?), |()| None).await
 }
 
 /// `POST /images/{name}/push`: one tag, or all that the repository has here.
 pub async fn push(engine: &Arc<Engine>, name: &str, tag: Option<&str>, headers: &HeaderMap) -> Answer {
-    let credentials = credentials(headers)?;
+    let credentials = credentials(headers);
     let references = match tag {
         Some(tag) => vec![format!("{name}:{tag}")],
         None => engine.tags_of(name)?,
@@ -120,7 +120,7 @@ pub async fn inspect(State(engine): Ctx, Path(path): Path<String>, headers: Head
     let Some(name) = path.strip_suffix("/json") else {
         return Err(crate::error::no_such_page(format!("/distribution/{path}").parse().unwrap_or_default()).await);
     };
-    let found = engine.inspect_remote(name, credentials(&headers)?).await?;
+    let found = engine.inspect_remote(name, credentials(&headers)).await?;
     let platforms: Vec<Value> = found.platforms.iter().map(show_platform).collect();
     Ok(Json(json!({
         "Descriptor": { "mediaType": found.media_type, "digest": found.digest, "size": found.size },
@@ -160,12 +160,10 @@ pub async fn search() -> Failure {
     )
 }
 
-/// `X-Registry-Auth`: who asks the one registry. Empty is nobody.
-///
-/// # Errors
-/// It is no JSON in base64.
-fn credentials(headers: &HeaderMap) -> Answer<Option<Credentials>> {
-    Ok(encoded::<Credentials>(headers, "X-Registry-Auth")?.filter(|c| !c.is_empty()))
+/// `X-Registry-Auth`: who asks the one registry. Empty is nobody, and so is what is no JSON in base64: clients without an
+/// account fill the header with anything (aiodocker), since Docker does not mind.
+fn credentials(headers: &HeaderMap) -> Option<Credentials> {
+    encoded::<Credentials>(headers, "X-Registry-Auth").ok().flatten().filter(|c| !c.is_empty())
 }
 
 /// `X-Registry-Config`: who asks which registry, in a build.

@@ -102,7 +102,23 @@ struct Connection {
     given: usize,
     /// The first line of the response is to say 200 instead of 101.
     plain: bool,
+    /// Bytes that are still to be sent of the head that hands the connection over.
+    head: usize,
+    /// What comes after that head waits for it to be read.
+    held: Option<Held>,
 }
+
+/// A stream whose client has not read the head yet. Some (docker-py) read the head through a buffer, which they leave
+/// aside for the stream: what comes along with the head would be lost.
+struct Held {
+    until: Instant,
+    again: Pin<Box<tokio::time::Sleep>>,
+}
+
+/// How long a stream waits for its head to be read.
+const HOLD: Duration = Duration::from_secs(1);
+/// How often it looks.
+const LOOK: Duration = Duration::from_micros(500);
 
 const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols";
 const OK: &[u8] = b"HTTP/1.1 200 OK";
@@ -127,7 +143,30 @@ impl Connection {
             ahead.splice(end..end, *b"\r\nConnection: Upgrade\r\nUpgrade: tcp");
             plain = true;
         }
-        Ok(Self { stream, place, taken_over: false, has_body, ahead, given: 0, plain })
+        Ok(Self { stream, place, taken_over: false, has_body, ahead, given: 0, plain, head: 0, held: None })
+    }
+
+    /// Ready once a head that handed the connection over was read by the client, or it has had its time.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        use std::task::ready;
+        let Some(held) = &mut self.held else { return Poll::Ready(()) };
+        while self.stream.is_unread() && Instant::now() < held.until {
+            ready!(held.again.as_mut().poll(cx));
+            held.again.as_mut().reset(tokio::time::Instant::now() + LOOK);
+        }
+        self.held = None;
+        Poll::Ready(())
+    }
+
+    /// So much was written: once it is all of the head, the rest is held.
+    fn wrote(&mut self, bytes: usize) {
+        if self.head > 0 {
+            self.head = self.head.saturating_sub(bytes);
+            if self.head == 0 {
+                let again = Box::pin(tokio::time::sleep(Duration::ZERO));
+                self.held = Some(Held { until: Instant::now() + HOLD, again });
+            }
+        }
     }
 
     fn stream(&mut self) -> Pin<&mut Shared> {
@@ -207,12 +246,18 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.taken_over |= bytes.starts_with(SWITCHING);
+        if bytes.starts_with(SWITCHING) && !self.taken_over {
+            // hyper hands it over in one piece, and nothing with it.
+            self.taken_over = true;
+            self.head = bytes.len();
+        }
+        std::task::ready!(self.poll_held(cx));
         if self.plain && bytes.starts_with(SWITCHING) {
             // The short line goes out for the long one; the socket's buffer is empty, so it takes it whole.
             return match self.stream().poll_write(cx, OK) {
                 Poll::Ready(Ok(n)) if n == OK.len() => {
                     self.plain = false;
+                    self.wrote(SWITCHING.len());
                     Poll::Ready(Ok(SWITCHING.len()))
                 }
                 Poll::Ready(Ok(_)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -220,7 +265,11 @@ impl AsyncWrite for Connection {
             };
         }
         self.plain = false;
-        self.stream().poll_write(cx, bytes)
+        let written = self.stream().poll_write(cx, bytes);
+        if let Poll::Ready(Ok(n)) = &written {
+            self.wrote(*n);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -38,6 +38,17 @@ impl Client {
     }
 }
 
+impl Shared {
+    /// Something that was sent has not been read by the other side.
+    pub fn is_unread(&self) -> bool {
+        let unread = match &*self.0 {
+            Socket::Unix(stream) => engine::unread(stream.as_fd()),
+            Socket::Tcp(stream) => engine::unread(stream.as_fd()),
+        };
+        unread.is_ok_and(|bytes| bytes > 0)
+    }
+}
+
 impl AsyncRead for Shared {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {

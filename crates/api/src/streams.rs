@@ -4,15 +4,39 @@ use crate::Ctx;
 use crate::error::{Answer, Failure};
 use crate::hijack::{MULTIPLEXED, RAW, Takeover};
 use crate::query::{Query, parse_time};
+use crate::version::Version;
+use axum::Extension;
 use axum::body::Body;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, Request, State};
 use axum::response::IntoResponse;
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use runtime::{AttachOptions, Attached, Stdin, Stream};
 use std::future::Future;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+
+/// How a stream looks to its client.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// The process has a terminal: keys detach, and the end of a client's input is not the terminal's.
+    pub tty: bool,
+    /// Bytes as they are, instead of in frames.
+    pub raw: bool,
+}
+
+impl Form {
+    pub fn content_type(self) -> &'static str {
+        if self.raw { RAW } else { MULTIPLEXED }
+    }
+
+    fn shape(self, stream: Stream, bytes: Bytes) -> Bytes {
+        if self.raw { bytes } else { frame(stream, &bytes) }
+    }
+}
 
 /// Docker's frame: which stream, three zeros, the length, the bytes.
 pub fn frame(stream: Stream, bytes: &[u8]) -> Bytes {
@@ -38,29 +62,105 @@ pub async fn attach(State(engine): Ctx, Path(id): Path<String>, query: Query, mu
     let past = if query.flag("logs") { Some(engine.log(&id)?) } else { None };
     let attachment = engine.attach(&id, options).await?;
     let takeover = Takeover::of(&mut request)?;
-    let tty = attachment.tty;
-    let content_type = if tty { RAW } else { MULTIPLEXED };
-    Ok(takeover.respond(content_type, move |connection| async move {
-        let (reader, mut writer) = tokio::io::split(connection);
-        if let Some(log) = past {
-            let log_options = runtime::Log { path: log.path.clone(), max_size: None, max_files: 5 };
-            let query = runtime::logs::Query { stdout: options.stdout, stderr: options.stderr, ..Default::default() };
-            if let Ok(mut lines) = runtime::logs::read(&log_options, query, std::future::ready(())) {
-                while let Some(Ok(line)) = lines.recv().await {
-                    let bytes = if tty { Bytes::from(line.text) } else { frame(line.stream, line.text.as_bytes()) };
-                    if writer.write_all(&bytes).await.is_err() {
-                        return;
-                    }
+    let form = Form { tty: attachment.tty, raw: attachment.tty };
+    let asked = Asked { options, keys, streams, past };
+    Ok(takeover.respond(form.content_type(), move |connection| serve_attached(connection, attachment, asked, form)))
+}
+
+/// `GET /containers/{id}/attach/ws`: the same in a WebSocket, whose binary messages are the bytes of the output as they
+/// are.
+pub async fn attach_by_websocket(
+    State(engine): Ctx,
+    Extension(version): Extension<Version>,
+    Path(id): Path<String>,
+    query: Query,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Answer {
+    let keys = DetachKeys::parse(query.text("detachKeys"))?;
+    // Before 1.42 nobody chose.
+    let wants = |name: &str| version < Version::new(1, 42) || query.flag(name);
+    let streams = query.flag("stream");
+    let options = AttachOptions { stdin: wants("stdin") && streams, stdout: wants("stdout"), stderr: wants("stderr") };
+    let past = if query.flag("logs") { Some(engine.log(&id)?) } else { None };
+    let attachment = engine.attach(&id, options).await?;
+    let socket = socket.map_err(Failure::invalid)?;
+    let form = Form { tty: attachment.tty, raw: true };
+    let asked = Asked { options, keys, streams, past };
+    Ok(socket.on_upgrade(async move |socket| {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        tokio::join!(serve_attached(ours, attachment, asked, form), carry_messages(socket, theirs));
+    }))
+}
+
+/// Between a WebSocket and bytes. The client closes the socket to end its input.
+async fn carry_messages(socket: WebSocket, bytes: DuplexStream) {
+    let (mut send, mut receive) = socket.split();
+    let (mut reader, mut writer) = tokio::io::split(bytes);
+    let output = async {
+        let mut buffer = vec![0; 32 * 1024];
+        while let Ok(length @ 1..) = reader.read(&mut buffer).await {
+            if send.send(Message::Binary(Bytes::copy_from_slice(&buffer[..length]))).await.is_err() {
+                return;
+            }
+        }
+        let _ = send.close().await;
+    };
+    let input = async {
+        while let Some(Ok(message)) = receive.next().await {
+            let written = match message {
+                Message::Binary(bytes) => writer.write_all(&bytes).await,
+                Message::Text(text) => writer.write_all(text.as_bytes()).await,
+                Message::Close(_) => break,
+                Message::Ping(_) | Message::Pong(_) => Ok(()),
+            };
+            if written.is_err() {
+                break;
+            }
+        }
+        let _ = writer.shutdown().await;
+    };
+    // The output's end is the end; the input's is not.
+    tokio::select! {
+        () = output => {}
+        () = async { input.await; std::future::pending().await } => {}
+    }
+}
+
+/// What an attaching client asked for.
+struct Asked {
+    options: AttachOptions,
+    keys: DetachKeys,
+    /// What comes from now on.
+    streams: bool,
+    /// What was before.
+    past: Option<engine::attach::LogSource>,
+}
+
+async fn serve_attached(
+    connection: impl AsyncRead + AsyncWrite + Send + 'static,
+    attachment: engine::attach::Attachment,
+    asked: Asked,
+    form: Form,
+) {
+    let (reader, mut writer) = tokio::io::split(connection);
+    let options = asked.options;
+    if let Some(log) = asked.past {
+        let log_options = runtime::Log { path: log.path.clone(), max_size: None, max_files: 5 };
+        let query = runtime::logs::Query { stdout: options.stdout, stderr: options.stderr, ..Default::default() };
+        if let Ok(mut lines) = runtime::logs::read(&log_options, query, std::future::ready(())) {
+            while let Some(Ok(line)) = lines.recv().await {
+                if writer.write_all(&form.shape(line.stream, Bytes::from(line.text))).await.is_err() {
+                    return;
                 }
             }
         }
-        if streams {
-            // The client may go away before the container starts.
-            if let Ok(stdio) = attachment.stdio.await {
-                pump(reader, writer, stdio, tty, options.stdin.then_some(keys), std::future::ready(())).await;
-            }
-        }
-    }))
+    }
+    // The client may go away before the container starts.
+    if asked.streams
+        && let Ok(stdio) = attachment.stdio.await
+    {
+        pump(reader, writer, stdio, form, options.stdin.then_some(asked.keys), std::future::ready(())).await;
+    }
 }
 
 /// How long the end of a stream waits for the end of its process to be known.
@@ -72,7 +172,7 @@ pub async fn pump(
     mut reader: impl AsyncRead + Unpin + Send + 'static,
     mut writer: impl AsyncWrite + Unpin,
     stdio: Attached,
-    tty: bool,
+    form: Form,
     input: Option<DetachKeys>,
     ended: impl Future<Output = ()>,
 ) {
@@ -80,7 +180,7 @@ pub async fn pump(
     let (detach, mut detached) = tokio::sync::oneshot::channel::<()>();
     let feeding = tokio::spawn(async move {
         let ended = match input {
-            Some(keys) => feed(&mut reader, &mut stdin, tty, keys).await,
+            Some(keys) => feed(&mut reader, &mut stdin, form.tty, keys).await,
             // Nothing is to be fed, but a client that goes away is noticed.
             None => drain(&mut reader).await,
         };
@@ -97,8 +197,7 @@ pub async fn pump(
             _ = &mut detached => None,
         };
         let Some((stream, bytes)) = next else { break };
-        let bytes = if tty { bytes } else { frame(stream, &bytes) };
-        if writer.write_all(&bytes).await.is_err() {
+        if writer.write_all(&form.shape(stream, bytes)).await.is_err() {
             break;
         }
         let _ = writer.flush().await;
@@ -253,12 +352,12 @@ fn stamp(time: jiff::Timestamp) -> String {
 pub async fn carry(
     connection: TokioIo<Upgraded>,
     stdio: Attached,
-    tty: bool,
+    form: Form,
     keys: Option<DetachKeys>,
     ended: impl Future<Output = ()>,
 ) {
     let (reader, writer) = tokio::io::split(connection);
-    pump(reader, writer, stdio, tty, keys, ended).await;
+    pump(reader, writer, stdio, form, keys, ended).await;
 }
 
 #[cfg(test)]

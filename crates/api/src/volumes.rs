@@ -87,6 +87,5 @@ pub async fn prune(State(engine): Ctx, Extension(version): Extension<Version>, q
     // Before 1.42 named ones were pruned, too.
     let all = filters.truth("all")?.unwrap_or(false) || version < Version::new(1, 42);
     let (removed, bytes) = engine.prune_volumes(all, |v| filters.labels(&v.labels)).await?;
-    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(Json(json!({ "VolumesDeleted": removed, "SpaceReclaimed": bytes })).into_response())
 }

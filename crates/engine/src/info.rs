@@ -112,7 +112,7 @@ impl Engine {
             running,
             paused,
             stopped: total - running - paused,
-            images: self.images.list(&image::Filter::default()).len(),
+            images: self.images.list(&image::Filter { all: true, ..Default::default() }).len(),
             cgroup_version: runtime.cgroup_version,
             cgroup_driver: runtime.cgroup_driver,
             controllers: runtime.controllers,

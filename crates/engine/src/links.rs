@@ -2,9 +2,44 @@
 
 use crate::error::{Error, Result};
 use crate::state::State;
+use crate::store::Write;
+use crate::{Engine, Kind, Shared};
 use model::container::Container;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+
+impl Engine {
+    /// Takes a legacy link away: at the next start its owner is not linked any more.
+    ///
+    /// # Errors
+    /// There is no such container or link.
+    pub async fn remove_link(self: &Shared, owner: &str, alias: &str) -> Result<()> {
+        let (name, alias) = (owner.to_owned(), alias.to_owned());
+        self.in_turn(owner, move |engine, id| async move {
+            let record = {
+                let mut state = engine.state();
+                let record = &mut state.entry_mut(id)?.record;
+                let mut links = record.host.links.clone().unwrap_or_default();
+                let before = links.len();
+                links.retain(|link| alias_of(link) != alias);
+                if links.len() == before {
+                    return Err(Error::new(Kind::NotFound, format!("No such link: /{name}/{alias}")));
+                }
+                record.host.links = Some(links).filter(|l| !l.is_empty());
+                record.clone()
+            };
+            engine.store.commit(vec![Write::Container(Box::new(record))]).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The name that a link, `target:alias`, has for its owner.
+fn alias_of(link: &str) -> &str {
+    let (_, alias) = link.split_once(':').unwrap_or((link, link));
+    alias.rsplit('/').next().unwrap_or(alias)
+}
 
 /// A container that another one is linked to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,8 +65,8 @@ pub fn links(state: &State, record: &Container) -> Result<Vec<Link>> {
     let given = record.host.links.iter().flatten().filter(|_| on_default);
     given
         .map(|link| {
-            let (target, alias) = link.split_once(':').unwrap_or((link, link));
-            let alias = alias.rsplit('/').next().unwrap_or(alias);
+            let (target, _) = link.split_once(':').unwrap_or((link, link));
+            let alias = alias_of(link);
             let entry = state.find(target)?;
             let address = entry.record.endpoints.iter().find(|e| e.network_name == "bridge");
             let address = address.and_then(|e| e.active.as_ref()?.ipv4()).ok_or_else(|| {

@@ -45,8 +45,13 @@ impl Room {
     /// Starts a command on the lab's host, with the daemon as its engine, without an account of its owner's.
     pub fn spawn(&self, command: &mut Command) -> anyhow::Result<Child> {
         let configuration = self.lab.directory().join("docker");
+        let home = self.lab.directory().join("home");
         std::fs::create_dir_all(&configuration)?;
+        std::fs::create_dir_all(&home)?;
+        // Without it, docker-py keeps its contexts in the directory that it is in.
+        std::fs::write(configuration.join("config.json"), "{}\n")?;
         command
+            .env("HOME", home)
             .env("DOCKER_HOST", self.lab.docker_host())
             .env("DOCKER_CONFIG", configuration)
             .env("DOCKER_BUILDKIT", "0")

@@ -56,7 +56,7 @@ const KINDS: &[Kind] = &[
             "phpmyadmin:latest",
         ],
         changes: &["CMD [\"/bin/sh\"]", PATH],
-        files: images::busybox,
+        files: alpine,
     },
     Kind { names: &["hello-world:latest"], changes: &["CMD [\"/hello\"]", PATH], files: hello },
     Kind {
@@ -81,6 +81,15 @@ const KINDS: &[Kind] = &[
         files: registry,
     },
 ];
+
+/// With a user and directories that Alpine has.
+fn alpine() -> anyhow::Result<Vec<u8>> {
+    const USERS: &[u8] = b"root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n\
+                           nobody:x:65534:65534:nobody:/:/sbin/nologin\n";
+    let files: [(&str, &[u8], u32); 3] =
+        [("etc/passwd", USERS, 0o644), ("etc/alpine-release", b"3.10.9\n", 0o644), ("var/opt/.keep", b"", 0o644)];
+    images::with_files(images::busybox()?, &files)
+}
 
 fn hello() -> anyhow::Result<Vec<u8>> {
     const TEXT: &[u8] = b"#!/bin/sh\necho\necho 'Hello from Docker!'\n\

@@ -5,6 +5,7 @@
 
 use super::client::{Client, Complaint};
 use super::{Access, RegistryError};
+use crate::Kind;
 use crate::archive::{Descriptor, Manifest};
 use crate::build::blocking;
 use crate::digest::{self, Verifier};
@@ -104,6 +105,7 @@ impl Images {
         options: &PullOptions,
         progress: &Lines,
     ) -> Result<ImageId, Error> {
+        let mut missing = None;
         for mirror in &options.access.mirrors {
             let pulled = async {
                 let puller = Puller::connect_mirror(mirror, reference).await?;
@@ -111,11 +113,17 @@ impl Images {
             };
             match pulled.await {
                 Ok(id) => return Ok(id),
-                Err(error) => tracing::warn!(mirror, "no {} from there: {}", reference.familiar(), error.chain()),
+                Err(error) => {
+                    tracing::warn!(mirror, "no {} from there: {}", reference.familiar(), error.chain());
+                    missing = Some(error).filter(|e| e.kind() == Kind::NotFound).or(missing);
+                }
             }
         }
-        let puller = Puller::connect(reference, &options.access).await?;
-        self.pull_from(&puller, reference, options, progress).await
+        let pulled = async {
+            let puller = Puller::connect(reference, &options.access).await?;
+            self.pull_from(&puller, reference, options, progress).await
+        };
+        pulled.await.map_err(|error| better(error, missing))
     }
 
     async fn pull_from(
@@ -260,23 +268,25 @@ impl Images {
     /// What a registry has under a name, without fetching it.
     pub async fn inspect_remote(&self, reference: &Reference, access: Access) -> Result<RemoteImage, Error> {
         let reference = reference.clone().favouring_digest().or_latest();
-        let puller = Puller::connect(&reference, &access).await?;
-        let top = puller.manifest(reference.tag().or(reference.digest()).unwrap_or_default()).await?;
-        let platforms = match (&top.manifest.manifests, &top.manifest.config) {
-            (Some(list), _) => list.iter().filter_map(|d| d.platform.clone()).collect(),
-            (None, Some(config)) => {
-                let bytes = puller.blob(config).await?;
-                let read: Platform = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
-                    what: "image configuration",
-                    place: reference.familiar(),
-                    source,
-                })?;
-                vec![read]
+        let tag = reference.tag().or(reference.digest()).unwrap_or_default();
+        let mut missing = None;
+        for mirror in &access.mirrors {
+            let asked = async {
+                let puller = Puller::connect_mirror(mirror, &reference).await?;
+                let top = puller.manifest(tag).await?;
+                describe_remote(&puller, top, &reference).await
+            };
+            match asked.await {
+                Ok(found) => return Ok(found),
+                Err(error) => missing = Some(error).filter(|e| e.kind() == Kind::NotFound).or(missing),
             }
-            _ => Vec::new(),
+        }
+        let asked = async {
+            let puller = Puller::connect(&reference, &access).await?;
+            let top = puller.manifest(tag).await?;
+            describe_remote(&puller, top, &reference).await
         };
-        let (media_type, size) = (top.manifest.media_type, top.bytes.len() as u64);
-        Ok(RemoteImage { media_type, digest: top.digest, size, platforms })
+        asked.await.map_err(|error| better(error, missing))
     }
 
     /// Whether a registry takes these credentials: `login`.
@@ -291,6 +301,33 @@ impl Images {
             }
         }
     }
+}
+
+/// Of a registry that cannot be reached, and mirrors of which one has said that nothing is there, the mirror tells more:
+/// clients then know that a name is wrong.
+fn better(error: Error, missing: Option<Error>) -> Error {
+    match missing {
+        Some(missing) if matches!(error, Error::Registry(RegistryError::Unreachable { .. })) => missing,
+        _ => error,
+    }
+}
+
+async fn describe_remote(puller: &Puller, top: Got, reference: &Reference) -> Result<RemoteImage, Error> {
+    let platforms = match (&top.manifest.manifests, &top.manifest.config) {
+        (Some(list), _) => list.iter().filter_map(|d| d.platform.clone()).collect(),
+        (None, Some(config)) => {
+            let bytes = puller.blob(config).await?;
+            let read: Platform = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+                what: "image configuration",
+                place: reference.familiar(),
+                source,
+            })?;
+            vec![read]
+        }
+        _ => Vec::new(),
+    };
+    let (media_type, size) = (top.manifest.media_type, top.bytes.len() as u64);
+    Ok(RemoteImage { media_type, digest: top.digest, size, platforms })
 }
 
 /// Below `/v2/`: what `Link: </v2/me/app/tags/list?last=x>; rel="next"` names (RFC 8288).
