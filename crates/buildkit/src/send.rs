@@ -147,7 +147,7 @@ impl Files {
                 found[at].0.size = size;
             }
         }
-        found.sort_by(|(a, _), (b, _)| a.path.replace('/', "\0").cmp(&b.path.replace('/', "\0")));
+        found.sort_by_key(|(stat, _)| stat.path.replace('/', "\0"));
         Ok(Self { archive, entries: found })
     }
 }
