@@ -20,6 +20,8 @@ def pytest_runtest_logstart(nodeid):
 def pytest_runtest_logreport(report):
     if report.failed:
         worst[report.nodeid] = "failed"
+        # At once: a suite that is ended by its limit shows no summary.
+        print(f"\n--- {report.nodeid} ({report.when})\n{report.longreprtext}", flush=True)
     elif report.skipped and worst[report.nodeid] == "passed":
         worst[report.nodeid] = "skipped"
 

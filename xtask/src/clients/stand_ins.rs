@@ -34,7 +34,7 @@ const KINDS: &[Kind] = &[
             "busybox:buildroot-2013.08.1",
         ],
         changes: &["CMD [\"sh\"]"],
-        files: images::busybox,
+        files: busybox,
     },
     Kind {
         names: &[
@@ -81,6 +81,14 @@ const KINDS: &[Kind] = &[
         files: registry,
     },
 ];
+
+/// With the users that the image on Docker Hub has.
+fn busybox() -> anyhow::Result<Vec<u8>> {
+    const USERS: &[u8] = b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\n\
+                           www-data:x:33:33:www-data:/var/www:/bin/false\noperator:x:37:37:Operator:/var:/bin/false\n\
+                           nobody:x:65534:65534:nobody:/home:/bin/false\n";
+    images::with_files(images::busybox()?, &[("etc/passwd", USERS, 0o644)])
+}
 
 /// With a user and directories that Alpine has.
 fn alpine() -> anyhow::Result<Vec<u8>> {

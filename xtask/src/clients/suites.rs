@@ -49,6 +49,12 @@ pub const SUITES: &[Suite] = &[
         limit: Duration::from_secs(1800),
         prepare: |workshop| compose(workshop, "tests/integration"),
     },
+    Suite {
+        name: "testcontainers-python",
+        what: "Testcontainers for Python 4.14.2, by tests of ours after its documentation",
+        limit: Duration::from_secs(300),
+        prepare: testcontainers,
+    },
 ];
 
 fn docker_py(workshop: &Path) -> anyhow::Result<Prepared> {
@@ -67,23 +73,33 @@ fn docker_py(workshop: &Path) -> anyhow::Result<Prepared> {
     Ok(prepared)
 }
 
+const AIODOCKER: &[&str] = &[
+    "aiodocker==0.27.0",
+    "async-timeout",
+    "packaging",
+    "pytest==9.0.3",
+    "pytest-asyncio==1.3.0",
+    "pytest-cov",
+    "pytest-timeout",
+    "testcontainers==4.14.2",
+    "asyncssh",
+    "paramiko",
+];
+
 fn aiodocker(workshop: &Path) -> anyhow::Result<Prepared> {
     let source = source(workshop, "aiodocker", "0.27.0", "aiodocker-0.27.0")?;
-    let packages = [
-        "aiodocker==0.27.0",
-        "async-timeout",
-        "packaging",
-        "pytest==9.0.3",
-        "pytest-asyncio==1.3.0",
-        "pytest-cov",
-        "pytest-timeout",
-        "testcontainers==4.14.2",
-        "asyncssh",
-        "paramiko",
-    ];
-    let python = environment(workshop, "aiodocker", &packages)?;
+    let python = environment(workshop, "aiodocker", AIODOCKER)?;
     let mut prepared = pytest(python, &source, "tests");
     prepared.arguments.extend(["--timeout", "60", "--no-cov"].map(str::to_owned));
+    Ok(prepared)
+}
+
+/// In the environment of aiodocker's tests, which use it, too.
+fn testcontainers(workshop: &Path) -> anyhow::Result<Prepared> {
+    let python = environment(workshop, "aiodocker", AIODOCKER)?;
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
+    let mut prepared = pytest(python, &ours, "testcontainers_test.py");
+    prepared.arguments.extend(["--timeout", "90"].map(str::to_owned));
     Ok(prepared)
 }
 
