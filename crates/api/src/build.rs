@@ -1,9 +1,9 @@
 //! `/build`, the classic builder; `/grpc` and `/session`, BuildKit.
 
 use crate::Ctx;
+use crate::bodies::{json_lines, reader_of, stream_error};
 use crate::error::{Answer, Failure};
 use crate::hijack::Takeover;
-use crate::images::{json_lines, reader_of, stream_error};
 use crate::query::Query;
 use crate::socket::Client;
 use axum::body::Body;

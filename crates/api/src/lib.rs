@@ -3,12 +3,14 @@
 //! - [`version`]: which version of the API a request asks for
 //! - [`hijack`]: connections that turn into streams
 //! - [`query`]: parameters and filters, as clients write them
+//! - [`bodies`]: tars and lines of JSON, as they come
 //! - the rest: one file an object of the API
 
 #![recursion_limit = "256"]
 
 mod absent;
 mod archive;
+mod bodies;
 mod build;
 mod commit;
 mod containers;
