@@ -42,10 +42,13 @@ class Client(socketserver.StreamRequestHandler):
         with changed:
             clients += 1
             changed.notify()
-        for line in self.rfile:
-            with changed:
-                filters.add(line.decode().strip())
-            self.wfile.write(b"ACK\n")
+        try:
+            for line in self.rfile:
+                with changed:
+                    filters.add(line.decode().strip())
+                self.wfile.write(b"ACK\n")
+        except ConnectionError:
+            pass  # A client that is killed says no goodbye.
         with changed:
             clients -= 1
             changed.notify()

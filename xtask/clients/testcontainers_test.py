@@ -85,8 +85,11 @@ services:
     ports: ["8000"]
 """
     )
-    with DockerCompose(str(tmp_path), docker_command_path="docker-compose") as compose:
-        del compose
+    # There is no second version of Compose here: the first one does not know `compose`.
+    first = tmp_path / "docker"
+    first.write_text('#!/bin/sh\nshift\nexec docker-compose "$@"\n')
+    first.chmod(0o755)
+    with DockerCompose(str(tmp_path), docker_command_path=str(first), wait=False):
         found = docker.from_env().containers.list(filters={"label": "com.docker.compose.service=web"})
         assert len(found) == 1
         port = found[0].ports["8000/tcp"][0]["HostPort"]

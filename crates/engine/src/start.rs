@@ -165,7 +165,6 @@ impl Engine {
             let own = &mut entry.record.state;
             own.pid = u32::try_from(container.pid()).unwrap_or_default();
             own.started = Some(container.started_at());
-            own.finished = None;
             own.exit_code = 0;
             own.error = String::new();
             own.oom_killed = false;

@@ -178,12 +178,11 @@ impl Images {
             let by_digest = reference_.with_digest(&top_digest)?;
             let recorded = images.change(When::Now, |index| {
                 let id = new.insert(index)?;
-                let mut is_new = index.references.get(&by_digest) != Some(&id);
+                // A tag that stays is no news, even if its digest was not known yet.
+                let asked = if reference_.digest().is_none() { &reference_ } else { &by_digest };
+                let is_new = index.references.get(asked) != Some(&id);
                 name(index, &id, &by_digest)?;
-                if reference_.digest().is_none() {
-                    is_new |= index.references.get(&reference_) != Some(&id);
-                    name(index, &id, &reference_)?;
-                }
+                name(index, &id, asked)?;
                 Ok((id, is_new))
             });
             drop((leases, manifest));
