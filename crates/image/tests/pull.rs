@@ -573,6 +573,12 @@ fn tokens_are_fetched_where_the_registry_says() {
                 token_requests.lock().unwrap().push((asked.path.clone(), authorization.clone()));
                 return match authorization.as_deref() {
                     None | Some("Basic bWU6c2VjcmV0") => (200, vec![], br#"{"token":"t0k3n"}"#.to_vec(), None),
+                    // More than anybody means to say, before what would do.
+                    Some("Basic bWU6ZW5kbGVzcw==") => {
+                        let mut body = vec![b' '; 16 << 20];
+                        body.extend_from_slice(br#"{"token":"t0k3n"}"#);
+                        (200, vec![], body, None)
+                    }
                     _ => (401, vec![], b"{}".to_vec(), None),
                 };
             }
@@ -602,6 +608,7 @@ fn tokens_are_fetched_where_the_registry_says() {
         PullOptions { access, ..PullOptions::default() }
     };
     pull(&store, &format!("{address}/a/b"), credentials("secret")).0.unwrap();
+    pull(&store, &format!("{address}/a/b"), credentials("endless")).0.unwrap_err();
     let error = pull(&store, &format!("{address}/a/b"), credentials("wrong")).0.unwrap_err().to_string();
     assert!(error.ends_with("unauthorized: incorrect username or password"), "{error}");
     let error = pull(&store, &format!("{address}/secret/x"), PullOptions::default()).0.unwrap_err();

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 use std::net::IpAddr;
+use std::process::Command;
+use std::time::Duration;
 use testkit::traffic::{At, By, sleeper, sleeper_with};
-use testkit::{HOST, Lab, OUTSIDE, program};
+use testkit::{HOST, Lab, OUTSIDE, program, within};
 
 fn lab() -> Lab {
     Lab::start(&program()).unwrap()
@@ -285,4 +287,7 @@ fn ip_02_more_than_900_networks_are_made_without_configuration() {
     lab.start_daemon().unwrap();
     assert_eq!(subnets(&lab), before, "they outlive a restart");
     assert_eq!(lab.ask("/networks/prune", 200).json()["NetworksDeleted"].as_array().map(Vec::len), Some(920));
+    // Answered first, and done one after the other: the kernel takes its time for each.
+    let bridges = || lab.on_host(Command::new("ip").args(["-o", "link"])).ok().matches(": br-").count();
+    within(Duration::from_secs(150), "their bridges go", || bridges() == 0);
 }

@@ -22,6 +22,20 @@ const FIRST_ANSWER: Duration = Duration::from_secs(15);
 /// The host of Docker's own registry is not the one in its images' names.
 const DOCKER_HUB: &str = "registry-1.docker.io";
 
+/// The most that is read of an answer that is no layer, in bytes: nobody means to say more.
+const MOST_SAID: usize = 4 << 20;
+
+/// An answer's body, cut off where it is longer than anybody means to say.
+pub(super) async fn body_of(mut answer: Response) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while body.len() < MOST_SAID
+        && let Some(chunk) = answer.chunk().await?
+    {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
 pub(super) struct Client {
     http: reqwest::Client,
     registry: String,
@@ -229,7 +243,7 @@ impl Client {
         };
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
+        let body = body_of(answer).await.map_err(|error| self.unreachable(&error))?;
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
             let why = Complaint::read(&body).map_or("incorrect username or password".to_owned(), |c| c.message);
             return Err(RegistryError::WrongCredentials(why));

@@ -3,7 +3,7 @@
 //! Layers come side by side, and are unpacked as they come: they do not depend on each other. A transfer that breaks
 //! off goes on where it was. Until all of them are there, no image is recorded; dropping the future stops at once.
 
-use super::client::{Client, Complaint};
+use super::client::{Client, Complaint, body_of};
 use super::{Access, RegistryError};
 use crate::Kind;
 use crate::archive::{Descriptor, Manifest};
@@ -295,7 +295,7 @@ impl Images {
         match answer.status() {
             status if status.is_success() => Ok(()),
             status => {
-                let body = answer.bytes().await.unwrap_or_default();
+                let body = body_of(answer).await.unwrap_or_default();
                 Err(client.complaint("login", status, &body).into())
             }
         }
@@ -391,7 +391,7 @@ impl Puller {
             let answer = self.get(&path, "application/json", None).await?;
             let status = answer.status();
             let next = answer.headers().get(LINK).and_then(|h| h.to_str().ok()).and_then(next_page);
-            let bytes = answer.bytes().await.map_err(|e| self.client.unreachable(&e))?;
+            let bytes = body_of(answer).await.map_err(|e| self.client.unreachable(&e))?;
             if !status.is_success() {
                 return Err(self.refused(&path, status, &bytes).into());
             }
@@ -553,7 +553,7 @@ impl Puller {
             StatusCode::RANGE_NOT_SATISFIABLE if from == Some(layer.size) => return Ok(()),
             status if status.is_success() => download.restart()?,
             status => {
-                let body = answer.bytes().await.unwrap_or_default();
+                let body = body_of(answer).await.unwrap_or_default();
                 return Err(self.refused(&path, status, &body).into());
             }
         }

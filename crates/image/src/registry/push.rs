@@ -2,7 +2,7 @@
 //!
 //! What was pulled goes out as it came: the same blobs, and the same manifest where all of it is still here.
 
-use super::client::{Client, Complaint};
+use super::client::{Client, Complaint, body_of};
 use super::pull::{Lines, Pace, denied, short};
 use super::{Access, RegistryError};
 use crate::archive::{Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, json};
@@ -205,7 +205,7 @@ impl Pusher {
 
     async fn refused(&self, path: &str, answer: reqwest::Response) -> Error {
         let status = answer.status();
-        let body = answer.bytes().await.unwrap_or_default();
+        let body = body_of(answer).await.unwrap_or_default();
         let complaint = Complaint::read(&body);
         let code = complaint.as_ref().map_or("", |c| c.code.as_str());
         let rights = matches!(code, "DENIED" | "UNAUTHORIZED") || matches!(status.as_u16(), 401 | 403);
