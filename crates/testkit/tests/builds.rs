@@ -70,7 +70,7 @@ fn build(lab: &Lab, query: &str, files: &[(&str, &str)]) -> String {
 #[test]
 fn a_command_sees_mounts_that_are_not_in_its_image() {
     let lab = Lab::start(&program()).unwrap();
-    let dockerfile = "FROM busybox AS made\nRUN mkdir /out && echo made > /out/file\nFROM busybox\nWORKDIR /work\n\
+    let dockerfile = "FROM busybox AS made\nRUN mkdir /out && echo made > /out/file\nFROM busybox\nWORKDIR /src\n\
          RUN --mount=from=made,src=/out,target=/from --mount=target=ctx --mount=type=tmpfs,target=/tmpfs \
          --mount=source=one,target=/new/place/one \
          --mount=type=cache,target=/cache --mount=type=secret,id=none \
@@ -80,7 +80,7 @@ fn a_command_sees_mounts_that_are_not_in_its_image() {
     let files = [("Dockerfile", dockerfile), ("one", "1\n")];
     build(&lab, "t=mounts", &files);
     let said = "made\n1\n1\ntmpfs tmpfs\nread-only\n1\nno secret\n";
-    let command = json!(["sh", "-c", "cat /seen; ls -d /from /work/ctx /tmpfs /cache /new /run/secrets 2>/dev/null"]);
+    let command = json!(["sh", "-c", "cat /seen; ls -d /from /src/ctx /tmpfs /cache /new /run/secrets 2>/dev/null"]);
     lab.run("seen", json!({ "Image": "mounts", "Cmd": command }));
     lab.wait("seen");
     assert_eq!(lab.logs("seen", "").0, said, "and no places of mounts are left");

@@ -66,7 +66,7 @@ fn buildx_builds_from_a_directory_and_sees_how_it_goes() {
     let lab = Lab::start(&program()).unwrap();
     let long = "x".repeat(6 << 20);
     let offer = Offer::default()
-        .file("dockerfile", "Dockerfile", "FROM busybox\nWORKDIR /work\nCOPY . .\nRUN ls; wc -c < large; echo said\n")
+        .file("dockerfile", "Dockerfile", "FROM busybox\nWORKDIR /src\nCOPY . .\nRUN ls; wc -c < large; echo said\n")
         .file("context", ".dockerignore", "# not these\n/secret\n*.log\n!kept.log\n")
         .file("context", "a/b/deep", "deep")
         .file("context", "kept.log", "kept")
