@@ -556,7 +556,7 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     for (target, options) in host.tmpfs.iter().flatten() {
         let options: Vec<String> = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
         model::spec::tmpfs_options(&options).map_err(Error::invalid)?;
-        model::bounds::check_target(&crate::volumes::clean(target), "").map_err(Error::invalid)?;
+        model::bounds::check_target(&model::bounds::clean(target), "").map_err(Error::invalid)?;
     }
     if !matches!(host.runtime.as_str(), "isle" | "runc" | "io.containerd.runc.v2") {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));

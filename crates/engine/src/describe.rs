@@ -194,7 +194,7 @@ fn mounts(container: &Container, files: &Path) -> Result<Vec<Mount>> {
                     .mounts
                     .iter()
                     .flatten()
-                    .find(|m| crate::volumes::clean(&m.target) == point.destination)
+                    .find(|m| model::bounds::clean(&m.target) == point.destination)
                     .and_then(|m| m.tmpfs_options.clone())
                     .unwrap_or_default();
                 let mut words = Vec::new();

@@ -4,6 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::state::State;
 use crate::store::{Volume, Write};
 use crate::{Engine, blocking};
+use model::bounds::clean;
 use model::container::{Config, Container, HostConfig, MountKind, MountPoint};
 use model::id::ContainerId;
 use std::collections::BTreeMap;
@@ -370,19 +371,6 @@ fn parse_bind(text: &str) -> Result<MountRequest> {
         }
     }
     Ok(request)
-}
-
-/// A path without doubled slashes, `.` and `..`.
-pub fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 impl MountRequest {

@@ -28,6 +28,7 @@ mod rootfs;
 mod store;
 mod transfer;
 mod unpack;
+mod walk;
 
 pub use archive::{Import, Loaded};
 pub use error::{Conflict, Error, Kind};

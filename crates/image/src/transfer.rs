@@ -8,14 +8,15 @@ use crate::error::{Attempt, Error};
 use crate::pack;
 use crate::store::Images;
 use crate::unpack::{self, Options, ensure_directory};
+use crate::walk::{none_if_missing, walk};
 use kernel::overlay::{self, Changes};
 use kernel::tree::{Dir, Facts, Kind};
 use kernel::view;
 use model::image::ImageId;
 use model::rootfs::Rootfs;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 pub use kernel::view::Bind as Under;
 
@@ -188,15 +189,8 @@ struct Asked {
 
 impl Asked {
     fn of(path: &str) -> Self {
-        let mut parts: Vec<&str> = Vec::new();
-        for part in path.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => drop(parts.pop()),
-                part => parts.push(part),
-            }
-        }
-        let clean = format!("/{}", parts.join("/"));
+        let clean = model::bounds::clean(path);
+        let is_root = clean == "/";
         let end = if path.ends_with("/.") || path == "." {
             "/."
         } else if path.ends_with('/') {
@@ -204,12 +198,9 @@ impl Asked {
         } else {
             ""
         };
-        if !end.is_empty() || parts.is_empty() {
-            let whole = if parts.is_empty() && end != "/." {
-                clean.clone()
-            } else {
-                clean.trim_end_matches('/').to_owned() + end
-            };
+        if !end.is_empty() || is_root {
+            let whole =
+                if is_root && end != "/." { clean.clone() } else { clean.trim_end_matches('/').to_owned() + end };
             return Self { whole, parent: clean.into(), last: OsString::new() };
         }
         let (parent, last) = clean.rsplit_once('/').unwrap_or(("", &clean));
@@ -225,47 +216,9 @@ impl Asked {
     }
 }
 
-fn none_if_missing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
-    match found {
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        other => other.map(Some),
-    }
-}
-
-/// As many symlinks as Docker follows.
-const MAX_LINKS: usize = 255;
-
 /// The path without symlinks that `path` leads to, whether or not something is there.
 fn resolve(root: &Dir, path: &Path) -> io::Result<PathBuf> {
-    let names = |path: &Path| -> Vec<OsString> {
-        let parts = path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
-        parts.map(|c| c.as_os_str().to_owned()).rev().collect()
-    };
-    let (mut rest, mut done, mut links) = (names(path), PathBuf::from("/"), 0);
-    while let Some(name) = rest.pop() {
-        if name == OsStr::new("..") {
-            done.pop();
-            continue;
-        }
-        let parent = none_if_missing(root.inside(&done))?;
-        let facts = parent.as_ref().map(|p| p.facts(&name)).transpose()?.flatten();
-        if let (Some(parent), Some(facts)) = (&parent, facts)
-            && facts.kind == Kind::Symlink
-        {
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(io::Error::other("too many levels of symbolic links"));
-            }
-            let target = parent.target(&name)?;
-            if target.is_absolute() {
-                done = PathBuf::from("/");
-            }
-            rest.extend(names(&target));
-            continue;
-        }
-        done.push(name);
-    }
-    Ok(done)
+    walk(root, path, |_, _, _| Ok(()))
 }
 
 #[cfg(test)]

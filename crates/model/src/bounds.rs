@@ -78,6 +78,19 @@ fn lines(host: &HostConfig) -> Result<(), String> {
     Ok(())
 }
 
+/// A path from the root on, without doubled slashes, `.` and `..`: by its letters, whatever symlinks there are.
+pub fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 /// Why nothing can be mounted at a clean path of the container: /proc is how the launcher, and programs, know the kernel
 /// (only files that lxcfs and the like provide may be replaced), and the root is the image's.
 ///

@@ -8,6 +8,7 @@ use crate::copy::Copying;
 use crate::digest::{self, Hasher};
 use crate::error::{Attempt, Error};
 use crate::unpack::{self, Options};
+use crate::walk::walk;
 use kernel::tree::{Dir, Facts, Kind};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -227,35 +228,10 @@ pub(crate) fn follow(
     path: &Path,
     mut make: impl FnMut(&Dir, &OsStr) -> io::Result<()>,
 ) -> io::Result<(Dir, PathBuf)> {
-    let names = |path: &Path| -> Vec<OsString> {
-        let parts = path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir));
-        parts.map(|c| c.as_os_str().to_owned()).rev().collect()
-    };
-    let (mut rest, mut done, mut links) = (names(path), PathBuf::from("/"), 0);
-    while let Some(name) = rest.pop() {
-        if name == ".." {
-            done.pop();
-            continue;
-        }
-        let parent = root.inside(&done)?;
-        match parent.facts(&name)? {
-            Some(facts) if facts.kind == Kind::Symlink => {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(io::Error::other("too many levels of symbolic links"));
-                }
-                let target = parent.target(&name)?;
-                if target.is_absolute() {
-                    done = PathBuf::from("/");
-                }
-                rest.extend(names(&target));
-                continue;
-            }
-            Some(facts) if facts.kind == Kind::Directory => {}
-            _ => make(&parent, &name)?,
-        }
-        done.push(name);
-    }
+    let done = walk(root, path, |parent, name, facts| match facts {
+        Some(facts) if facts.kind == Kind::Directory => Ok(()),
+        _ => make(parent, name),
+    })?;
     Ok((root.inside(&done)?, done))
 }
 
