@@ -1,5 +1,5 @@
-//! Stand-ins for the images that the suites pull: there is no Docker Hub here. They are of what this machine has, under
-//! the names that the suites use, in the daemon and in the registry that is its mirror.
+//! Stand-ins for the images that the suites pull, since a lab reaches no registry but its own. They are made of what the
+//! host has, under the names that the suites use, in the daemon and in the registry that is its mirror.
 
 use super::room::REGISTRY;
 use anyhow::{Context, ensure};
