@@ -94,6 +94,18 @@ fn answers_have_what_clients_of_docker_look_for() {
     assert_eq!((new.get("OnBuild"), new.get("Hostname")), (Some(&Value::Null), None));
     assert_eq!((old.get("OnBuild"), old.get("Hostname")), (Some(&Value::Null), Some(&json!(""))));
     assert_eq!(new["Cmd"], json!(["sh"]));
+    // Without it Debian's docker-compose cannot make a container anew.
+    let request = "GET /v1.51/images/busybox/json HTTP/1.1\r\nHost: isle\r\nConnection: close\r\n\
+                   User-Agent: docker-compose/1.29.2 docker-py/5.0.3\r\n\r\n";
+    let mut said = String::new();
+    http::raw(&lab.socket(), request.as_bytes()).unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("\"ContainerConfig\":{"), "{said}");
+
+    // When it ended before stays known.
+    lab.run("twice", json!({ "Cmd": ["sleep", "600"] }));
+    assert_eq!(lab.inspect("twice")["State"]["FinishedAt"], "0001-01-01T00:00:00Z");
+    lab.ask("/containers/twice/restart?t=0", 204);
+    assert_ne!(lab.inspect("twice")["State"]["FinishedAt"], "0001-01-01T00:00:00Z");
 
     // Intermediate images are images.
     let all = lab.get("/images/json?all=1").unwrap().json().as_array().unwrap().len();
