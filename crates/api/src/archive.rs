@@ -1,21 +1,19 @@
 //! Files in and out of containers: `/containers/{id}/archive`, `export`, `changes`.
 
 use crate::Ctx;
+use crate::bodies::{reader_of, tar_stream};
 use crate::error::{Answer, Failure};
-use crate::images::reader_of;
 use crate::query::Query;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::archive::Files;
 use image::{FileKind, Place};
 use serde_json::{Value, json};
-use std::io::{self, Write};
-use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 /// What is at the path, in base64.
 const PATH_STAT: &str = "X-Docker-Container-Path-Stat";
@@ -76,24 +74,6 @@ pub async fn get(State(engine): Ctx, Path(id): Path<String>, query: Query) -> An
     let mut response = tar_stream(move |to| files.send(&path, to));
     response.headers_mut().insert(PATH_STAT, path_stat(&place));
     Ok(response)
-}
-
-/// A tar that is written while it is read. Its status is out by then: what fails cuts it short.
-fn tar_stream(write: impl FnOnce(Box<dyn Write>) -> engine::Result<()> + Send + 'static) -> Response {
-    let (writer, reader) = tokio::io::duplex(256 * 1024);
-    let bridge = SyncIoBridge::new(writer);
-    let (failed, failure) = tokio::sync::oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        if let Err(e) = write(Box::new(io::BufWriter::with_capacity(64 * 1024, bridge))) {
-            tracing::warn!("an archive is cut short: {e}");
-            let _ = failed.send(io::Error::other(e.message));
-        }
-    });
-    // The end of a cut archive is an error of the stream, or it would pass for whole.
-    use futures_util::StreamExt;
-    let end = futures_util::stream::once(failure).filter_map(|failed| async { failed.ok().map(Err) });
-    let body = Body::from_stream(ReaderStream::new(reader).chain(end));
-    ([("Content-Type", "application/x-tar")], body).into_response()
 }
 
 pub async fn put(State(engine): Ctx, Path(id): Path<String>, query: Query, body: Body) -> Answer<StatusCode> {

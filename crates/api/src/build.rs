@@ -1,15 +1,17 @@
-//! `/build`: the classic builder.
+//! `/build`, the classic builder; `/grpc` and `/session`, BuildKit.
 
 use crate::Ctx;
+use crate::bodies::{json_lines, reader_of, stream_error};
 use crate::error::{Answer, Failure};
-use crate::images::{json_lines, reader_of, stream_error};
+use crate::hijack::Takeover;
 use crate::query::Query;
 use crate::socket::Client;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use buildkit::BuildKit;
 use image::build::{BuildEvent, BuildOptions, Context};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -39,6 +41,9 @@ pub async fn build(
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
         network_mode: query.text("networkmode").map(str::to_owned),
+        extra_hosts: query.all("extrahosts").to_vec(),
+        recipe: None,
+        named_images: BTreeMap::new(),
     };
     for tag in &options.tags {
         tag.parse::<model::reference::Reference>()
@@ -51,8 +56,10 @@ pub async fn build(
         let lines = lines.clone();
         Arc::new(move |event: BuildEvent| {
             let line = match event {
-                BuildEvent::Stream(_) if quiet => return,
-                BuildEvent::Stream(text) => json!({ "stream": text }),
+                BuildEvent::Stream(_) | BuildEvent::Output(_) if quiet => return,
+                // what these say stands in the stream too
+                BuildEvent::Begin(_) | BuildEvent::Cached | BuildEvent::End => return,
+                BuildEvent::Stream(text) | BuildEvent::Output(text) => json!({ "stream": text }),
                 BuildEvent::Progress(p) => serde_json::to_value(&p).unwrap_or_default(),
                 BuildEvent::Image(id) => json!({ "aux": { "ID": id } }),
             };
@@ -63,7 +70,7 @@ pub async fn build(
     tokio::spawn(async move {
         // A client that goes away ends the build.
         let built = tokio::select! {
-            built = engine.build(context, options, credentials, events) => built,
+            built = engine.build(context, options, Arc::new(credentials), events) => built,
             () = client.gone() => return,
         };
         let line = match built {
@@ -83,10 +90,13 @@ pub async fn build(
 pub async fn prune(State(engine): Ctx) -> Answer {
     let filter = image::Filter::default();
     let users = engine.clone();
-    let pruned = tokio::task::spawn_blocking(move || users.images.prune(false, &filter, |id| users.image_users(id)))
-        .await
-        .map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e))?
-        .map_err(engine::images::image_error)?;
+    let pruned = tokio::task::spawn_blocking(move || {
+        users.images.prune_build_caches()?;
+        users.images.prune(false, &filter, |id| users.image_users(id))
+    })
+    .await
+    .map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e))?
+    .map_err(engine::images::image_error)?;
     Ok(Json(json!({ "CachesDeleted": null, "SpaceReclaimed": pruned.reclaimed })).into_response())
 }
 
@@ -97,7 +107,27 @@ fn no_buildkit() -> Failure {
     )
 }
 
-/// What BuildKit's clients dial.
-pub async fn session() -> Failure {
-    no_buildkit()
+/// Where BuildKit's clients call us.
+pub async fn grpc(Extension(kit): Extension<Arc<BuildKit>>, mut request: Request) -> Answer {
+    let takeover = over_h2c(&mut request)?;
+    Ok(takeover.upgrade(H2C, |connection| kit.serve(connection)))
+}
+
+/// Where BuildKit's clients let us call them.
+pub async fn session(Extension(kit): Extension<Arc<BuildKit>>, mut request: Request) -> Answer {
+    let id = request.headers().get("x-docker-expose-session-uuid").and_then(|id| id.to_str().ok());
+    let id = id.ok_or_else(|| Failure::invalid("a session without X-Docker-Expose-Session-Uuid"))?.to_owned();
+    let takeover = over_h2c(&mut request)?;
+    Ok(takeover.upgrade(H2C, |connection| kit.join(id, connection)))
+}
+
+/// HTTP/2 without TLS.
+const H2C: &str = "h2c";
+
+fn over_h2c(request: &mut Request) -> Answer<Takeover> {
+    match request.headers().get(header::UPGRADE).and_then(|p| p.to_str().ok()) {
+        Some(H2C) => Takeover::of(request),
+        Some(other) => Err(Failure::invalid(format!("protocol {other} not supported"))),
+        None => Err(Failure::invalid("no upgrade proto in request")),
+    }
 }

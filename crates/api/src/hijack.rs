@@ -37,17 +37,26 @@ impl Takeover {
     where
         F: Future<Output = ()> + Send,
     {
+        let mut response = self.upgrade("tcp", |connection| serve(TokioIo::new(connection)));
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+        response
+    }
+
+    /// The response that changes the connection's protocol, and has it served.
+    pub fn upgrade<F>(self, protocol: &'static str, serve: impl FnOnce(Upgraded) -> F + Send + 'static) -> Response
+    where
+        F: Future<Output = ()> + Send,
+    {
         tokio::spawn(async move {
             match self.0.await {
-                Ok(connection) => serve(TokioIo::new(connection)).await,
+                Ok(connection) => serve(connection).await,
                 Err(e) => tracing::debug!("a client went away before its stream began: {e}"),
             }
         });
         Response::builder()
             .status(StatusCode::SWITCHING_PROTOCOLS)
-            .header(header::CONTENT_TYPE, content_type)
             .header(header::CONNECTION, "Upgrade")
-            .header(header::UPGRADE, "tcp")
+            .header(header::UPGRADE, protocol)
             .body(Body::empty())
             .expect("constant headers")
     }

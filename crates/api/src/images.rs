@@ -3,51 +3,20 @@
 //! An image's name has slashes, so its paths are taken apart here: `/images/{name}/json`, `/images/{name}/tag` …
 
 use crate::Ctx;
+use crate::bodies::{reader_of, stream_error, tar_stream};
 use crate::error::{Answer, Failure};
 use crate::query::Query;
 use crate::version::Version;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use engine::Engine;
-use futures_util::StreamExt;
 use image::{Image, Removed};
 use serde_json::{Value, json};
-use std::io;
 use std::sync::Arc;
-use tokio::sync::mpsc;
-use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
-
-/// A body as a blocking reader, for a worker's thread.
-pub fn reader_of(body: Body) -> impl io::Read + Send {
-    let stream = body.into_data_stream().map(|part| part.map_err(io::Error::other));
-    SyncIoBridge::new(Box::pin(StreamReader::new(stream)))
-}
-
-/// Lines of JSON, as they come; an error inside the stream is the last one, since the status is out by then.
-pub fn json_lines(lines: mpsc::UnboundedReceiver<Value>) -> impl IntoResponse {
-    json_lines_after(None, lines)
-}
-
-/// The same, after one that was taken already.
-pub fn json_lines_after(first: Option<Value>, lines: mpsc::UnboundedReceiver<Value>) -> impl IntoResponse {
-    let stream = futures_util::stream::unfold((first, lines), |(first, mut lines)| async move {
-        let line = match first {
-            Some(first) => first,
-            None => lines.recv().await?,
-        };
-        Some((Ok::<_, io::Error>(Bytes::from(format!("{line}\r\n"))), (None, lines)))
-    });
-    ([("Content-Type", "application/json")], Body::from_stream(stream))
-}
-
-/// How a failure looks inside a stream.
-pub fn stream_error(message: &str) -> Value {
-    json!({ "errorDetail": { "message": message }, "error": message })
-}
 
 pub async fn list(State(engine): Ctx, query: Query) -> Answer {
     let known = ["before", "dangling", "label", "label!", "reference", "since", "until"];
@@ -265,14 +234,6 @@ fn save_names(engine: &Arc<Engine>, names: Vec<String>) -> Answer {
     for name in &names {
         engine.images.get(name).map_err(engine::images::image_error)?;
     }
-    let (writer, reader) = tokio::io::duplex(256 * 1024);
-    let engine = engine.clone();
-    let bridge = SyncIoBridge::new(writer);
-    tokio::task::spawn_blocking(move || {
-        if let Err(e) = engine.images.save(&names, bridge) {
-            tracing::warn!("an archive of {names:?} is cut short: {}", e.chain());
-        }
-    });
-    let body = Body::from_stream(ReaderStream::new(reader));
-    Ok(([("Content-Type", "application/x-tar")], body).into_response())
+    let images = engine.images.clone();
+    Ok(tar_stream(move |to| images.save(&names, to).map_err(engine::images::image_error)))
 }

@@ -3,11 +3,14 @@
 //! - [`version`]: which version of the API a request asks for
 //! - [`hijack`]: connections that turn into streams
 //! - [`query`]: parameters and filters, as clients write them
+//! - [`bodies`]: tars and lines of JSON, as they come
 //! - the rest: one file an object of the API
 
 #![recursion_limit = "256"]
 
+mod absent;
 mod archive;
+mod bodies;
 mod build;
 mod commit;
 mod containers;
@@ -35,7 +38,7 @@ pub use serve::{Listener, serve};
 pub use version::{API_VERSION, MIN_API_VERSION};
 
 use axum::Router;
-use axum::routing::{any, delete, get, post};
+use axum::routing::{delete, get, post};
 use std::sync::Arc;
 
 /// What every handler has.
@@ -44,6 +47,7 @@ pub(crate) type Ctx = axum::extract::State<Arc<engine::Engine>>;
 /// The whole API. Paths are without their version: [`version`] takes it off before.
 pub fn router(engine: Arc<engine::Engine>) -> Router {
     let router = Router::new();
+    let kit = buildkit::BuildKit::new(engine.clone());
     #[cfg(debug_assertions)]
     let router = router.route("/debug/faults", get(system::armed).post(system::arm));
     router
@@ -106,24 +110,10 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/build", post(build::build))
         .route("/build/prune", post(build::prune))
         .route("/session", post(build::session))
-        .route("/grpc", post(build::session))
-        .route("/swarm", get(system::no_swarm))
-        .route("/swarm/init", post(system::no_swarm_mode))
-        .route("/swarm/join", post(system::no_swarm_mode))
-        .route("/swarm/leave", post(system::not_in_a_swarm))
-        .route("/swarm/{*what}", any(system::no_swarm))
-        .route("/services", get(system::no_swarm))
-        .route("/services/{*what}", any(system::no_swarm))
-        .route("/nodes", get(system::no_swarm))
-        .route("/nodes/{*what}", any(system::no_swarm))
-        .route("/tasks", get(system::no_swarm))
-        .route("/tasks/{*what}", any(system::no_swarm))
-        .route("/secrets", get(system::no_swarm))
-        .route("/secrets/{*what}", any(system::no_swarm))
-        .route("/configs", get(system::no_swarm))
-        .route("/configs/{*what}", any(system::no_swarm))
-        .route("/plugins", get(system::plugins))
+        .route("/grpc", post(build::grpc))
+        .merge(absent::router())
         .fallback(error::no_such_page)
         .method_not_allowed_fallback(error::no_such_page)
+        .layer(axum::Extension(kit))
         .with_state(engine)
 }

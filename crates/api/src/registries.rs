@@ -1,8 +1,8 @@
 //! What registries are asked: pull, push, login, and what is there under a name.
 
 use crate::Ctx;
+use crate::bodies::{json_lines, json_lines_after, stream_error};
 use crate::error::{Answer, Failure};
-use crate::images::{json_lines, json_lines_after, stream_error};
 use crate::query::{Query, body};
 use axum::Json;
 use axum::body::Bytes;

@@ -14,7 +14,7 @@ pub async fn ping() -> impl IntoResponse {
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Cache-Control", "no-cache, no-store, must-revalidate"),
         ("Pragma", "no-cache"),
-        ("Builder-Version", "1"),
+        ("Builder-Version", "2"),
         ("Swarm", "inactive"),
     ];
     (headers, "OK")
@@ -216,27 +216,6 @@ pub async fn df(State(engine): Ctx, query: crate::query::Query) -> Answer {
         shown["BuildCache"] = json!([]);
     }
     Ok(Json(shown).into_response())
-}
-
-pub async fn no_swarm() -> Failure {
-    Failure::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
-    )
-}
-
-/// `POST /swarm/leave`.
-pub async fn not_in_a_swarm() -> Failure {
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
-}
-
-/// `POST /swarm/init` and `join`.
-pub async fn no_swarm_mode() -> Failure {
-    Failure::new(StatusCode::NOT_IMPLEMENTED, "Isle has no swarm mode, because it is an engine for one machine")
-}
-
-pub async fn plugins() -> Json<Value> {
-    Json(json!([]))
 }
 
 /// Makes a step of the engine go wrong the next time: for tests, and in builds with debug assertions only.

@@ -41,10 +41,10 @@ impl Version {
 /// `/v1.44/containers/json` into the version and the rest. No prefix: ours.
 fn split(path: &str) -> (Option<Version>, &str) {
     let rest = path.strip_prefix("/v").unwrap_or_default();
-    if let Some((version, _)) = rest.split_once('/')
-        && let Some(version) = Version::parse(version)
+    if let Some(slash) = rest.find('/')
+        && let Some(version) = Version::parse(&rest[..slash])
     {
-        return (Some(version), &path[path.len() - rest.len() + version.to_string().len()..]);
+        return (Some(version), &rest[slash..]);
     }
     (None, path)
 }

@@ -172,17 +172,20 @@ impl Credentials {
 
     /// Replaces the file as a whole; nobody else can read it.
     fn write(&self) -> anyhow::Result<()> {
-        let directory = self.path.parent().context("the configuration file is in no directory")?;
-        let attempt = || format!("cannot write {}", self.path.display());
-        std::fs::create_dir_all(directory).with_context(attempt)?;
-        let fresh = self.path.with_extension(format!("json.{}", std::process::id()));
-        let mut options = std::fs::OpenOptions::new();
-        let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh).with_context(attempt)?;
-        let text = serde_json::to_string_pretty(&self.file)?.replace("  ", "\t");
-        out.write_all(text.as_bytes()).with_context(attempt)?;
         // A link stays one: what it leads to is replaced.
         let target = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        std::fs::rename(&fresh, target).with_context(attempt)
+        let directory = target.parent().context("the configuration file is in no directory")?;
+        let attempt = || format!("cannot write {}", self.path.display());
+        std::fs::create_dir_all(directory).with_context(attempt)?;
+        let fresh = target.with_extension(format!("json.{}", std::process::id()));
+        let mut options = std::fs::OpenOptions::new();
+        let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh).with_context(attempt)?;
+        // Indented as docker does it.
+        let format = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let mut text = Vec::new();
+        self.file.serialize(&mut serde_json::Serializer::with_formatter(&mut text, format))?;
+        out.write_all(&text).with_context(attempt)?;
+        std::fs::rename(&fresh, &target).with_context(attempt)
     }
 }
 
@@ -270,14 +273,18 @@ mod tests {
     fn what_is_put_is_found_again_and_the_rest_of_the_file_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
-        std::fs::write(&path, r#"{"psFormat":"x","auths":{"https://other.example/v1/":{"auth":"YTpi"}}}"#).unwrap();
+        std::fs::write(
+            &path,
+            r#"{"psFormat":"{{.ID}}  {{.Names}}","auths":{"https://other.example/v1/":{"auth":"YTpi"}}}"#,
+        )
+        .unwrap();
         let mut file = empty(directory.path());
         file.put(&account("host:5000")).unwrap();
         let again = empty(directory.path());
         assert_eq!(again.get("host:5000").unwrap(), Some(account("host:5000")));
         assert_eq!(again.get("other.example").unwrap().unwrap().password, "b");
         assert_eq!(again.get("host").unwrap(), None);
-        assert_eq!(again.file["psFormat"], "x");
+        assert_eq!(again.file["psFormat"], "{{.ID}}  {{.Names}}");
         assert_eq!(again.all().len(), 2);
         file.remove("host:5000").unwrap();
         file.remove("host:5000").unwrap();

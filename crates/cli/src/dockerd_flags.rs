@@ -43,11 +43,7 @@ const FLAGS: &[(&str, Kind, Meaning)] = &[
     ("cri-containerd", Switch, CONTAINERD),
     ("default-cgroupns-mode", Value, Refused { unless: &["private"], why: "pass --cgroupns to the container" }),
     ("default-ipc-mode", Value, Refused { unless: &["private"], why: "pass --ipc to the container" }),
-    (
-        "default-runtime",
-        Value,
-        Refused { unless: &["isle", "runc"], why: "containers are started by isle-shim, or by runc" },
-    ),
+    ("default-runtime", Value, Refused { unless: &["isle"], why: "pass --runtime runc to the container" }),
     ("exec-opt", List, Noted("the cgroup driver is found, not chosen")),
     ("experimental", Switch, Noted("there is nothing experimental to switch on")),
     ("feature", List, Noted("there are no features to switch")),

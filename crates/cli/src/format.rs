@@ -96,6 +96,8 @@ pub struct List {
     pub table: &'static str,
     /// What is shown with `-q`.
     pub quiet: &'static str,
+    /// Docker's `raw`: a line a column; nothing where Docker has none.
+    pub raw: &'static str,
 }
 
 impl List {
@@ -115,6 +117,11 @@ impl List {
         let (table, template) = match format {
             "" | "table" if quiet => (false, self.quiet.to_owned()),
             "" | "table" => (true, default.to_owned()),
+            "raw" if quiet && !self.raw.is_empty() => {
+                let line = self.raw.lines().find(|l| l.contains(self.quiet));
+                (false, line.unwrap_or(self.quiet).to_owned())
+            }
+            "raw" if !self.raw.is_empty() => (false, self.raw.to_owned()),
             "json" => (false, "{{json .}}".into()),
             format => match format.strip_prefix("table").filter(|f| f.starts_with(char::is_whitespace)) {
                 Some(template) => (true, template.trim().to_owned()),
@@ -147,8 +154,12 @@ impl List {
 mod tests {
     use super::*;
 
-    const THINGS: List =
-        List { headers: &[("ID", "THING ID"), ("Name", "NAME")], table: "{{.ID}}\t{{.Name}}", quiet: "{{.ID}}" };
+    const THINGS: List = List {
+        headers: &[("ID", "THING ID"), ("Name", "NAME")],
+        table: "{{.ID}}\t{{.Name}}",
+        quiet: "{{.ID}}",
+        raw: "",
+    };
 
     fn rows() -> Vec<Row> {
         let labels = serde_json::json!({ "b": "2", "a.x": "1" });

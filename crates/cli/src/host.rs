@@ -35,21 +35,21 @@ pub fn address(wanted: &Wanted<'_>) -> String {
 ///
 /// # Errors
 /// It does not come up.
-pub async fn ensure(client: &Client, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+pub async fn ensure(client: &Client, wanted: &Wanted<'_>, program: &str) -> anyhow::Result<()> {
     if !wanted.autostart || client.host() != DEFAULT || !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     if client.probe().await.is_ok() || has_unit() {
         return Ok(());
     }
-    start(client, wanted.root).await
+    start(client, wanted.root, program).await
 }
 
 fn has_unit() -> bool {
     UNITS.iter().any(|d| Path::new(d).join("isle.service").exists() || Path::new(d).join("isle.socket").exists())
 }
 
-async fn start(client: &Client, root: Option<&str>) -> anyhow::Result<()> {
+async fn start(client: &Client, root: Option<&str>, called: &str) -> anyhow::Result<()> {
     let log_path = root.map_or_else(|| LOG.into(), |root| Path::new(root).join("daemon.log"));
     if let Some(directory) = log_path.parent() {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -65,7 +65,7 @@ async fn start(client: &Client, root: Option<&str>) -> anyhow::Result<()> {
     }
     command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut daemon = command.spawn().context("cannot start the daemon")?;
-    warn(format_args!("isle: no daemon was running, so one has been started (its log: {})", log_path.display()));
+    warn(format_args!("{called}: no daemon was running, so one has been started (its log: {})", log_path.display()));
     let deadline = Instant::now() + Duration::from_secs(15);
     while client.get("/version").await.is_err() {
         if let Some(status) = daemon.try_wait()?

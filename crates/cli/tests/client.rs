@@ -101,6 +101,40 @@ fn linked_as_docker_it_answers_as_docker() {
 }
 
 #[test]
+fn the_rest_of_docker_s_words_is_known() {
+    let lab = lab();
+    assert_eq!(lab.isle(&["context", "show"]).ok(), "default");
+    assert_eq!(lab.isle(&["context", "use", "default"]).ok(), "default");
+    assert!(lab.isle(&["context", "use", "other"]).refused().contains("context \"other\": context not found"));
+    let contexts = lab.isle(&["context", "ls"]).ok();
+    assert!(contexts.starts_with("NAME        DESCRIPTION") && contexts.contains(&lab.docker_host()), "{contexts}");
+    assert_eq!(
+        lab.isle(&["context", "inspect", "-f", "{{.Endpoints.docker.Host}}", "default"]).ok(),
+        lab.docker_host()
+    );
+    // A list as docker's raw one, a blank line behind each.
+    let shown = lab.isle(&["network", "ls", "--filter", "driver=host", "--format", "raw"]).ok();
+    let id = lab.isle(&["network", "ls", "-q", "--filter", "driver=host"]).ok();
+    assert_eq!(shown, format!("network_id: {id}\nname: host\ndriver: host\nscope: local"));
+    assert_eq!(lab.isle(&["images", "-q", "--format", "raw"]).ok().split(": ").next(), Some("image_id"));
+    if let Some(theirs) = lab.docker(&["images", "--format", "raw"]) {
+        assert_eq!(lab.isle(&["images", "--format", "raw"]).ok(), theirs.ok());
+        lab.isle(&["run", "-d", "--label", "a=b", "busybox", "sleep", "600"]).ok();
+        assert_eq!(lab.isle(&["ps", "--format", "raw"]).ok(), lab.docker(&["ps", "--format", "raw"]).unwrap().ok());
+        for list in [&["network", "ls", "--format", "raw"][..], &["volume", "ls", "--format", "raw"], &["images"]] {
+            assert_eq!(lab.isle(list).ok(), lab.docker(list).unwrap().ok(), "{list:?}");
+        }
+    }
+    let bad = lab.isle(&["tag", "busybox", "BAD"]).refused();
+    assert!(bad.starts_with("Error parsing reference: \"BAD\" is not a valid repository/tag: "), "{bad}");
+    // Help that was not asked for is no output.
+    for command in [&[][..], &["network"]] {
+        let said = lab.isle(command);
+        assert!(said.stdout.is_empty() && said.stderr.contains("Commands:"), "{said:?}");
+    }
+}
+
+#[test]
 fn streams_are_kept_apart_and_input_ends() {
     let lab = lab();
     let output = lab.isle(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2"]);

@@ -6,14 +6,35 @@ use crate::images::{Pull, registry_of};
 use crate::state::Entry;
 use crate::stop::Until;
 use crate::{Engine, Error, Kind};
-use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner};
+use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner, StepMount};
 use image::{Credentials, Tags};
-use model::container::{Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, NetworkMode, State};
+use model::container::{
+    Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, MountKind, MountPoint, NetworkMode, State,
+};
 use model::id::ContainerId;
 use model::image::{ImageId, Platform};
 use model::reference::Reference;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Who knows accounts at registries, and secrets: a build asks when it fetches a base image, or a step wants one.
+pub trait Accounts: Send + Sync {
+    /// The account for a registry, by its name in references: `docker.io`.
+    fn of<'a>(&'a self, registry: &'a str) -> BoxFuture<'a, Option<Credentials>>;
+
+    /// A secret by its name, for who has secrets.
+    fn secret<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, std::result::Result<Option<Vec<u8>>, String>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+}
+
+/// By their servers' addresses, as docker keeps them.
+impl Accounts for BTreeMap<String, Credentials> {
+    fn of<'a>(&'a self, registry: &'a str) -> BoxFuture<'a, Option<Credentials>> {
+        let found = self.iter().find(|(server, _)| registry_of(server) == registry).map(|(_, c)| c.clone());
+        Box::pin(std::future::ready(found))
+    }
+}
 
 impl Engine {
     /// Builds an image; what happens is told by `events`. Dropping the future stops the build.
@@ -24,10 +45,10 @@ impl Engine {
         self: &Arc<Self>,
         context: Context,
         options: BuildOptions,
-        credentials: BTreeMap<String, Credentials>,
+        accounts: Arc<dyn Accounts>,
         events: Events,
     ) -> Result<ImageId> {
-        let runner = Steps { engine: self.clone(), credentials };
+        let runner = Steps { engine: self.clone(), accounts };
         let built = self.images.build(context, options, &runner, events).await;
         built.map_err(crate::images::image_error)
     }
@@ -50,12 +71,34 @@ impl Engine {
         let host = HostConfig {
             network_mode: step.network_mode.clone().filter(|m| m != "default").unwrap_or_else(|| "bridge".into()),
             auto_remove: true,
+            extra_hosts: Some(step.extra_hosts.clone()),
             log_config: LogConfig { driver: "none".into(), ..LogConfig::default() },
             runtime: "isle".into(),
             ipc_mode: "private".into(),
             cgroupns_mode: "private".into(),
             ..HostConfig::default()
         };
+        let mut host = host;
+        let mut mounts = Vec::new();
+        for mount in &step.mounts {
+            match mount {
+                StepMount::Bind { source, target, read_only } => mounts.push(MountPoint {
+                    kind: MountKind::Bind,
+                    name: String::new(),
+                    source: source.display().to_string(),
+                    destination: target.display().to_string(),
+                    driver: String::new(),
+                    mode: String::new(),
+                    rw: !read_only,
+                    propagation: "rprivate".into(),
+                    anonymous: false,
+                    subpath: String::new(),
+                }),
+                StepMount::Tmpfs { target, options } => {
+                    host.tmpfs.get_or_insert_default().insert(target.display().to_string(), options.clone());
+                }
+            }
+        }
         let mut endpoints = Vec::new();
         let network = match host.network_mode() {
             NetworkMode::Default => Some("bridge"),
@@ -81,7 +124,7 @@ impl Engine {
             config,
             host,
             endpoints,
-            mounts: Vec::new(),
+            mounts,
             state: State::created(),
             restarts: 0,
             stopped_by_client: false,
@@ -138,11 +181,14 @@ impl Drop for Stop {
 /// Runs the steps of one build.
 struct Steps {
     engine: Arc<Engine>,
-    /// Of base images' registries, by their servers' addresses.
-    credentials: BTreeMap<String, Credentials>,
+    accounts: Arc<dyn Accounts>,
 }
 
 impl Runner for Steps {
+    fn secret<'a>(&'a self, id: &'a str) -> BoxFuture<'a, std::result::Result<Option<Vec<u8>>, String>> {
+        self.accounts.secret(id)
+    }
+
     fn run<'a>(&'a self, step: RunStep, output: Output) -> BoxFuture<'a, std::result::Result<i32, String>> {
         Box::pin(async move { self.engine.run_step(step, output).await.map_err(|e: Error| e.message) })
     }
@@ -154,8 +200,7 @@ impl Runner for Steps {
         progress: Arc<dyn Fn(image::Progress) + Send + Sync>,
     ) -> BoxFuture<'a, std::result::Result<(), String>> {
         Box::pin(async move {
-            let of_registry = |(server, _): &(&String, &Credentials)| registry_of(server) == reference.registry();
-            let credentials = self.credentials.iter().find(of_registry).map(|(_, c)| c.clone());
+            let credentials = self.accounts.of(reference.registry()).await;
             let reference = reference.to_string();
             let pull = Pull { reference: &reference, platform: platform.cloned(), tags: Tags::One, credentials };
             let pulling = self.engine.pull_image(pull, progress);

@@ -86,18 +86,16 @@ impl Engine {
             self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await
         };
         if let Err(e) = connected.await {
-            {
-                let mut state = self.state();
-                if let Some(endpoint) = record.endpoints.last() {
-                    release(&mut state, id, endpoint, true);
-                }
-                if let Ok(entry) = state.entry_mut(id) {
-                    entry.record.endpoints.clone_from(&before.endpoints);
-                }
+            if let Ok(entry) = self.state().entry_mut(id) {
+                entry.record.endpoints.clone_from(&before.endpoints);
             }
             if let Some(sandbox) = plan {
                 self.unplug(sandbox, &before, &record).await;
                 self.give_ports_back(&before, &record).await;
+            }
+            // Its addresses are free once nobody has them.
+            if let Some(endpoint) = record.endpoints.last() {
+                release(&mut self.state(), id, endpoint, true);
             }
             self.store.record(vec![Write::Container(Box::new(before))]);
             return Err(e.context(format!("cannot connect {} to {}", record.name, network.name)));

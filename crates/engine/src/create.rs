@@ -629,7 +629,22 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     if matches!(host.network_mode(), NetworkMode::Host) && publishes {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
+    const SYS_RESOURCE: u32 = 24;
+    let may_lower = kernel::process::permitted_capabilities() & 1 << SYS_RESOURCE != 0;
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    warnings.extend(score_warning(host.oom_score_adj, own.unwrap_or_default(), may_lower));
     Ok(warnings)
+}
+
+/// What becomes of an OOM score below our `own`: only who has CAP_SYS_RESOURCE `may_lower` it.
+fn score_warning(asked: i64, own: i64, may_lower: bool) -> Option<String> {
+    let in_vain = asked != 0 && asked < own && !may_lower;
+    in_vain.then(|| {
+        format!(
+            "The OOM score cannot be lowered to {asked}: the daemon has no CAP_SYS_RESOURCE. The container keeps the \
+             daemon's, {own}"
+        )
+    })
 }
 
 trait CommandLine {
@@ -693,5 +708,17 @@ fn free_name(taken: impl Fn(&str) -> bool) -> String {
         if !taken(&numbered) {
             return numbered;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_that_cannot_be_lowered_is_warned_of() {
+        let warned = |asked, own, may_lower| score_warning(asked, own, may_lower).is_some();
+        assert!(warned(-500, 0, false) && warned(100, 200, false));
+        assert!(!warned(-500, 0, true) && !warned(500, 0, false) && !warned(0, 200, false));
     }
 }

@@ -53,8 +53,9 @@ pub mod store;
 pub mod update;
 pub mod volumes;
 
-// For `api`, which makes no system calls of its own.
+pub use build::Accounts;
 pub use error::{Error, Kind, Result};
+// For `api`, which makes no system calls of its own.
 pub use kernel::fds::unread;
 
 use keeper::Keeper;

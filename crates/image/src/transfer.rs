@@ -11,6 +11,7 @@ use crate::unpack::{self, Options, ensure_directory};
 use kernel::overlay::{self, Changes};
 use kernel::tree::{Dir, Facts, Kind};
 use kernel::view;
+use model::image::ImageId;
 use model::rootfs::Rootfs;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -151,6 +152,15 @@ impl Images {
     pub fn export(&self, rootfs: &Rootfs, to: impl Write) -> Result<(), Error> {
         let layers: Vec<PathBuf> = std::iter::once(&rootfs.upper).chain(&rootfs.lower).cloned().collect();
         pack::pack_directory(&self.mount_layers(&layers)?, None, to)
+    }
+
+    /// Writes all files of an image as a tar.
+    ///
+    /// # Errors
+    /// There is no such image, its files cannot be read, or nobody takes them.
+    pub fn export_image(&self, image: &ImageId, to: impl Write) -> Result<(), Error> {
+        let layers = self.get(image.as_str())?.configuration.rootfs.diff_ids.clone();
+        pack::pack_directory(&self.mount_layers(&self.lower_of(&layers))?, None, to)
     }
 }
 

@@ -49,6 +49,20 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut Vec<OwnedFd>
     Ok(got.bytes)
 }
 
+/// How much of what was sent by a socket its other side has not read yet: of a TCP socket, not acknowledged. In bytes, and
+/// of a unix socket of the kernel's own accounts; only zero is exact (unix(7), tcp(7): SIOCOUTQ).
+///
+/// # Errors
+/// It is no connected socket.
+pub fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which is TIOCOUTQ, writes one int, and `bytes` is one that lives until the call returns.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,18 +84,4 @@ mod tests {
         kept.read_to_string(&mut text).unwrap();
         assert_eq!(text, "alive");
     }
-}
-
-/// How much of what was sent by a socket its other side has not read yet: of a TCP socket, not acknowledged. In bytes, and
-/// of a unix socket of the kernel's own accounts; only zero is exact (unix(7), tcp(7): SIOCOUTQ).
-///
-/// # Errors
-/// It is no connected socket.
-pub fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ, which is TIOCOUTQ, writes one int, and `bytes` is one that lives until the call returns.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(usize::try_from(bytes).unwrap_or_default())
 }

@@ -262,6 +262,14 @@ fn translated(
     if is_carried && !world.proxy {
         return Verdict::Stopped(Obstacle::NoProxy(endpoint));
     }
+    // Datagrams come to the proxy's own sockets, past the rules of what is published.
+    if let Incoming::Bridge(from, ..) = incoming
+        && from.internal
+        && is_carried
+        && flow.protocol == Protocol::Tcp
+    {
+        return Verdict::Stopped(Obstacle::Internal(from.network));
+    }
     if is_carried {
         if flow.protocol != Protocol::Tcp && publication.count > MOST_HELD {
             return Verdict::Stopped(Obstacle::RangeTooLong(endpoint));

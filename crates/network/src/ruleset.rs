@@ -362,6 +362,8 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
             name: "publish",
             hook: None,
             rules: vec![
+                // What is published leads to other networks, and so nowhere from an internal one: not by the proxy either.
+                Rule(&[In(&[InputName], Set::Internal)], Return),
                 Rule(&[V4, TCP], Redirect(&[Destination4, DestinationPort], Set::Proxy4)),
                 Rule(&[V6, TCP], Redirect(&[Destination6, DestinationPort], Set::Proxy6)),
                 Rule(&[V4], Dnat(Ip::V4, &[Destination4, Transport, DestinationPort], Set::Single4, true)),

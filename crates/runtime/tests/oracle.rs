@@ -1,4 +1,14 @@
 //! runc as the oracle: the same specifications, started by our launcher and by runc, look the same from inside.
+//!
+//! Not compared, since no program behaves otherwise for it, or since we mean it:
+//! - options of super blocks: where runc makes a read-only sysfs, we mount one read-only; what may be written is the same
+//! - the tmpfs of cgroup v1, which Debian's runc leaves writable: ours is as the specification asks for it
+//! - the names of mounts' sources (`cgroup`, where runc repeats the host's `systemd`), and the order of mounts that do
+//!   not lie on each other
+//! - the propagation of the root beside a bind that is `rshared`: the specification asks for `shared`, and ours is
+//! - `c 10:200 rwm`, /dev/net/tun, among the devices: runc allowed it until 1.2 whatever was asked for; who wants it says
+//!   `--device /dev/net/tun`
+//! - signal 32 among the ignored: Go's C library leaves it so to its children, and programs cannot use it
 
 mod common;
 

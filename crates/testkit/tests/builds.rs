@@ -1,6 +1,6 @@
 //! What a client experiences of a build: by the classic builder.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::time::Duration;
 use testkit::{Lab, http, program, within};
@@ -58,4 +58,109 @@ fn a_command_that_fails_says_its_exit_code_and_a_client_that_goes_ends_its_build
     assert_eq!(steps(&lab), 1);
     drop(stream);
     within(Duration::from_secs(20), "the step has ended", || steps(&lab) == 0);
+}
+
+/// Builds; what the stream says. It must not fail.
+fn build(lab: &Lab, query: &str, files: &[(&str, &str)]) -> String {
+    let text = lab.post_bytes(&format!("/build?{query}"), &context(files)).unwrap().text();
+    assert!(!text.contains("errorDetail"), "{text}");
+    text
+}
+
+#[test]
+fn a_command_sees_mounts_that_are_not_in_its_image() {
+    let lab = Lab::start(&program()).unwrap();
+    let dockerfile = "FROM busybox AS made\nRUN mkdir /out && echo made > /out/file\nFROM busybox\nWORKDIR /work\n\
+         RUN --mount=from=made,src=/out,target=/from --mount=target=ctx --mount=type=tmpfs,target=/tmpfs \
+         --mount=source=one,target=/new/place/one \
+         --mount=type=cache,target=/cache --mount=type=secret,id=none \
+         cat /from/file ctx/one /new/place/one > /seen; grep ' /tmpfs ' /proc/mounts | cut -d' ' -f1,3 >> /seen; \
+         touch ctx/no 2>/dev/null || echo read-only >> /seen; echo x >> /cache/runs; wc -l < /cache/runs >> /seen; \
+         ls /run/secrets 2>/dev/null || echo no secret >> /seen\n";
+    let files = [("Dockerfile", dockerfile), ("one", "1\n")];
+    build(&lab, "t=mounts", &files);
+    let said = "made\n1\n1\ntmpfs tmpfs\nread-only\n1\nno secret\n";
+    let command = json!(["sh", "-c", "cat /seen; ls -d /from /work/ctx /tmpfs /cache /new /run/secrets 2>/dev/null"]);
+    lab.run("seen", json!({ "Image": "mounts", "Cmd": command }));
+    lab.wait("seen");
+    assert_eq!(lab.logs("seen", "").0, said, "and no places of mounts are left");
+
+    // what it binds is part of the step, what it caches stays
+    assert_eq!(build(&lab, "t=mounts", &files).matches("Using cache").count(), 3);
+    build(&lab, "t=mounts2", &[("Dockerfile", dockerfile), ("one", "2\n")]);
+    lab.run("seen2", json!({ "Image": "mounts2", "Cmd": ["cat", "/seen"] }));
+    lab.wait("seen2");
+    assert_eq!(lab.logs("seen2", "").0, "made\n2\n2\ntmpfs tmpfs\nread-only\n2\nno secret\n");
+    assert_eq!(lab.post_bytes("/build/prune", b"").unwrap().status, 200);
+    build(&lab, "t=mounts3&nocache=1", &files);
+    lab.run("seen3", json!({ "Image": "mounts3", "Cmd": ["cat", "/seen"] }));
+    lab.wait("seen3");
+    assert_eq!(lab.logs("seen3", "").0, said);
+
+    let wanting = context(&[("Dockerfile", "FROM busybox\nRUN --mount=type=secret,id=token,required true\n")]);
+    let last = last_line(&lab.post_bytes("/build", &wanting).unwrap().text());
+    assert!(last["error"].as_str().unwrap().contains("secret token: not found"), "{last}");
+}
+
+#[test]
+fn files_keep_their_directories_and_are_what_their_digest_says() {
+    let lab = Lab::start(&program()).unwrap();
+    let dockerfile = "# syntax=docker/dockerfile:1\nFROM busybox AS from\nCOPY --link --parents a/b/x c/./d/y e /to/\n\
+         COPY --exclude=*.log --chmod=600 <<one <<two /here/\n1\none\n2\ntwo\nFROM busybox\n\
+         COPY --parents --from=from /to/./a /\nCOPY --from=from /to /to\nCOPY --from=from /here /here\n\
+         RUN <<EOF\nset -e\nfind /to /a /here -type f | sort\ncat /here/*\nEOF\n";
+    let files = [("Dockerfile", dockerfile), ("a/b/x", "x"), ("a/z", "z"), ("c/d/y", "y"), ("e/f/g", "g")];
+    let said = build(&lab, "nocache=1", &files);
+    let found = "/a/b/x\\n/here/one\\n/here/two\\n/to/a/b/x\\n/to/d/y\\n/to/e/f/g\\n1\\n2\\n";
+    let lines: String = said.lines().filter_map(|l| l.strip_prefix("{\"stream\":\"")).collect();
+    assert!(lines.replace("\"}", "").contains(found), "{said}");
+
+    // somebody in the daemon's namespace serves a file
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "fetched\n").unwrap();
+    let mut server = lab.in_host(|| {
+        let mut command = std::process::Command::new("/bin/busybox");
+        command.args(["httpd", "-f", "-p", "127.0.0.1:8099", "-h"]).arg(directory.path()).spawn().unwrap()
+    });
+    let connect = || lab.in_host(|| std::net::TcpStream::connect("127.0.0.1:8099").is_ok());
+    within(Duration::from_secs(20), "the server listens", connect);
+    let add = |digest: &str| {
+        let text = format!("FROM busybox\nADD --checksum=sha256:{digest} http://127.0.0.1:8099/file /\n");
+        lab.post_bytes("/build", &context(&[("Dockerfile", &text)])).unwrap().text()
+    };
+    let (right, wrong) = (add(FETCHED), add(&"0".repeat(64)));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(!right.contains("errorDetail"), "{right}");
+    assert!(wrong.contains("does not have the digest that it should have"), "{wrong}");
+}
+
+/// The digest of `fetched` and a line's end.
+const FETCHED: &str = "f6e379b0639054c51806fd5d67948cbcaebd354b0e91a7683932b043c5c3ba32";
+
+#[test]
+fn a_docker_without_buildx_builds_by_the_classic_builder() {
+    let lab = Lab::start(&program()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display().to_string();
+    std::fs::write(directory.path().join("Dockerfile"), "FROM busybox\nRUN echo built > /file\n").unwrap();
+    let Some(built) = lab.docker(&["build", "-t", "classic", &path]) else {
+        println!("SKIP: no docker CLI on this machine");
+        return;
+    };
+    assert_eq!(built.code, 0, "{} {}", built.stdout, built.stderr);
+    assert_eq!(lab.get("/images/classic/json").unwrap().status, 200);
+    std::fs::write(directory.path().join("Dockerfile"), "FROM busybox\nRUN exit 7\n").unwrap();
+    assert_eq!(lab.docker(&["build", &path]).map(|o| o.code), Some(7));
+}
+
+#[test]
+fn stages_that_nobody_needs_are_not_built() {
+    let lab = Lab::start(&program()).unwrap();
+    let dockerfile = "ARG BASE=one\nFROM busybox AS one\nRUN echo 1 > /1\nFROM busybox AS not\nRUN false\n\
+         FROM busybox AS two\nRUN echo 2 > /2\nFROM ${BASE}\nCOPY --from=2 /2 /2\nRUN cat /1 /2\n";
+    let said = build(&lab, "", &[("Dockerfile", dockerfile)]);
+    assert!(said.contains("Step 8/8") && !said.contains("RUN false"), "{said}");
+    let failing = lab.post_bytes("/build?target=not", &context(&[("Dockerfile", dockerfile)])).unwrap();
+    assert_eq!(last_line(&failing.text())["errorDetail"]["code"], 1);
 }

@@ -81,7 +81,7 @@ fn answers_have_what_clients_of_docker_look_for() {
         let said = lab.ask(path, 503).text();
         assert!(said.contains("This node is not a swarm manager"), "{path}: {said}");
     }
-    assert!(lab.ask("/swarm/init", 501).text().contains("Isle has no swarm mode"));
+    assert!(lab.ask("/swarm/init", 503).text().contains("Isle has no swarm"));
 
     // A damaged archive is told of inside the stream.
     let loaded = lab.post_bytes("/images/load", b"abc").unwrap();

@@ -509,14 +509,21 @@ fn sec_06_an_internal_network_is_the_limit_of_what_leaves() {
         network(&lab, "back", json!({}));
         lab.run("intruder", sleeper("inner"));
         lab.run("target", publisher("back", &[("80/tcp", "", "8080")]));
+        // One without IPv6, which the proxy leads to.
+        lab.network(json!({ "Name": "four" }));
+        lab.run("older", publisher("four", &[("80/tcp", "", "8090")]));
         lab.serve(TARGET, By::Tcp, 80);
+        lab.serve(At::Container("older"), By::Tcp, 80);
         lab.serve(At::Outside, By::Tcp, 80);
         lab.serve(At::Host, By::Tcp, 7000);
+        assert!(lab.seen(At::Outside, By::Tcp, HOST6.into(), 8090).is_some(), "the proxy serves");
         let gateways = gateways(&lab, "inner");
         for gateway in &gateways {
             ip(&lab, INTRUDER, &format!("route add default via {gateway} dev eth0"));
             assert!(lab.seen(INTRUDER, By::Tcp, *gateway, 7000).is_some(), "the host's own service, as with Docker");
-            assert_eq!(lab.seen(INTRUDER, By::Tcp, *gateway, 8080), None, "a published port by {gateway}");
+            for port in [8080, 8090] {
+                assert_eq!(lab.seen(INTRUDER, By::Tcp, *gateway, port), None, "a published port by {gateway}");
+            }
         }
         for to in [IpAddr::V4(OUTSIDE), IpAddr::V6(OUTSIDE6)] {
             assert_eq!(lab.seen(INTRUDER, By::Tcp, to, 80), None, "{to}, br_netfilter {on}");

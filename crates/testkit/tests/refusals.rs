@@ -131,6 +131,13 @@ fn unknown_things_are_404_in_dockers_words() {
         ),
         ("GET", "/nosuch", Value::Null, 404, "page not found"),
         ("GET", "/swarm", Value::Null, 503, "This node is not a swarm manager."),
+        ("POST", "/swarm/leave", Value::Null, 503, "This node is not part of a swarm"),
+        ("POST", "/swarm/init", json!({}), 503, "Isle has no swarm"),
+        ("GET", "/services/x/logs", Value::Null, 503, "This node is not a swarm manager."),
+        ("POST", "/secrets/create", json!({}), 503, "This node is not a swarm manager."),
+        ("DELETE", "/nodes/x", Value::Null, 503, "This node is not a swarm manager."),
+        ("GET", "/plugins/a/b/json", Value::Null, 404, "plugin \"a/b\" not found"),
+        ("POST", "/plugins/pull?remote=x", json!([]), 501, "Isle runs no plugins"),
     ]);
 }
 

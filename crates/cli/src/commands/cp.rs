@@ -217,7 +217,13 @@ fn unpack(source: impl Read, placing: &Placing) -> anyhow::Result<()> {
         match kind {
             tar::EntryType::Link => {
                 let link = entry.link_name()?.unwrap_or_default().into_owned();
-                fs::hard_link(target(&link).ok_or_else(|| leads_out(&link))?, &path).map_err(failed)?;
+                let source = target(&link).ok_or_else(|| leads_out(&link))?;
+                // By the archive's own links, too, it may lead out.
+                let parent = fs::canonicalize(source.parent().unwrap_or(&root))?;
+                if !parent.starts_with(&root) {
+                    return Err(leads_out(&link));
+                }
+                fs::hard_link(source, &path).map_err(failed)?;
             }
             tar::EntryType::Directory => {
                 if !path.is_dir() {

@@ -30,6 +30,7 @@ const IMAGES: List = List {
     ],
     table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
     quiet: "{{.ID}}",
+    raw: "repository: {{.Repository}}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n",
 };
 
 /// `images`.
@@ -96,7 +97,7 @@ fn row(image: &Value, [repository, tag, digest]: &[String; 3], full: bool) -> Ro
         .with("Repository", repository)
         .with("Tag", tag)
         .with("Digest", digest)
-        .with("CreatedSince", if created > 0 { ago(created) } else { "N/A".into() })
+        .with("CreatedSince", ago(created))
         .with("CreatedAt", go_time(created))
         .with("Size", human_size(bytes as f64, 3))
         .with("Containers", containers.map_or("N/A".to_owned(), |c| c.to_string()))
@@ -219,7 +220,12 @@ pub async fn push(app: App, p: Parsed) -> anyhow::Result<u8> {
 /// # Errors
 /// The image is not there, or the name is none.
 pub async fn tag(app: App, p: Parsed) -> anyhow::Result<u8> {
-    let (repository, tag) = split_tag(&p.args[1]);
+    let name = &p.args[1];
+    if let Err(e) = name.parse::<model::reference::Reference>() {
+        let said = format!("Error parsing reference: \"{name}\" is not a valid repository/tag: {e}");
+        return Err(Exit::new(1, said).into());
+    }
+    let (repository, tag) = split_tag(name);
     let query = Query::new().with("repo", repository).some("tag", tag);
     app.client.post(&format!("/images/{}/tag{query}", segment(&p.args[0]))).await?;
     Ok(0)
@@ -319,6 +325,7 @@ const HISTORY: List = List {
     ],
     table: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
     quiet: "{{.ID}}",
+    raw: "",
 };
 
 /// `history`.

@@ -188,6 +188,17 @@ pub async fn volumes(app: App, p: Parsed) -> anyhow::Result<u8> {
     objects(&app, &p, |app, name| Box::pin(async move { one(app, "volume", &name, false).await })).await
 }
 
+/// Shows objects that are here already, as [`objects`] shows those that it asks for.
+///
+/// # Errors
+/// The template is wrong.
+pub fn shown(objects: &[serde_json::Value], format: &str) -> anyhow::Result<()> {
+    if format.is_empty() {
+        return print(indented(objects));
+    }
+    objects.iter().try_for_each(|object| print(single(format, object)? + "\n"))
+}
+
 /// A template over one object that is not in a list: `info`, `version`, `events`.
 ///
 /// # Errors

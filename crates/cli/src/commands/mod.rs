@@ -4,6 +4,7 @@ pub mod build;
 pub mod complete;
 pub mod completion;
 pub mod container;
+pub mod context;
 pub mod cp;
 pub mod image;
 pub mod inspect;
@@ -18,7 +19,7 @@ pub mod volume;
 use crate::client::Client;
 use crate::grammar::{self, Check, Command, Flag, Found, Parsed, Refusal, help, words};
 use crate::host;
-use crate::output::{Exit, print};
+use crate::output::{Exit, print, warn};
 use crate::terminal;
 use serde_json::Value;
 use std::fmt::Display;
@@ -71,11 +72,11 @@ pub async fn dispatch(program: &str, arguments: &[String]) -> anyhow::Result<u8>
         return Box::pin(dispatch(program, &words)).await;
     }
     if args.is_empty() {
-        return help_and(0, help::all(program, width));
+        return incomplete(&help::all(program, width));
     }
     let (command, used, count) = match grammar::find(args) {
         Found::Command(command, used, count) => (command, used, count),
-        Found::Group(name, None) => return help_and(0, help::group(program, name)),
+        Found::Group(name, None) => return incomplete(&help::group(program, name)),
         Found::Group(name, Some(word)) if word == "--help" || word == "-h" => {
             return help_and(0, help::group(program, name));
         }
@@ -108,8 +109,8 @@ pub async fn dispatch(program: &str, arguments: &[String]) -> anyhow::Result<u8>
     let wants =
         host::Wanted { host: globals.last("host"), autostart: !globals.on("no-autostart"), root: globals.last("root") };
     let client = Rc::new(Client::new(&host::address(&wants), program)?);
-    if command.path != "completion" {
-        host::ensure(&client, &wants).await?;
+    if command.path != "completion" && !command.path.starts_with("context ") {
+        host::ensure(&client, &wants, program).await?;
     }
     let app = App { program: program.into(), used: used.into(), client };
     perform(command, app, parsed).await
@@ -125,6 +126,12 @@ fn check() -> Check {
 fn help_and(code: u8, text: impl Display) -> anyhow::Result<u8> {
     print(text)?;
     Ok(code)
+}
+
+/// Help that nobody asked for is no output.
+fn incomplete(help: &str) -> anyhow::Result<u8> {
+    warn(help.trim_end());
+    Ok(0)
 }
 
 fn usage(program: &str, used: &str, usage: &str, why: &str) -> String {
@@ -206,6 +213,10 @@ async fn perform(command: &Command, app: App, p: Parsed) -> anyhow::Result<u8> {
         "login" => registry::log_in(app, p).await,
         "logout" => registry::log_out(p).await,
         "search" => lacks(&app, "only Docker's own registry has an interface for it: use its web page", ""),
+        "context ls" => context::list(&app, &p),
+        "context show" => context::show(),
+        "context use" => context::choose(&p),
+        "context inspect" => context::look(&app, &p),
         "completion" => completion::generate(&app, &p),
         other => Err(Exit::new(1, format_args!("{}: {other} has no meaning yet", app.program)).into()),
     }

@@ -258,6 +258,7 @@ pub async fn df(app: App, p: Parsed) -> anyhow::Result<u8> {
         headers,
         table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
         quiet: "{{.Type}}",
+        raw: "",
     };
     let rows = lines.into_iter().map(|(kind, count, active, size, reclaimable)| {
         crate::format::Row::new("*formatter.diskUsageContext")

@@ -22,6 +22,7 @@ const VOLUMES: List = List {
     ],
     table: "{{.Driver}}\t{{.Name}}",
     quiet: "{{.Name}}",
+    raw: "name: {{.Name}}\ndriver: {{.Driver}}\n",
 };
 
 /// `volume ls`.

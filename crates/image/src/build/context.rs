@@ -1,7 +1,7 @@
 //! What a build copies from: its context, another stage, or an image; and how sources are found there.
 
-use super::BuildError;
 use super::glob::{self, Ignore};
+use super::{BuildError, Recipe};
 use crate::digest::{self, Hasher};
 use crate::error::{Attempt, Error};
 use crate::store::{Images, Scratch};
@@ -48,7 +48,18 @@ impl Files {
     }
 
     /// The Dockerfile's text; its `.dockerignore`, or the context's, counts from now on.
-    pub(crate) fn dockerfile(&mut self, path: &str) -> Result<String, Error> {
+    pub(crate) fn dockerfile(&mut self, path: &str, recipe: Option<Recipe>) -> Result<String, Error> {
+        if let Some(Recipe { text, ignore }) = recipe {
+            if text.trim().is_empty() {
+                return Err(BuildError::EmptyDockerfile(path.to_owned()).into());
+            }
+            let ignore = match ignore {
+                Some(own) => Some(own),
+                None => self.text(".dockerignore")?,
+            };
+            self.ignore = Ignore::read(&ignore.unwrap_or_default());
+            return Ok(text);
+        }
         let asked = if path.is_empty() { "Dockerfile" } else { path };
         let mut found = self.text(asked)?;
         if found.is_none() && asked == "Dockerfile" {
@@ -95,6 +106,8 @@ pub(crate) struct Entry {
     pub(crate) facts: Facts,
     /// Fetched for this step: the context's rules do not concern it, and an archive stays one.
     pub(crate) fetched: bool,
+    /// It keeps the directories that it lies in, without so many of the first.
+    pub(crate) kept: Option<usize>,
 }
 
 impl Source<'_> {
@@ -114,7 +127,7 @@ impl Source<'_> {
         if names.is_empty() {
             let shown = || "cannot open the root of what is copied from".to_owned();
             let (dir, facts) = (self.root.try_clone().attempt(shown)?, self.root.own_facts().attempt(shown)?);
-            found.push(Entry { dir, name: ".".into(), path: PathBuf::new(), facts, fetched: false });
+            found.push(Entry { dir, name: ".".into(), path: PathBuf::new(), facts, fetched: false, kept: None });
             return Ok(found);
         }
         self.walk(self.root, &names, Path::new(""), &mut found)
@@ -158,7 +171,7 @@ impl Source<'_> {
             if self.ignore.excludes(&inner) && facts.kind != Kind::Directory {
                 continue;
             }
-            found.push(Entry { dir: real_dir, name: real_name, path: inner, facts, fetched: false });
+            found.push(Entry { dir: real_dir, name: real_name, path: inner, facts, fetched: false, kept: None });
         }
         Ok(())
     }
@@ -208,7 +221,16 @@ impl Entry {
         let dir = Dir::open(directory).attempt(shown)?;
         dir.set_mode(name.as_ref(), 0o600).attempt(shown)?;
         let facts = dir.facts(name.as_ref()).attempt(shown)?.ok_or(io::ErrorKind::NotFound.into()).attempt(shown)?;
-        Ok(Self { dir, name: name.into(), path: name.into(), facts, fetched: true })
+        Ok(Self { dir, name: name.into(), path: name.into(), facts, fetched: true, kept: None })
+    }
+
+    /// The directories that it keeps: a directory's own name is one of them.
+    pub(crate) fn kept_parents(&self) -> Option<PathBuf> {
+        let parents = match self.facts.kind {
+            Kind::Directory => Some(self.path.as_path()),
+            _ => self.path.parent(),
+        };
+        Some(parents?.components().skip(self.kept?).collect())
     }
 
     /// A digest of what would be copied: names, modes, contents, and owners where they are kept; never times.

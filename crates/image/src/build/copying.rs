@@ -26,6 +26,8 @@ pub(crate) struct Order {
     pub(crate) mode: Option<u32>,
     /// From a stage or an image: who owns a file there owns the copy too.
     pub(crate) keep_owner: bool,
+    /// Sources keep the directories that they lie in, from a `/./` in them on.
+    pub(crate) parents: bool,
     pub(crate) exclude: Ignore,
 }
 
@@ -41,7 +43,8 @@ impl Order {
     pub(crate) fn find(&self, source: &Source<'_>, fetched: Vec<Entry>) -> Result<Found, Error> {
         let mut entries = Vec::new();
         for text in &self.sources {
-            entries.extend(source.find(text)?);
+            let kept = self.parents.then(|| kept_from(text));
+            entries.extend(source.find(text)?.into_iter().map(|entry| Entry { kept, ..entry }));
         }
         entries.extend(fetched);
         if entries.is_empty() && self.inline.is_empty() {
@@ -57,6 +60,11 @@ impl Order {
             let nothing = Ignore::default();
             let ignore = if entry.fetched { &nothing } else { source.ignore };
             let hash = entry.hash(ignore, self.keep_owner, &self.exclude)?;
+            // where it goes is part of what it is
+            let hash = match entry.kept_parents() {
+                Some(parents) => digest::of(format!("{hash}\0{}", parents.display()).as_bytes()),
+                None => hash,
+            };
             hashes.push(format!("{kind}:{}", digest::hex(&hash)));
         }
         for (name, content) in &self.inline {
@@ -78,7 +86,8 @@ impl Order {
         for entry in &found.entries {
             let nothing = Ignore::default();
             let ignore = if entry.fetched { &nothing } else { ignore };
-            self.put(entry, ignore, root).map_err(|error| match error {
+            let below = entry.kept_parents().map(|parents| self.below(&parents));
+            below.as_ref().unwrap_or(self).put(entry, ignore, root).map_err(|error| match error {
                 Putting::Refused(why) => BuildError::Copy { path: entry.path.clone(), why }.into(),
                 Putting::Failed(error) => error,
             })?;
@@ -95,6 +104,14 @@ impl Order {
             put().attempt(|| format!("cannot write {name} into the image"))?;
         }
         Ok(())
+    }
+
+    /// The same into a directory further down.
+    fn below(&self, parents: &Path) -> Order {
+        let parents = parents.display().to_string();
+        let slash = if parents.is_empty() { "" } else { "/" };
+        let destination = format!("{}/{parents}{slash}", self.destination.trim_end_matches('/'));
+        Order { destination, ..self.clone() }
     }
 
     /// The owner of what is copied and of directories made for it.
@@ -166,6 +183,12 @@ impl Order {
     fn directory(&self, root: &Dir, path: &Path) -> Result<Dir, Error> {
         make_directories(root, path, self.owner.unwrap_or((0, 0)))
     }
+}
+
+/// How many of a source's directories are not kept: those before a `/./`.
+fn kept_from(source: &str) -> usize {
+    let before = source.split_once("/./").map_or("", |(before, _)| before);
+    Path::new(before).components().filter(|c| matches!(c, Component::Normal(_))).count()
 }
 
 /// Refusing is the Dockerfile's fault, failing is not.

@@ -12,6 +12,7 @@ mod config;
 mod context;
 mod copying;
 mod glob;
+mod mounts;
 mod parse;
 mod stage;
 mod users;
@@ -31,7 +32,7 @@ use model::image::{ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -53,6 +54,20 @@ pub struct BuildOptions {
     pub pull: bool,
     /// The network of `RUN`: None is the default one.
     pub network_mode: Option<String>,
+    /// Of `RUN`: `name:address`.
+    pub extra_hosts: Vec<String>,
+    /// A Dockerfile that is not in the context.
+    pub recipe: Option<Recipe>,
+    /// Images by names that the Dockerfile has for them; they come before stages and registries.
+    pub named_images: BTreeMap<String, String>,
+}
+
+/// A Dockerfile that comes apart from the context.
+#[derive(Clone, Debug, Default)]
+pub struct Recipe {
+    pub text: String,
+    /// What its `.dockerignore` says; None is the context's own.
+    pub ignore: Option<String>,
 }
 
 /// A command to run for `RUN`.
@@ -69,8 +84,27 @@ pub struct RunStep {
     /// `name`, `uid`, `name:group`; empty is root.
     pub user: String,
     pub network_mode: Option<String>,
+    pub extra_hosts: Vec<String>,
+    pub mounts: Vec<StepMount>,
     /// The image that the step stands on, if it is not scratch.
     pub image: Option<ImageId>,
+}
+
+/// What a step's command sees beside its image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepMount {
+    /// A directory or a file of the host's.
+    Bind { source: PathBuf, target: PathBuf, read_only: bool },
+    /// With options as mount(8) has them.
+    Tmpfs { target: PathBuf, options: String },
+}
+
+impl StepMount {
+    pub fn target(&self) -> &Path {
+        match self {
+            StepMount::Bind { target, .. } | StepMount::Tmpfs { target, .. } => target,
+        }
+    }
 }
 
 /// What a step's command wrote, as it comes, from standard output and error alike.
@@ -94,11 +128,30 @@ pub trait Runner: Send + Sync {
         platform: Option<&'a Platform>,
         progress: Arc<dyn Fn(Progress) + Send + Sync>,
     ) -> BoxFuture<'a, Result<(), String>>;
+
+    /// A secret that the client gives; None if it has none of this name.
+    fn secret<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
+}
+
+/// A step that changes files, as it is shown: `[stage 2/3] RUN make`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Of all that are begun, from 0.
+    pub number: usize,
+    pub title: String,
 }
 
 /// What happens in a build.
 #[derive(Clone, Debug)]
 pub enum BuildEvent {
+    /// A step begins; what comes until its end is its own.
+    Begin(Step),
+    /// The step that was begun last is in the cache.
+    Cached,
+    /// The step that was begun last is done. One that fails has no end.
+    End,
+    /// What a command wrote.
+    Output(String),
     /// Text for people, with its line ends: Docker's `stream`.
     Stream(String),
     /// A base image is being fetched.
@@ -177,7 +230,7 @@ pub enum BuildError {
     BlankBase(String),
     #[error("invalid from flag value {0}: {1}")]
     From(String, String),
-    #[error("COPY failed: forbidden path outside the build context: {0} ()")]
+    #[error("COPY failed: forbidden path outside the build context: {0}")]
     OutsideContext(String),
     #[error("COPY failed: file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
     NoSource(String),

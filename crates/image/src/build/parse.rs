@@ -4,6 +4,7 @@
 //! stand there, since variables are put in only when a stage is built. Continued lines become one text, and each of its
 //! characters knows where it came from.
 
+use super::mounts::{self, Mount};
 use super::words;
 use model::image::Healthcheck;
 use std::fmt;
@@ -57,10 +58,23 @@ pub(crate) enum Command {
     Maintainer(String),
 }
 
+impl Command {
+    /// The stages, or images, that it takes files from.
+    pub(crate) fn stages_named(&self) -> impl Iterator<Item = &str> {
+        let (copied, mounts) = match self {
+            Command::Copy(copy) => (copy.from.as_deref(), &[][..]),
+            Command::Run { flags, .. } => (None, flags.mounts.as_slice()),
+            _ => (None, &[][..]),
+        };
+        copied.into_iter().chain(mounts.iter().filter_map(Mount::from))
+    }
+}
+
 /// What `RUN` may be told before its command.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RunFlags {
     pub(crate) network: Option<String>,
+    pub(crate) mounts: Vec<Mount>,
 }
 
 /// `COPY` or `ADD`.
@@ -72,6 +86,10 @@ pub(crate) struct Copy {
     pub(crate) from: Option<String>,
     pub(crate) chown: Option<String>,
     pub(crate) chmod: Option<String>,
+    /// Of what `ADD` fetches: `sha256:…`.
+    pub(crate) checksum: Option<String>,
+    /// Sources keep the directories that they lie in.
+    pub(crate) parents: bool,
     /// `--exclude`: patterns of what stays behind.
     pub(crate) exclude: Vec<String>,
     pub(crate) heredocs: Vec<Heredoc>,
@@ -434,8 +452,10 @@ impl<'a> Arguments<'a> {
             "ENV" => Command::Env(self.pairs()?),
             "LABEL" => Command::Label(self.pairs()?),
             "RUN" => {
-                let flags = RunFlags { network: self.flag("network")?.map(str::to_owned) };
-                if let Some(mount) = self.flags.iter().find(|f| matches!(f.name, "mount" | "security" | "device")) {
+                let network = self.flag("network")?.map(str::to_owned);
+                let mounts = mounts::read_all(self.flags_named("mount")?, |range, why| self.logical.error(range, why))?;
+                let flags = RunFlags { network, mounts };
+                if let Some(mount) = self.flags.iter().find(|f| matches!(f.name, "security" | "device")) {
                     let message = format!("the --{} option requires BuildKit", mount.name);
                     return Err(self.logical.error(mount.range.clone(), message));
                 }
@@ -581,10 +601,16 @@ impl<'a> Arguments<'a> {
         if !add {
             copy.from = self.flag("from")?.map(str::to_owned);
         }
+        if add {
+            copy.checksum = self.flag("checksum")?.map(str::to_owned);
+        } else {
+            copy.parents = self.flags.iter().any(|f| f.name == "parents" && matches!(f.value, None | Some("true")));
+            self.flags.retain(|f| !(f.name == "parents" && matches!(f.value, None | Some("true" | "false"))));
+        }
         copy.exclude = self.flags_named("exclude")?.into_iter().map(|(_, value)| value.to_owned()).collect();
         // `--link` changes how a layer is stored, not what is in it
         self.flags.retain(|f| !(f.name == "link" && matches!(f.value, None | Some("true" | "false"))));
-        if let Some(flag) = self.flags.iter().find(|f| matches!(f.name, "parents" | "keep-git-dir" | "checksum")) {
+        if let Some(flag) = self.flags.iter().find(|f| f.name == "keep-git-dir") {
             let message = format!("the --{} option requires BuildKit", flag.name);
             return Err(self.logical.error(flag.range.clone(), message));
         }
@@ -794,7 +820,7 @@ mod tests {
                 "RUN --network=none x",
                 Command::Run {
                     line: CommandLine::Shell("x".into()),
-                    flags: RunFlags { network: Some("none".into()) },
+                    flags: RunFlags { network: Some("none".into()), mounts: vec![] },
                     heredocs: vec![],
                 },
             ),
@@ -917,8 +943,12 @@ mod tests {
                 "dockerfile parse error on line 1: invalid escape token 'x' does not match ` or \\\n 1 | # escape=x\n   | ^^^^^^^^^^",
             ),
             (
-                "FROM x\nRUN --mount=type=cache,target=/x a",
-                "dockerfile parse error on line 2: the --mount option requires BuildKit\n 2 | RUN --mount=type=cache,target=/x a\n   |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
+                "FROM x\nRUN --mount=type=cache a",
+                "dockerfile parse error on line 2: invalid mount: target is required\n 2 | RUN --mount=type=cache a\n   |     ^^^^^^^^^^^^^^^^^^",
+            ),
+            (
+                "FROM x\nRUN --security=insecure a",
+                "dockerfile parse error on line 2: the --security option requires BuildKit\n 2 | RUN --security=insecure a\n   |     ^^^^^^^^^^^^^^^^^^^",
             ),
         ] {
             let error = parse(text).map(|_| ()).unwrap_err().to_string();

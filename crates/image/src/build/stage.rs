@@ -9,16 +9,19 @@ use super::config::{self, command_words, env_value, set_env};
 use super::context::{Entry, Files, Source};
 use super::copying::{Found, Order, make_directories};
 use super::glob::Ignore;
+use super::mounts::{self, Kinds, Mount};
 use super::parse::{self, Command, Copy, Dockerfile, Heredoc, Instruction, RunFlags};
 use super::words::expand;
-use super::{BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, blocking, users};
+use super::{
+    BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, Step, StepMount, blocking, users,
+};
 use crate::digest;
 use crate::error::{Attempt, Error};
 use crate::image::{Image, encode};
 use crate::index::Facts;
 use crate::store::{Images, Lease, Scratch, When};
 use jiff::Timestamp;
-use kernel::tree::Kind as FileKind;
+use kernel::tree::{Dir, Kind as FileKind};
 use model::image::{Configuration, History, ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
@@ -40,20 +43,24 @@ pub(super) async fn build(
         return Err(Error::TagByDigest);
     }
     let (files, dockerfile) = {
-        let (images, path) = (images.clone(), options.dockerfile.clone());
+        let (images, path, recipe) = (images.clone(), options.dockerfile.clone(), options.recipe.clone());
         blocking(move || {
             let mut files = Files::lay_out(&images, context)?;
-            let text = files.dockerfile(&path)?;
+            let text = files.dockerfile(&path, recipe)?;
             Ok((files, parse::parse(&text).map_err(BuildError::from)?))
         })
         .await?
     };
     let dockerfile = up_to_target(dockerfile, &options)?;
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
-    let steps = dockerfile.global.len() + dockerfile.stages.iter().map(|s| 1 + s.instructions.len()).sum::<usize>();
+    let args = Args::new(options.build_args.clone(), &platform);
+    let needed = needed(&dockerfile, args.clone());
+    let in_stages = dockerfile.stages.iter().zip(&needed).filter(|(_, n)| **n).map(|(s, _)| 1 + s.instructions.len());
+    let steps = dockerfile.global.len() + in_stages.sum::<usize>();
     let mut build = Build {
         images: images.clone(),
-        args: Args::new(options.build_args.clone(), &platform),
+        args,
+        needed,
         options,
         runner,
         events,
@@ -63,6 +70,7 @@ pub(super) async fn build(
         stages: Vec::new(),
         step: 0,
         steps,
+        shown: 0,
     };
     let id = build.run(&dockerfile).await?;
     let unused = build.args.unused();
@@ -75,6 +83,62 @@ pub(super) async fn build(
         build.say(format!("Successfully tagged {}\n", tag.familiar()));
     }
     Ok(id)
+}
+
+/// Which stages the last one stands on or copies from, at last.
+fn needed(dockerfile: &Dockerfile, mut args: Args) -> Vec<bool> {
+    let escape = dockerfile.escape;
+    for instruction in &dockerfile.global {
+        let Command::Arg(pairs) = &instruction.command else { continue };
+        for (name, default) in pairs {
+            // what is wrong is said when its step comes
+            let default = default.as_ref().and_then(|d| expand(d, escape, &|name| args.global(name)).ok());
+            args.add_global(name, default);
+        }
+    }
+    let stages = &dockerfile.stages;
+    let mut needed = vec![false; stages.len()];
+    if let Some(last) = needed.last_mut() {
+        *last = true;
+    }
+    for number in (0..stages.len()).rev().collect::<Vec<_>>() {
+        if !needed[number] {
+            continue;
+        }
+        let named = |name: &str| stages[..number].iter().rposition(|s| s.name.as_deref() == Some(name));
+        let base = expand(&stages[number].image, escape, &|name| args.global(name)).unwrap_or_default();
+        if let Some(base) = named(&base.to_ascii_lowercase()) {
+            needed[base] = true;
+        }
+        for instruction in &stages[number].instructions {
+            for from in instruction.command.stages_named() {
+                if from.contains('$') {
+                    needed[..number].fill(true);
+                } else if let Some(stage) = from.parse().ok().or_else(|| named(&from.to_ascii_lowercase())) {
+                    needed[..number].get_mut(stage).into_iter().for_each(|needed| *needed = true);
+                }
+            }
+        }
+    }
+    needed
+}
+
+fn changes_files(command: &Command) -> bool {
+    matches!(command, Command::Run { .. } | Command::Copy(_) | Command::Workdir(_))
+}
+
+/// A stage's steps as BuildKit shows them: its `FROM`, and what changes files.
+fn titles(dockerfile: &Dockerfile, number: usize) -> Vec<String> {
+    let stage = &dockerfile.stages[number];
+    let changing = stage.instructions.iter().filter(|i| changes_files(&i.command));
+    let texts: Vec<&str> = std::iter::once(&stage.from).chain(changing).map(|i| i.text.as_str()).collect();
+    let name = match &stage.name {
+        Some(name) => format!("{name} "),
+        None if dockerfile.stages.len() == 1 => String::new(),
+        None => format!("stage-{number} "),
+    };
+    let title = |(at, text): (usize, &&str)| format!("[{name}{}/{}] {text}", at + 1, texts.len());
+    texts.iter().enumerate().map(title).collect()
 }
 
 /// Says of a failure where it happened.
@@ -118,15 +182,20 @@ struct Build<'a> {
     args: Args,
     escape: char,
     platform: Platform,
-    /// Those that are finished.
+    /// Which stages anybody needs.
+    needed: Vec<bool>,
+    /// Those that are finished, or not needed.
     stages: Vec<Finished>,
     step: usize,
     steps: usize,
+    /// How many steps were begun that change files.
+    shown: usize,
 }
 
 struct Finished {
     name: Option<String>,
-    state: State,
+    /// None if nobody needs it.
+    state: Option<State>,
 }
 
 /// An image in the making.
@@ -165,6 +234,12 @@ impl Build<'_> {
         self.say(format!("Step {}/{} : {text}\n", self.step, self.steps));
     }
 
+    /// Begins a step that changes files.
+    fn show(&mut self, title: Option<String>) {
+        (self.events)(BuildEvent::Begin(Step { number: self.shown, title: title.unwrap_or_default() }));
+        self.shown += 1;
+    }
+
     fn say_image(&self, state: &State) {
         self.say(format!(" ---> {}\n", state.image.as_ref().map_or("", |i| i.short())));
     }
@@ -180,24 +255,47 @@ impl Build<'_> {
             }
         }
         let mut last = None;
-        for stage in &dockerfile.stages {
+        for (number, stage) in dockerfile.stages.iter().enumerate() {
             self.args.begin_stage();
+            if !self.needed[number] {
+                self.stages.push(Finished { name: stage.name.clone(), state: None });
+                self.mention(stage);
+                continue;
+            }
             self.announce(&stage.from.text);
+            let mut titles = titles(dockerfile, number).into_iter();
+            self.show(titles.next());
             let mut state = self.begin(stage).await.map_err(|error| at(&stage.from, error))?;
+            (self.events)(BuildEvent::End);
             for instruction in &stage.instructions {
                 self.announce(&instruction.text);
+                let changes_files = changes_files(&instruction.command);
+                if changes_files {
+                    self.show(titles.next());
+                }
                 self.dispatch(instruction, &mut state).await.map_err(|error| at(instruction, error))?;
+                if changes_files {
+                    (self.events)(BuildEvent::End);
+                }
                 self.say_image(&state);
             }
             last = state.image.clone();
             if let Some(id) = &last {
                 (self.events)(BuildEvent::Image(id.clone()));
             }
-            self.stages.push(Finished { name: stage.name.clone(), state });
+            self.stages.push(Finished { name: stage.name.clone(), state: Some(state) });
         }
         last.ok_or_else(|| {
             BuildError::Instruction("No image was generated. Is your Dockerfile empty?".to_owned()).into()
         })
+    }
+
+    /// The arguments of a stage that is not built are not unknown for that.
+    fn mention(&mut self, stage: &parse::Stage) {
+        for instruction in &stage.instructions {
+            let Command::Arg(pairs) = &instruction.command else { continue };
+            pairs.iter().for_each(|(name, _)| self.args.add(name, None));
+        }
     }
 
     fn expand_globally(&self, text: &str) -> Result<String, BuildError> {
@@ -226,9 +324,12 @@ impl Build<'_> {
             Some(text) => Some(text.parse::<Platform>().map_err(|error| BuildError::Instruction(error.to_string()))?),
             None => self.options.platform.clone(),
         };
-        let finished = self.stages.iter().find(|s| s.name.as_deref() == Some(name.to_ascii_lowercase().as_str()));
-        let mut state = if let Some(finished) = finished {
-            self.standing_on(finished.state.image.clone(), finished.state.configuration.clone())
+        let named = self.options.named_images.get(&name).cloned();
+        let finished = self.stages.iter().rev().find(|s| s.name.as_deref() == Some(name.to_ascii_lowercase().as_str()));
+        let finished = finished.filter(|_| named.is_none());
+        let name = named.unwrap_or(name);
+        let mut state = if let Some(finished) = finished.and_then(|f| f.state.as_ref()) {
+            self.standing_on(finished.image.clone(), finished.configuration.clone())
         } else if name == "scratch" {
             let Platform { os, architecture, variant } = platform.unwrap_or_else(|| self.platform.clone());
             self.standing_on(None, Configuration { os, architecture, variant, ..Configuration::default() })
@@ -357,6 +458,7 @@ impl Build<'_> {
             state.configuration.author = author;
         }
         self.say(" ---> Using cache\n".to_owned());
+        (self.events)(BuildEvent::Cached);
         true
     }
 
@@ -404,22 +506,29 @@ impl Build<'_> {
             0 => shown.clone(),
             n => format!("|{n} {} {shown}", named.join(" ")),
         };
-        let key = state.key(&created_by);
+        let (scratch, rootfs) = self.rootfs(state)?;
+        let Mounted { mounts, hashes, env } = self.mount(&flags.mounts, state, &scratch, &rootfs).await?;
+        let key = state.key(&format!("{created_by}{hashes}"));
         if self.cached(state, &key) {
             return Ok(());
         }
         let container = random_id()?;
-        let (scratch, rootfs) = self.rootfs(state)?;
+        let missing = {
+            let (images, rootfs, mounts) = (self.images.clone(), rootfs.clone(), mounts.clone());
+            blocking(move || mounts::missing(&images, &rootfs, &mounts)).await?
+        };
         let config = &state.configuration.config;
         let network = flags.network.as_deref().filter(|n| *n != "default").map(str::to_owned);
         let step = RunStep {
             container: container.clone(),
             rootfs: rootfs.clone(),
             args: words,
-            env: [config.env.clone().unwrap_or_default(), named, proxies].concat(),
+            env: [config.env.clone().unwrap_or_default(), named, proxies, env].concat(),
+            mounts,
             cwd: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
             user: config.user.clone(),
             network_mode: network.or_else(|| self.options.network_mode.clone()),
+            extra_hosts: self.options.extra_hosts.clone(),
             image: state.image.clone(),
         };
         self.say(format!(" ---> Running in {}\n", &container[..12]));
@@ -429,6 +538,7 @@ impl Build<'_> {
         }
         let images = self.images.clone();
         let layer = blocking(move || {
+            mounts::take_out(&rootfs.upper, &missing)?;
             let layer = images.add_layer_directory(&rootfs.upper);
             drop(scratch);
             layer
@@ -436,6 +546,100 @@ impl Build<'_> {
         .await?;
         self.say(format!(" ---> Removed intermediate container {}\n", &container[..12]));
         self.finish(state, created_by, key, Some(layer)).await
+    }
+
+    /// Makes ready what a command sees beside its image.
+    async fn mount(
+        &self,
+        wanted: &[Mount],
+        state: &State,
+        scratch: &Scratch,
+        rootfs: &Rootfs,
+    ) -> Result<Mounted, Error> {
+        let mut mounted = Mounted::default();
+        for (number, mount) in wanted.iter().enumerate() {
+            let mut mount = mount.clone();
+            for text in [&mut mount.target, &mut mount.source, &mut mount.id] {
+                *text = self.expand(text, state)?;
+            }
+            let target = mount.place(&state.configuration.config.working_dir);
+            let read_only = mount.read_only;
+            let place = scratch.path().join(format!("mount-{number}"));
+            match mount.kind {
+                Kinds::Tmpfs => {
+                    let options = mount.size.as_ref().map(|size| format!("size={size}")).unwrap_or_default();
+                    mounted.mounts.push(StepMount::Tmpfs { target, options });
+                }
+                Kinds::Cache => {
+                    let id = if mount.id.is_empty() { target.display().to_string() } else { mount.id.clone() };
+                    let source = self.images.build_cache(&id, mount.owner, mount.mode.unwrap_or(0o755))?;
+                    mounted.mounts.push(StepMount::Bind { source, target, read_only });
+                }
+                Kinds::Secret => match self.runner.secret(&mount.id).await.map_err(BuildError::Runner)? {
+                    None if mount.required => return Err(mounts::no_secret(&mount.id)),
+                    None => {}
+                    Some(secret) => {
+                        if let Some(name) = &mount.env {
+                            mounted.env.push(format!("{name}={}", String::from_utf8_lossy(&secret)));
+                        }
+                        if !mount.target.is_empty() {
+                            let shown = || format!("cannot keep secret {}", mount.id);
+                            write_private(&place, &secret, mount.owner, mount.mode.unwrap_or(0o400)).attempt(shown)?;
+                            mounted.mounts.push(StepMount::Bind { source: place, target, read_only: true });
+                        }
+                    }
+                },
+                Kinds::Bind => {
+                    let hash = self.bind(&mount, state, &place, rootfs).await?;
+                    mounted.hashes.push_str(&format!(" --mount={}:{hash}", target.display()));
+                    // a file is mounted as a file
+                    let only = std::fs::read_dir(&place).ok().and_then(|mut d| d.next()).and_then(Result::ok);
+                    let name = mount.source.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+                    let is_file = |e: &std::fs::DirEntry| e.path().is_file() && e.file_name() == name;
+                    let source = match only.filter(|e| hash.starts_with("file:") && is_file(e)) {
+                        Some(file) => file.path(),
+                        None => place,
+                    };
+                    mounted.mounts.push(StepMount::Bind { source, target, read_only });
+                }
+            }
+        }
+        Ok(mounted)
+    }
+
+    /// Copies what a bind mount shows into a directory; a digest of it.
+    async fn bind(&self, mount: &Mount, state: &State, place: &Path, rootfs: &Rootfs) -> Result<String, Error> {
+        let from = match mount.from() {
+            Some(from) => Some(self.layers_of(&self.expand(from, state)?).await?),
+            None => None,
+        };
+        std::fs::create_dir(place).attempt(|| format!("cannot make {}", place.display()))?;
+        let (images, files, place, _kept) = (self.images.clone(), self.files.clone(), place.to_owned(), rootfs.clone());
+        let source = if mount.source.is_empty() { "/".to_owned() } else { mount.source.clone() };
+        blocking(move || {
+            let order = Order {
+                add: false,
+                sources: vec![source],
+                inline: Vec::new(),
+                destination: "/".to_owned(),
+                owner: None,
+                mode: None,
+                keep_owner: from.is_some(),
+                parents: false,
+                exclude: Ignore::default(),
+            };
+            let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
+            let nothing = Ignore::default();
+            let source = match &mounted {
+                Some(root) => Source { root, ignore: &nothing },
+                None => Source { root: &files.root, ignore: &files.ignore },
+            };
+            let found = order.find(&source, Vec::new())?;
+            let to = Dir::open(&place).attempt(|| format!("cannot open {}", place.display()))?;
+            order.carry_out(&found, source.ignore, &to)?;
+            Ok(found.hash)
+        })
+        .await
     }
 
     /// Turns what a command writes into events; a character that comes in two pieces is put together.
@@ -452,7 +656,7 @@ impl Build<'_> {
             if whole > 0 {
                 let text = String::from_utf8_lossy(&rest[..whole]).into_owned();
                 rest.drain(..whole);
-                events(BuildEvent::Stream(text));
+                events(BuildEvent::Output(text));
             }
         })
     }
@@ -496,6 +700,7 @@ impl Build<'_> {
         }
         let chown = copy.chown.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
         let chmod = copy.chmod.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
+        let checksum = copy.checksum.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
         let mode = match &chmod {
             Some(text) => match u32::from_str_radix(text, 8) {
                 Ok(mode) if mode <= 0o7777 => Some(mode),
@@ -516,14 +721,22 @@ impl Build<'_> {
         let (scratch, rootfs) = self.rootfs(state)?;
         let is_remote = |text: &String| copy.add && (text.contains("://") || text.starts_with("git@"));
         let (remote, sources): (Vec<String>, Vec<String>) = sources.into_iter().partition(is_remote);
+        if checksum.is_some() && (remote.len() != 1 || !sources.is_empty()) {
+            let message = "checksum can only be specified for a single source that is fetched".to_owned();
+            return Err(BuildError::Instruction(message).into());
+        }
         let mut fetched = Vec::new();
         for (number, url) in remote.iter().enumerate() {
             let directory = scratch.path().join(format!("fetched-{number}"));
             std::fs::create_dir(&directory).attempt(|| format!("cannot make {}", directory.display()))?;
-            fetched.push(fetch(url, &directory, &asked).await?);
+            let file = fetch(url, &directory, &asked).await?;
+            if let Some(expected) = &checksum {
+                check(expected, url, &directory.join(&file.name))?;
+            }
+            fetched.push(file);
         }
         let (images, files) = (self.images.clone(), self.files.clone());
-        let (owner_text, add, exclude) = (chown.clone(), copy.add, copy.exclude.join("\n"));
+        let (owner_text, add, parents, exclude) = (chown.clone(), copy.add, copy.parents, copy.exclude.join("\n"));
         let prepared = blocking(move || {
             let owner = match &owner_text {
                 Some(text) => Some(users::owner(&images, &rootfs, text)?.map_err(|why| {
@@ -539,6 +752,7 @@ impl Build<'_> {
                 owner,
                 mode,
                 keep_owner: from.is_some() && owner.is_none(),
+                parents,
                 exclude: Ignore::read(&exclude),
             };
             let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
@@ -584,19 +798,44 @@ impl Build<'_> {
     /// The layers of what `--from` names: a stage by number or name, or an image.
     async fn layers_of(&self, from: &str) -> Result<Vec<String>, Error> {
         let wrong = |why: &str| BuildError::From(from.to_owned(), why.to_owned());
+        if let Some(image) = self.options.named_images.get(from) {
+            return Ok(self.image(image, self.options.platform.as_ref()).await?.configuration.rootfs.diff_ids.clone());
+        }
         let stage = match from.parse::<usize>() {
             Ok(number) if number == self.stages.len() => return Err(wrong("refers to current build stage").into()),
             Ok(number) => Some(self.stages.get(number).ok_or_else(|| wrong("index out of bounds"))?),
             Err(_) => self.stages.iter().rev().find(|s| s.name.as_deref() == Some(from.to_ascii_lowercase().as_str())),
         };
         match stage {
-            Some(stage) => Ok(stage.state.configuration.rootfs.diff_ids.clone()),
+            Some(Finished { state: Some(state), .. }) => Ok(state.configuration.rootfs.diff_ids.clone()),
+            Some(Finished { state: None, .. }) => {
+                Err(wrong("is named by a variable, or by a trigger: write its name").into())
+            }
             None => {
                 let image = self.image(from, self.options.platform.as_ref()).await?;
                 Ok(image.configuration.rootfs.diff_ids.clone())
             }
         }
     }
+}
+
+/// What a command sees beside its image.
+#[derive(Default)]
+struct Mounted {
+    mounts: Vec<StepMount>,
+    /// What it depends on, for the cache's key.
+    hashes: String,
+    /// Secrets in variables.
+    env: Vec<String>,
+}
+
+fn write_private(path: &Path, content: &[u8], owner: (u32, u32), mode: u32) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
 }
 
 /// A `COPY` whose sources are found and whose root file system is ready.
@@ -626,6 +865,16 @@ async fn fetch(url: &str, directory: &Path, destination: &str) -> Result<Entry, 
     };
     crate::registry::fetch(url, &directory.join(name)).await?;
     Entry::fetched(directory, name)
+}
+
+/// Compares what was fetched with the digest that it should have.
+fn check(expected: &str, url: &str, file: &Path) -> Result<(), Error> {
+    let bytes = std::fs::read(file).attempt(|| format!("cannot read {}", file.display()))?;
+    let found = digest::of(&bytes);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Digest { what: url.to_owned(), expected: expected.to_owned(), found })
 }
 
 /// What the history says of a step that ran nothing.

@@ -16,6 +16,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
+/// How long a registry may take to say that it is one, as for Docker.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
+
 /// The host of Docker's own registry is not the one in its images' names.
 const DOCKER_HUB: &str = "registry-1.docker.io";
 
@@ -61,7 +64,7 @@ impl Client {
         if access.insecure || is_loopback(host) {
             bases = vec![(format!("https://{host}"), true), (format!("http://{host}"), true)];
         }
-        Self::connect_to(&bases, registry, scope, access.credentials.clone()).await
+        Self::connect_to(&bases, registry, scope, access.credentials.clone(), FIRST_ANSWER).await
     }
 
     /// Finds out how a mirror is spoken to; it is not told who asks.
@@ -69,7 +72,7 @@ impl Client {
         let base = mirror.trim_end_matches('/').to_owned();
         let host = base.split_once("://").map_or("", |(_, rest)| rest);
         let any_certificate = is_loopback(host);
-        Self::connect_to(&[(base, any_certificate)], registry, scope, None).await
+        Self::connect_to(&[(base, any_certificate)], registry, scope, None, FIRST_ANSWER).await
     }
 
     /// Tries base addresses in turn, each with whether any certificate will do.
@@ -78,6 +81,7 @@ impl Client {
         registry: &str,
         scope: String,
         credentials: Option<Credentials>,
+        patience: Duration,
     ) -> Result<Self, RegistryError> {
         let ready = credentials.as_ref().filter(|c| !c.registrytoken.is_empty());
         let ready = ready.map(|c| format!("Bearer {}", c.registrytoken));
@@ -91,14 +95,20 @@ impl Client {
                 scope: scope.clone(),
                 authorization: Mutex::new(ready.clone()),
             };
-            match client.http.get(format!("{base}/v2/")).send().await {
+            match client.http.get(format!("{base}/v2/")).timeout(patience).send().await {
                 Ok(answer) => {
                     if answer.status() == StatusCode::UNAUTHORIZED {
                         client.authorize(answer.headers()).await?;
                     }
                     return Ok(client);
                 }
-                Err(error) => refusals.push(reason(&error)),
+                Err(error) => {
+                    refusals.push(reason(&error));
+                    // One that keeps silent does so by plain HTTP, too.
+                    if error.is_timeout() {
+                        break;
+                    }
+                }
             }
         }
         // the last one is plain HTTP's where that was tried, and says most
@@ -413,6 +423,21 @@ mod tests {
         assert!(matches!(challenge("bearer realm=x, service=y"), Some(Challenge::Bearer { .. })));
         assert!(challenge("Negotiate").is_none());
         assert!(challenge("Bearer service=\"x\"").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_keeps_silent_is_given_up_and_not_asked_twice() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = silent.local_addr().unwrap().to_string();
+        let bases = [(format!("http://{host}"), true), (format!("http://{host}/twice"), true)];
+        let began = std::time::Instant::now();
+        let patience = Duration::from_millis(500);
+        let given_up = Client::connect_to(&bases, &host, String::new(), None, patience).await.err().unwrap();
+        assert_eq!(given_up.to_string(), format!("cannot reach registry {host}: it does not answer in time"));
+        // Far below what a whole answer may take.
+        assert!(began.elapsed() < Duration::from_secs(30));
+        silent.set_nonblocking(true).unwrap();
+        assert_eq!(silent.incoming().take_while(Result::is_ok).count(), 1);
     }
 
     #[test]

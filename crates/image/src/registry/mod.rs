@@ -77,7 +77,7 @@ pub enum RegistryError {
     TooMany(String),
     #[error("registry {registry} asks for credentials to be sent to {realm} without encryption")]
     InsecureRealm { registry: String, realm: String },
-    #[error("{url}: unexpected answer {status}: {why}")]
+    #[error("{url}: unexpected answer {status}{}{why}", if why.is_empty() { "" } else { ": " })]
     Status { url: String, status: u16, why: String },
     #[error("{url}: {why}")]
     Malformed { url: String, why: String },
