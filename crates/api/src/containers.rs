@@ -233,6 +233,12 @@ fn show(view: &ContainerView, version: Version) -> Value {
         _ => view.log_path.clone(),
     };
     let file = |name: &str| view.directory.join(name).display().to_string();
+    let mut config = show_config(&c.config);
+    // The address that was asked for at creation, which is the first network's.
+    let asked = c.endpoints.first().map(|e| &e.settings.mac_address).filter(|mac| !mac.is_empty());
+    if let Some(mac) = asked {
+        config["MacAddress"] = json!(mac);
+    }
     json!({
         "Id": c.id,
         "Created": c.created.to_string(),
@@ -255,7 +261,7 @@ fn show(view: &ContainerView, version: Version) -> Value {
         "HostConfig": show_host(&c.host),
         "GraphDriver": { "Data": view.graph, "Name": "overlay2" },
         "Mounts": c.mounts,
-        "Config": show_config(&c.config),
+        "Config": config,
         "NetworkSettings": show_network_settings(view, version),
     })
 }

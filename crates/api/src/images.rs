@@ -9,6 +9,7 @@ use crate::query::Query;
 use crate::version::Version;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
@@ -86,14 +87,20 @@ fn fill_config(config: &mut Value, version: Version) {
 }
 
 /// `GET /images/{name}/{json,history,get}`.
-pub async fn get(state: Ctx, Extension(version): Extension<Version>, Path(path): Path<String>) -> Answer {
+pub async fn get(
+    state: Ctx,
+    Extension(version): Extension<Version>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
     let State(engine) = &state;
     if let Some(name) = path.strip_suffix("/json") {
         let image = engine.images.get(name).map_err(engine::images::image_error)?;
         let mut shown = show(&image);
         fill_config(&mut shown["Config"], version);
-        if version < Version::new(1, 45) {
-            // Compose v1 reads the image's volumes here when it makes a container anew.
+        // Compose v1 reads the image's volumes here when it makes a container anew, and Debian's speaks the newest version.
+        let agent = headers.get(USER_AGENT).map_or(&b""[..], |agent| agent.as_bytes());
+        if version < Version::new(1, 45) || agent.starts_with(b"docker-compose/1.") {
             shown["ContainerConfig"] = shown["Config"].clone();
         }
         return Ok(Json(shown).into_response());

@@ -65,7 +65,7 @@ struct IpamBody {
     #[serde(deserialize_with = "or_default")]
     driver: String,
     #[serde(deserialize_with = "or_default")]
-    options: BTreeMap<String, String>,
+    options: Option<BTreeMap<String, String>>,
     #[serde(deserialize_with = "or_default")]
     config: Vec<IpamConfig>,
 }

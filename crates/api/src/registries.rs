@@ -39,7 +39,11 @@ pub async fn pull(engine: &Arc<Engine>, query: &Query, headers: &HeaderMap, plat
 pub async fn push(engine: &Arc<Engine>, name: &str, tag: Option<&str>, headers: &HeaderMap) -> Answer {
     let credentials = credentials(headers);
     let references = match tag {
-        Some(tag) => vec![format!("{name}:{tag}")],
+        // A tag in the name gives way.
+        Some(tag) => {
+            let named = name.parse::<model::reference::Reference>().map_err(Failure::invalid)?;
+            vec![named.with_tag(tag).map_err(Failure::invalid)?.familiar()]
+        }
         None => engine.tags_of(name)?,
     };
     if references.is_empty() {

@@ -191,10 +191,14 @@ pub async fn pump(
             std::future::pending::<()>().await;
         }
     });
+    let mut left = false;
     loop {
         let next = tokio::select! {
             next = output.next() => next,
-            _ = &mut detached => None,
+            _ = &mut detached => {
+                left = true;
+                None
+            }
         };
         let Some((stream, bytes)) = next else { break };
         if writer.write_all(&form.shape(stream, bytes)).await.is_err() {
@@ -203,7 +207,10 @@ pub async fn pump(
         let _ = writer.flush().await;
     }
     feeding.abort();
-    let _ = tokio::time::timeout(END, ended).await;
+    // Who left goes at once.
+    if !left {
+        let _ = tokio::time::timeout(END, ended).await;
+    }
     let _ = writer.shutdown().await;
 }
 

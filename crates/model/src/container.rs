@@ -30,6 +30,11 @@ macro_rules! api_object {
     };
 }
 
+/// What Docker leaves out of an answer.
+fn is_nothing<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 api_object! {
     /// `ContainerConfig`: what the container is, whatever machine it runs on.
     pub struct Config {
@@ -126,7 +131,10 @@ api_object! {
         pub blkio_device_write_iops: Option<Vec<serde_json::Value>>,
         pub cpu_period: i64,
         pub cpu_quota: i64,
+        // As docker-py writes them: Go does not mind.
+        #[serde(alias = "CPURealtimePeriod")]
         pub cpu_realtime_period: i64,
+        #[serde(alias = "CPURealtimeRuntime")]
         pub cpu_realtime_runtime: i64,
         pub cpuset_cpus: String,
         pub cpuset_mems: String,
@@ -242,8 +250,11 @@ api_object! {
 
 api_object! {
     pub struct TmpfsOptions {
+        #[serde(skip_serializing_if = "is_nothing")]
         pub size_bytes: i64,
+        #[serde(skip_serializing_if = "is_nothing")]
         pub mode: u32,
+        #[serde(skip_serializing_if = "is_nothing")]
         pub options: Option<Vec<Vec<String>>>,
     }
 }

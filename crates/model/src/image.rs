@@ -204,13 +204,23 @@ impl fmt::Display for Platform {
 
 /// Why a text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is an invalid platform: os/architecture or os/architecture/variant are, like linux/amd64")]
-pub struct NotAPlatform(String);
+pub enum NotAPlatform {
+    #[error("{0:?} is an invalid platform: os/architecture or os/architecture/variant are, like linux/amd64")]
+    Form(String),
+    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
+    Unknown(String),
+}
+
+/// What one word may be: GOARCH, and other names of the same. `go tool dist list` has them.
+const ARCHITECTURES: [&str; 22] = [
+    "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "loong64", "mips", "mips64", "mips64le",
+    "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm", "x86-64", "x86_64", "sparc64", "riscv",
+];
 
 impl std::str::FromStr for Platform {
     type Err = NotAPlatform;
     fn from_str(text: &str) -> Result<Self, NotAPlatform> {
-        let wrong = || NotAPlatform(text.to_owned());
+        let wrong = || NotAPlatform::Form(text.to_owned());
         let lower = text.to_ascii_lowercase();
         let mut parts = lower.split('/').map(str::to_owned);
         let first = parts.next().filter(|p| !p.is_empty()).ok_or_else(wrong)?;
@@ -219,7 +229,8 @@ impl std::str::FromStr for Platform {
             Some(_) => return Err(wrong()),
             // one word: an operating system, or an architecture of the only one we run
             None if first == "linux" => (first, Platform::host().architecture),
-            None => ("linux".to_owned(), first),
+            None if ARCHITECTURES.contains(&first.as_str()) => ("linux".to_owned(), first),
+            None => return Err(NotAPlatform::Unknown(text.to_owned())),
         };
         let architecture = match architecture.as_str() {
             "x86_64" | "x86-64" => "amd64".to_owned(),

@@ -480,7 +480,7 @@ mod tests {
             internal: false,
             attachable: false,
             ipam_driver: String::new(),
-            ipam_options: BTreeMap::new(),
+            ipam_options: None,
             pools,
             options: BTreeMap::new(),
             labels: BTreeMap::new(),

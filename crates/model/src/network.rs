@@ -80,7 +80,9 @@ impl fmt::Display for Driver {
 pub struct Ipam {
     #[serde(default)]
     pub driver: IpamDriver,
-    pub options: BTreeMap<String, String>,
+    /// None where the one who made the network said nothing of them.
+    #[serde(default)]
+    pub options: Option<BTreeMap<String, String>>,
     pub pools: Vec<Pool>,
 }
 
@@ -146,7 +148,7 @@ pub struct Request {
     pub internal: bool,
     pub attachable: bool,
     pub ipam_driver: String,
-    pub ipam_options: BTreeMap<String, String>,
+    pub ipam_options: Option<BTreeMap<String, String>>,
     pub pools: Vec<PoolRequest>,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
@@ -345,7 +347,7 @@ fn apply_template<'a>(
     let own = !matches!(request.ipam_driver.as_str(), "" | "default")
         || request.ipv6
         || !request.labels.is_empty()
-        || !request.ipam_options.is_empty()
+        || request.ipam_options.as_ref().is_some_and(|options| !options.is_empty())
         || !request.pools.is_empty()
         || !request.options.is_empty();
     if own {

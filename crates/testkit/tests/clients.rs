@@ -94,6 +94,18 @@ fn answers_have_what_clients_of_docker_look_for() {
     assert_eq!((new.get("OnBuild"), new.get("Hostname")), (Some(&Value::Null), None));
     assert_eq!((old.get("OnBuild"), old.get("Hostname")), (Some(&Value::Null), Some(&json!(""))));
     assert_eq!(new["Cmd"], json!(["sh"]));
+    // Without it Debian's docker-compose cannot make a container anew.
+    let request = "GET /v1.51/images/busybox/json HTTP/1.1\r\nHost: isle\r\nConnection: close\r\n\
+                   User-Agent: docker-compose/1.29.2 docker-py/5.0.3\r\n\r\n";
+    let mut said = String::new();
+    http::raw(&lab.socket(), request.as_bytes()).unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("\"ContainerConfig\":{"), "{said}");
+
+    // When it ended before stays known.
+    lab.run("twice", json!({ "Cmd": ["sleep", "600"] }));
+    assert_eq!(lab.inspect("twice")["State"]["FinishedAt"], "0001-01-01T00:00:00Z");
+    lab.ask("/containers/twice/restart?t=0", 204);
+    assert_ne!(lab.inspect("twice")["State"]["FinishedAt"], "0001-01-01T00:00:00Z");
 
     // Intermediate images are images.
     let all = lab.get("/images/json?all=1").unwrap().json().as_array().unwrap().len();
@@ -111,6 +123,43 @@ fn answers_have_what_clients_of_docker_look_for() {
     // The runtime, where docker-py says it.
     lab.create("asked", json!({ "Cmd": ["true"], "Runtime": "runc" }));
     assert_eq!(lab.inspect("asked")["HostConfig"]["Runtime"], "runc");
+}
+
+/// docker-py has names of its own for some fields, and both it and Compose compare what they sent with what is shown.
+#[test]
+fn what_was_asked_for_is_shown_as_it_was_asked() {
+    let lab = Lab::start(&program()).unwrap();
+    let options =
+        |body: Value| lab.get(&format!("/networks/{}", lab.network(body))).unwrap().json()["IPAM"]["Options"].clone();
+    let pools = json!([{ "Subnet": "10.77.0.0/24" }]);
+    assert_eq!(options(json!({ "Name": "silent", "IPAM": { "Driver": "default", "Config": pools } })), Value::Null);
+    assert_eq!(options(json!({ "Name": "empty", "IPAM": { "Options": {} } })), json!({}));
+
+    let host = json!({
+        "NetworkMode": "silent", "CPURealtimeRuntime": 0, "Mounts": [
+            { "Type": "tmpfs", "Target": "/t", "TmpfsOptions": { "SizeBytes": 5368709 } },
+        ],
+    });
+    lab.create("box", json!({ "Cmd": ["true"], "MacAddress": "02:42:ac:11:65:43", "HostConfig": host }));
+    let shown = lab.inspect("box");
+    assert_eq!(shown["HostConfig"]["Mounts"][0]["TmpfsOptions"], json!({ "SizeBytes": 5368709 }));
+    assert_eq!(shown["Config"]["MacAddress"], "02:42:ac:11:65:43");
+
+    for (platform, status) in [("foo", 400), ("linux/", 400)] {
+        let pulled =
+            lab.post(&format!("/images/create?fromImage=hello&tag=1&platform={platform}"), Value::Null).unwrap();
+        assert_eq!(pulled.status, status, "{}", pulled.text());
+    }
+    let pulled = lab.post("/images/create?fromImage=hello&tag=1&platform=foo", Value::Null).unwrap();
+    assert!(
+        pulled.message().contains("unknown operating system or architecture: invalid argument"),
+        "{}",
+        pulled.text()
+    );
+
+    // A tag beside the name counts, and one in the name gives way.
+    let pushed = lab.ask("/images/busybox:latest/push?tag=other", 404);
+    assert!(pushed.message().contains("busybox:other"), "{}", pushed.text());
 }
 
 #[test]

@@ -56,6 +56,9 @@ impl Room {
             .env("DOCKER_CONFIG", configuration)
             .env("DOCKER_BUILDKIT", "0")
             .env("COMPOSE_DOCKER_CLI_BUILD", "0")
+            // Where published ports are, whatever this machine itself runs in.
+            .env("TESTCONTAINERS_HOST_OVERRIDE", "localhost")
+            .env("TC_HOST", "localhost")
             .env("TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE", self.lab.socket());
         self.lab.in_host(|| command.spawn()).with_context(|| format!("{command:?}"))
     }

@@ -91,7 +91,7 @@ impl Images {
 
     /// Fetches all images of a repository, one after the other; the reference's tag means nothing.
     pub async fn pull_all(&self, reference: &Reference, options: PullOptions, progress: Lines) -> Result<(), Error> {
-        let tags = Puller::connect(reference, &options.access).await?.tags().await?;
+        let tags = tags(reference, &options.access).await?;
         for tag in tags {
             self.pull(&reference.with_tag(&tag)?, options.clone(), progress.clone()).await?;
         }
@@ -300,6 +300,18 @@ impl Images {
             }
         }
     }
+}
+
+/// All tags of a repository: of the first mirror that has it, or of the registry.
+async fn tags(reference: &Reference, access: &Access) -> Result<Vec<String>, Error> {
+    for mirror in &access.mirrors {
+        let asked = async { Puller::connect_mirror(mirror, reference).await?.tags().await };
+        match asked.await {
+            Ok(tags) => return Ok(tags),
+            Err(error) => tracing::warn!(mirror, "no {} from there: {}", reference.familiar_name(), error.chain()),
+        }
+    }
+    Puller::connect(reference, access).await?.tags().await
 }
 
 /// Of a registry that cannot be reached, and mirrors of which one has said that nothing is there, the mirror tells more:

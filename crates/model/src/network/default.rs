@@ -61,7 +61,7 @@ pub fn plan_default(settings: &DefaultBridge, around: &Surroundings<'_>) -> Resu
         ipv6: settings.ipv6,
         internal: false,
         attachable: false,
-        ipam: Ipam { driver: IpamDriver::Default, options: BTreeMap::new(), pools },
+        ipam: Ipam { driver: IpamDriver::Default, options: None, pools },
         options,
         labels: BTreeMap::new(),
         mtu: settings.mtu,
