@@ -24,7 +24,7 @@ cargo xtask COMMAND
   test clients [SUITE…] [OPTION…]
                   ... those that others wrote for their clients, against docs/clients.md; 'in COMMAND…' instead runs a
                   command where they run
-  rows            Write into docs/networking.md which tests show which row
+  rows            Write into docs/networking.md and docs/engine-api.md which tests show what
   lint            Formatting, clippy, licences and sources of dependencies
   dist            Build what people install: target/dist/isle and its static isle-shim
   package         ... as a package for Debian: target/package/isle_VERSION_ARCH.deb
@@ -72,11 +72,13 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The checklist with the tests of today.
+/// The checklist and the operations of the API, with the tests of today.
 fn rows() -> anyhow::Result<()> {
     let root = build::root();
-    let rendered = testkit::rows::render(&root)?;
-    std::fs::write(root.join("docs/networking.md"), rendered).context("docs/networking.md")
+    let write =
+        |document: &str, rendered: String| std::fs::write(root.join(document), rendered).context(document.to_owned());
+    write("docs/networking.md", testkit::rows::render(&root)?)?;
+    write("docs/engine-api.md", testkit::operations::render(&root)?)
 }
 
 fn cargo() -> Command {

@@ -42,6 +42,14 @@ async fn never_a_swarm() -> Failure {
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Isle has no swarm: it runs the containers of one machine")
 }
 
+/// What can be changed of a volume later is what a swarm's have.
+pub async fn no_cluster_volume() -> Failure {
+    Failure::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "volume update only valid for cluster volumes, but swarm is unavailable",
+    )
+}
+
 async fn not_in_a_swarm() -> Failure {
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
 }

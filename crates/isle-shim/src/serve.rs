@@ -322,6 +322,8 @@ impl Shim {
                         child::set_size(master, size).map_err(|errno| kernel("resize the terminal", errno))?;
                     }
                     _ if matches!(slot.state, State::Prepared) => slot.stdio.size = Some(size),
+                    // Without a terminal there is nothing to do, which is no mistake of the client's.
+                    _ if matches!(slot.state, State::Running(_)) => {}
                     _ => return Err(Refusal::NotRunning),
                 }
                 done

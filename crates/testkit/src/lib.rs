@@ -13,6 +13,7 @@ pub mod client;
 pub mod http;
 pub mod images;
 mod lab;
+pub mod operations;
 pub mod rows;
 pub mod sweep;
 pub mod traffic;

@@ -108,3 +108,9 @@ fn the_checklist_names_the_tests_that_there_are() {
     let written = std::fs::read_to_string(root().join("docs/networking.md")).unwrap();
     assert_eq!(written, testkit::rows::render(&root()).unwrap(), "cargo xtask rows");
 }
+
+#[test]
+fn every_operation_of_the_api_is_asked_for_by_a_test() {
+    let written = std::fs::read_to_string(root().join("docs/engine-api.md")).unwrap();
+    assert_eq!(written, testkit::operations::render(&root()).unwrap(), "cargo xtask rows");
+}
