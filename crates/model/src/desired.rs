@@ -32,6 +32,9 @@ pub struct Bridge {
     pub mac: MacAddr,
     /// The bridge's own addresses with their prefix lengths: the gateways. At most one per family (IP-13).
     pub gateways: Vec<IpNet>,
+    /// Whether every network may reach the host by its gateways: they are what `host-gateway` means (DNS-23).
+    #[serde(default)]
+    pub host_gateway: bool,
     /// The subnets that members have addresses from, whether or not the bridge has an address in them.
     pub subnets: Vec<IpNet>,
     pub mtu: u32,

@@ -5,7 +5,7 @@
 //!   a container ──its own address, a member's address─────────────────────────────▶ there, or `icc` is off
 //!        │ by its way out, or to its gateway
 //!        ▼                            ┌─ published ─▶ a container, unless a network on the way is internal
-//!   host ──▶ an address of the host ──┴─ not ───────▶ the host's own service
+//!   host ──▶ an address of the host ──┴─ not ───────▶ the host's own service, unless by another network's gateway
 //!        ▲ ──▶ a member's address ──────────────────▶ only from the host, or where the network is open
 //!        │ ──▶ any other address ───────────────────▶ out, by an uplink
 //!   a neighbour on an uplink
@@ -200,7 +200,12 @@ fn at_host(world: &World<'_>, flow: &Flow, incoming: &Incoming<'_>) -> Verdict {
     if is_hosts {
         return match published(world, flow) {
             Some((endpoint, publication)) => translated(world, flow, incoming, endpoint, publication),
-            None => passes(Place::Host, flow, Source::Own, Passage::HostService),
+            None => match (incoming, foreign_gateway(world, flow, incoming)) {
+                (Incoming::Bridge(from, ..), Some(to)) => {
+                    Verdict::Stopped(Obstacle::OtherNetwork { from: from.network, to })
+                }
+                _ => passes(Place::Host, flow, Source::Own, Passage::HostService),
+            },
         };
     }
     if let Some(bridge) = bridges().find(|b| b.subnets.iter().any(|s| s.contains(&flow.to))) {
@@ -218,6 +223,15 @@ fn at_host(world: &World<'_>, flow: &Flow, incoming: &Incoming<'_>) -> Verdict {
         }
         Incoming::Own | Incoming::Uplink(_) => passes(Place::Outside(None), flow, Source::Own, Passage::WayOut(None)),
     }
+}
+
+/// The network whose gateway a flow from another network is sent to: the host's own services are reached by one's own
+/// (SEC-01).
+fn foreign_gateway(world: &World<'_>, flow: &Flow, incoming: &Incoming<'_>) -> Option<NetworkId> {
+    let Incoming::Bridge(from, ..) = incoming else { return None };
+    let is_of = |bridge: &&Bridge| bridge.gateways.iter().any(|g| g.addr() == flow.to);
+    let to = world.desired.bridges.values().find(is_of)?;
+    (to.network != from.network && !to.host_gateway).then_some(to.network)
 }
 
 fn border(bridge: &Bridge, address: IpAddr) -> &Border {
@@ -262,11 +276,9 @@ fn translated(
     if is_carried && !world.proxy {
         return Verdict::Stopped(Obstacle::NoProxy(endpoint));
     }
-    // Datagrams come to the proxy's own sockets, past the rules of what is published.
     if let Incoming::Bridge(from, ..) = incoming
         && from.internal
         && is_carried
-        && flow.protocol == Protocol::Tcp
     {
         return Verdict::Stopped(Obstacle::Internal(from.network));
     }
@@ -372,6 +384,7 @@ mod tests {
             device: "br-x".parse().unwrap(),
             mac: MacAddr([2; 6]),
             gateways: vec![gateway],
+            host_gateway: false,
             subnets: vec![gateway.trunc()],
             mtu: 1500,
             icc: true,

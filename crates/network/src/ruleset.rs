@@ -7,8 +7,16 @@
 //!  nothing to or     a host's address and     established; inside one network;        hairpin, 127.0.0.1 and the
 //!  from 127/8 that   port become a            published; out of a network, unless     way out take this host's
 //!  is not lo's       container's              internal; never from one to another     address
+//!  no error about    │
+//!  a flow of others  └──────────────────────▶ host
+//!                                             to no other network's gateway
 //!
-//!  table bridge: frames from a container's port claim no address but its own
+//!  table bridge: frames from a container's port claim no address but its own, nor speak of flows of others
+//!
+//! An ICMP error is believed by whoever had the flow that it quotes: connection tracking calls it 'related' and lets it
+//! pass every border, and the kernel's table of path MTUs takes it even where nothing is tracked. So one from a
+//! container's port must quote a packet that was sent to that port's own address; and one from a network whose members
+//! may have others (`Attachment::trusted`), where they forward for others, one that was sent to the network, or by it.
 //! ```
 //!
 //! Rules are written in a small language, which [`compile`] turns into the kernel's instructions, and [`render`] into
@@ -19,6 +27,7 @@ use kernel::address::octets;
 use kernel::nft::{self, Base, Data, DataType, Element, Expression, Family, Hook, Meta, Register, Track, hook};
 use model::desired::{Attachment, Bridge, Inwards, Outwards, Publication};
 use model::net::{MacAddr, Protocol};
+use model::port::MOST_HELD;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -44,6 +53,9 @@ pub enum Field {
     EtherSource,
     ArpSender,
     IcmpType,
+    /// Where the packet went that an ICMP error quotes: its IP header follows the error's eight bytes.
+    Quoted4,
+    Quoted6,
     AdvertisedTarget,
     Priority,
 }
@@ -51,8 +63,8 @@ pub enum Field {
 impl Field {
     const fn width(self) -> u32 {
         match self {
-            InputName | OutputName | Source6 | Destination6 | AdvertisedTarget => 16,
-            Source4 | Destination4 | ArpSender | Priority => 4,
+            InputName | OutputName | Source6 | Destination6 | Quoted6 | AdvertisedTarget => 16,
+            Source4 | Destination4 | Quoted4 | ArpSender | Priority => 4,
             EtherSource => 6,
             DestinationPort | SourcePort | EtherType => 2,
             Transport | IcmpType => 1,
@@ -63,8 +75,8 @@ impl Field {
     const fn kind(self) -> u32 {
         match self {
             InputName | OutputName => 41,
-            Source4 | Destination4 | ArpSender => 7,
-            Source6 | Destination6 | AdvertisedTarget => 8,
+            Source4 | Destination4 | Quoted4 | ArpSender => 7,
+            Source6 | Destination6 | Quoted6 | AdvertisedTarget => 8,
             EtherSource => 9,
             EtherType => 10,
             Transport => 12,
@@ -90,6 +102,8 @@ impl Field {
             EtherSource => (Base::Link, 6),
             ArpSender => (Base::Network, 14),
             IcmpType => (Base::Transport, 0),
+            Quoted4 => (Base::Transport, 8 + 16),
+            Quoted6 => (Base::Transport, 8 + 24),
             AdvertisedTarget => (Base::Transport, 8),
         };
         Expression::Payload { base, offset, length: self.width(), into }
@@ -109,7 +123,9 @@ impl Field {
             EtherType => "ether type",
             EtherSource => "ether saddr",
             ArpSender => "arp saddr ip",
-            IcmpType => "icmpv6 type",
+            IcmpType => "icmp type",
+            Quoted4 => "quoted ip daddr",
+            Quoted6 => "quoted ip6 daddr",
             AdvertisedTarget => "icmpv6 taddr",
             Priority => "meta priority",
         }
@@ -129,8 +145,8 @@ pub enum Match {
     Protocol(Ip),
     Is(Field, &'static [u8], &'static str),
     IsNot(Field, &'static [u8], &'static str),
-    /// 127.0.0.0/8.
-    Loopback(Field),
+    /// These bits are so: field, mask, value.
+    Masked(Field, &'static [u8], &'static [u8], &'static str),
     In(&'static [Field], Set),
     NotIn(&'static [Field], Set),
     /// Any of these bits (linux/netfilter/nf_conntrack_common.h), and their names.
@@ -221,6 +237,12 @@ sets! {
     /// Bridges that let who is outside reach everything.
     Unprotected4 Inet "unprotected4" [OutputName] [] false,
     Unprotected6 Inet "unprotected6" [OutputName] [] false,
+    /// What is a network's own: its bridge, and its subnets.
+    Own4 Inet "own4" [InputName Destination4] [] true,
+    Own6 Inet "own6" [InputName Destination6] [] true,
+    /// Addresses of the host that are one network's: its gateway.
+    Gateways4 Inet "gateways4" [Destination4] [] false,
+    Gateways6 Inet "gateways6" [Destination6] [] false,
     /// Interfaces of the host, and the bridges whose published ports are open to what comes from them.
     Trusted Inet "trusted" [InputName OutputName] [] false,
     /// Published ports at a container's own address.
@@ -253,6 +275,9 @@ sets! {
     ProxyAnyRange4 Inet "proxy-any-range4" [Transport DestinationPort] [DestinationPort] true,
     ProxyAnyRange6 Inet "proxy-any-range6" [Transport DestinationPort] [DestinationPort] true,
     ProxyPort Inet "proxy-port" [DestinationPort] [] false,
+    /// UDP ports whose own sockets the proxy serves.
+    Carried4 Inet "carried4" [Destination4 DestinationPort] [] true,
+    Carried6 Inet "carried6" [Destination6 DestinationPort] [] true,
     /// Ports of bridges that are held to their addresses.
     Ports Bridge "ports" [InputName] [] false,
     Addresses4 Bridge "addresses4" [InputName Source4] [] false,
@@ -274,6 +299,19 @@ impl Set {
 const ICMP: Match = Match::Is(Transport, &[1], "icmp");
 const ICMP6: Match = Match::Is(Transport, &[58], "ipv6-icmp");
 const TCP: Match = Match::Is(Transport, &[6], "tcp");
+const UDP: Match = Match::Is(Transport, &[17], "udp");
+const TO_LOOPBACK: Match = Match::Masked(Destination4, &[0xff, 0, 0, 0], &[127, 0, 0, 0], "127.0.0.0/8");
+const FROM_LOOPBACK: Match = Match::Masked(Source4, &[0xff, 0, 0, 0], &[127, 0, 0, 0], "127.0.0.0/8");
+/// ICMPv6 has its errors below 128 (RFC 4443, 2.1).
+const ERROR6: Match = Match::Masked(IcmpType, &[0x80], &[0], "< 128");
+/// Those of ICMP that quote a packet (RFC 792).
+const ERRORS4: [&[Match]; 5] = [
+    &[Match::Is(IcmpType, &[3], "destination-unreachable")],
+    &[Match::Is(IcmpType, &[4], "source-quench")],
+    &[Match::Is(IcmpType, &[5], "redirect")],
+    &[Match::Is(IcmpType, &[11], "time-exceeded")],
+    &[Match::Is(IcmpType, &[12], "parameter-problem")],
+];
 const NOT_LO: Match = Match::IsNot(InputName, b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "lo");
 const V4: Match = Match::Protocol(Ip::V4);
 const V6: Match = Match::Protocol(Ip::V6);
@@ -384,13 +422,45 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[V6], Dnat(Ip::V6, &[Transport, DestinationPort], Set::AnyRange6, false)),
             ],
         },
+        Chain { name: "errors4", hook: None, rules: ERRORS4.map(|is| Rule(is, Jump("quoted4"))).into() },
+        Chain { name: "errors6", hook: None, rules: vec![Rule(&[ERROR6], Jump("quoted6"))] },
+        Chain {
+            name: "quoted4",
+            hook: None,
+            rules: vec![
+                Rule(&[In(&[InputName, Destination4], Set::Own4)], Return),
+                Rule(&[In(&[InputName, Quoted4], Set::Own4)], Return),
+                Rule(&[], Drop("about a flow of others")),
+            ],
+        },
+        Chain {
+            name: "quoted6",
+            hook: None,
+            rules: vec![
+                Rule(&[In(&[InputName, Destination6], Set::Own6)], Return),
+                Rule(&[In(&[InputName, Quoted6], Set::Own6)], Return),
+                Rule(&[], Drop("about a flow of others")),
+            ],
+        },
+        Chain {
+            name: "carried",
+            hook: None,
+            rules: vec![
+                Rule(&[V4, In(&[Destination4, DestinationPort], Set::Carried4)], Drop("from an internal network")),
+                Rule(&[V6, In(&[Destination6, DestinationPort], Set::Carried6)], Drop("from an internal network")),
+            ],
+        },
         Chain {
             name: "raw",
             hook: base("filter", hook::PREROUTING, -300),
             rules: vec![
-                Rule(&[NOT_LO, V4, Loopback(Destination4)], Drop("to the host's loopback from outside")),
-                Rule(&[NOT_LO, V4, Loopback(Source4)], Drop("from a loopback address from outside")),
+                Rule(&[NOT_LO, V4, TO_LOOPBACK], Drop("to the host's loopback from outside")),
+                Rule(&[NOT_LO, V4, FROM_LOOPBACK], Drop("from a loopback address from outside")),
                 Rule(&[TCP, In(&[DestinationPort], Set::ProxyPort), NOT_LO, Local], Drop("to the proxy itself")),
+                // what is published leads to other networks: not by the proxy's own sockets either
+                Rule(&[UDP, In(&[InputName], Set::Internal), Local], Jump("carried")),
+                Rule(&[V4, ICMP, In(&[InputName], Set::Bridges)], Jump("errors4")),
+                Rule(&[V6, ICMP6, In(&[InputName], Set::Bridges)], Jump("errors6")),
             ],
         },
         Chain {
@@ -401,13 +471,47 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
         Chain { name: "own", hook: base("nat", hook::OUTPUT, -100), rules: vec![Rule(&[Local], Jump("publish"))] },
         Chain { name: "forward", hook: base("filter", hook::FORWARD, 0), rules: forward },
         Chain {
+            name: "foreign-gateway",
+            hook: None,
+            rules: vec![
+                Rule(&[V4, UDP, In(&[Destination4, DestinationPort], Set::Carried4)], Return),
+                Rule(&[V6, UDP, In(&[Destination6, DestinationPort], Set::Carried6)], Return),
+                Rule(&[], Drop("to another network's gateway")),
+            ],
+        },
+        Chain {
+            name: "host",
+            hook: base("filter", hook::INPUT, 0),
+            rules: vec![
+                Rule(&[ESTABLISHED], Accept),
+                Rule(
+                    &[
+                        V4,
+                        In(&[InputName], Set::Bridges),
+                        In(&[Destination4], Set::Gateways4),
+                        NotIn(&[InputName, Destination4], Set::Own4),
+                    ],
+                    Jump("foreign-gateway"),
+                ),
+                Rule(
+                    &[
+                        V6,
+                        In(&[InputName], Set::Bridges),
+                        In(&[Destination6], Set::Gateways6),
+                        NotIn(&[InputName, Destination6], Set::Own6),
+                    ],
+                    Jump("foreign-gateway"),
+                ),
+            ],
+        },
+        Chain {
             name: "source",
             hook: base("nat", hook::POSTROUTING, 100),
             rules: vec![
                 // by addresses: a frame that br_netfilter shows here has no input device
                 Rule(&[V4, Translated, In(&[Source4, Destination4], Set::Hairpin4)], Masquerade),
                 Rule(&[V6, Translated, In(&[Source6, Destination6], Set::Hairpin6)], Masquerade),
-                Rule(&[V4, Loopback(Source4), In(&[OutputName], Set::Bridges)], Masquerade),
+                Rule(&[V4, FROM_LOOPBACK, In(&[OutputName], Set::Bridges)], Masquerade),
                 Rule(&[V4, NotIn(&[OutputName], Set::Bridges)], Snat(Ip::V4, &[InputName], Set::Outbound4)),
                 Rule(&[V6, NotIn(&[OutputName], Set::Bridges)], Snat(Ip::V6, &[InputName], Set::Outbound6)),
                 Rule(&[V4, In(&[InputName], Set::Masquerade4), NotIn(&[OutputName], Set::Bridges)], Masquerade),
@@ -433,6 +537,7 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
         Rule(&[ARP], Jump("arp")),
         Rule(&[FRAME6, ICMP6], Jump("icmp6")),
         Rule(&[FRAME4, ICMP, NotIn(&[InputName, Source4], Set::Addresses4)], Drop("not its address")),
+        Rule(&[FRAME4, ICMP], Jump("icmp4")),
         Rule(&[In(&[InputName], Set::Strict)], Jump("strict")),
     ]);
     let mut chains = vec![
@@ -460,8 +565,27 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
                     ],
                     Drop("not its address"),
                 ),
+                Rule(&[ERROR6], Jump("error6")),
                 Rule(&[Is(Source6, ANY6, "::")], Return),
                 Rule(&[NotIn(&[InputName, Source6], Set::Addresses6)], Drop("not its address")),
+            ],
+        },
+        Chain { name: "icmp4", hook: None, rules: ERRORS4.map(|is| Rule(is, Jump("error4"))).into() },
+        // the last rule catches what a first fragment is too short to quote
+        Chain {
+            name: "error4",
+            hook: None,
+            rules: vec![
+                Rule(&[In(&[InputName, Quoted4], Set::Addresses4)], Return),
+                Rule(&[], Drop("about a flow of others")),
+            ],
+        },
+        Chain {
+            name: "error6",
+            hook: None,
+            rules: vec![
+                Rule(&[In(&[InputName, Quoted6], Set::Addresses6)], Return),
+                Rule(&[], Drop("about a flow of others")),
             ],
         },
         Chain {
@@ -531,10 +655,10 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
                 out.push(field.load(FIRST));
                 compare(&mut out, false, value);
             }
-            Match::Loopback(field) => {
+            Match::Masked(field, mask, value, _) => {
                 out.push(field.load(FIRST));
-                out.push(Expression::Mask { register: FIRST, mask: vec![0xff, 0, 0, 0] });
-                compare(&mut out, true, &[127, 0, 0, 0]);
+                out.push(Expression::Mask { register: FIRST, mask: mask.to_vec() });
+                compare(&mut out, true, value);
             }
             Match::In(fields, set) => look_up(fields, *set, None, false, &mut out),
             Match::NotIn(fields, set) => look_up(fields, *set, None, true, &mut out),
@@ -609,7 +733,7 @@ pub fn render(rule: &Rule) -> String {
             Match::Protocol(Ip::V6) => "meta nfproto ipv6".into(),
             Match::Is(field, _, text) => format!("{} {text}", field.text()),
             Match::IsNot(field, _, text) => format!("{} != {text}", field.text()),
-            Match::Loopback(field) => format!("{} 127.0.0.0/8", field.text()),
+            Match::Masked(field, _, _, text) => format!("{} {text}", field.text()),
             Match::In(fields, set) => format!("{} @{}", key_text(fields), set.name()),
             Match::NotIn(fields, set) => format!("{} != @{}", key_text(fields), set.name()),
             Match::State(_, names) => format!("ct state {names}"),
@@ -706,6 +830,7 @@ pub fn bridge_elements(bridge: &Bridge) -> Elements {
         let data = Some(Data::Verdict(nft::Verdict::Accept));
         elements.insert((Set::Links, Element { key: joined(&[&name, &name]), end: None, data }));
     }
+    elements.extend(own_elements(bridge, &name));
     if bridge.internal {
         elements.insert((Set::Internal, plain(name)));
         return elements;
@@ -746,6 +871,34 @@ pub fn bridge_elements(bridge: &Bridge) -> Elements {
     }
     elements
 }
+
+/// What is a network's own: its subnets, the link's own addresses, and the host's address on it, which others do not
+/// use, unless every network may.
+fn own_elements(bridge: &Bridge, name: &[u8]) -> Elements {
+    let mut elements = Elements::new();
+    // One of these may be the subnet: elements of an interval set must not overlap.
+    let of_link = |net: &IpNet| matches!(net.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let nets = bridge.subnets.iter().filter(|net| !of_link(net)).map(|net| (net.network(), net.broadcast()));
+    let link = (LINK6.0.into(), LINK6.1.into());
+    for (first, last) in nets.chain([link]) {
+        let set = if first.is_ipv4() { Set::Own4 } else { Set::Own6 };
+        let (key, end) = (joined(&[name, &octets(first)]), Some(joined(&[name, &octets(last)])));
+        elements.insert((set, Element { key, end, data: None }));
+    }
+    if !bridge.host_gateway {
+        for gateway in bridge.gateways.iter().map(IpNet::addr) {
+            let set = if gateway.is_ipv4() { Set::Gateways4 } else { Set::Gateways6 };
+            elements.insert((set, plain(joined(&[&octets(gateway)]))));
+        }
+    }
+    elements
+}
+
+/// fe80::/10 (RFC 4291, 2.5.6).
+const LINK6: (Ipv6Addr, Ipv6Addr) = (
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+    Ipv6Addr::new(0xfebf, u16::MAX, u16::MAX, u16::MAX, u16::MAX, u16::MAX, u16::MAX, u16::MAX),
+);
 
 /// The link-local address that goes with a hardware address (RFC 4291, appendix A).
 pub fn link_local(mac: MacAddr) -> Ipv6Addr {
@@ -874,6 +1027,9 @@ pub fn publication_elements(publication: &Publication, proxy: Option<u16>) -> El
     };
     if host.is_ipv4() != container.is_ipv4() || host == IpAddr::V6(Ipv6Addr::LOCALHOST) {
         proxied(host);
+        if protocol == Protocol::Udp && proxy.is_some() && count <= MOST_HELD {
+            elements.insert(carried_element(publication));
+        }
         return elements;
     }
     if host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
@@ -910,6 +1066,17 @@ pub fn publication_elements(publication: &Publication, proxy: Option<u16>) -> El
         ));
     }
     elements
+}
+
+/// UDP ports whose sockets the proxy reads, past the rules of what is published.
+fn carried_element(publication: &Publication) -> (Set, Element) {
+    let Publication { host, host_port, count, .. } = *publication;
+    let set = if host.is_ipv4() { Set::Carried4 } else { Set::Carried6 };
+    let first = octets(host);
+    let last = if host.is_unspecified() { vec![0xff; first.len()] } else { first.clone() };
+    let key = joined(&[&first, &host_port.to_be_bytes()]);
+    let end = Some(joined(&[&last, &host_port.wrapping_add(count - 1).to_be_bytes()]));
+    (set, Element { key, end, data: None })
 }
 
 #[cfg(test)]
@@ -972,7 +1139,11 @@ mod tests {
         check(publication("0.0.0.0", 80, v6, 80, 1), Some(999), &[(ProxyAny4, 1)]);
         check(publication("192.0.2.1", 80, v6, 80, 1), Some(999), &[(Proxy4, 1)]);
         check(publication("::", 80, v4, 80, 1), None, &[]);
-        check(Publication { protocol: Protocol::Udp, ..publication("::", 80, v4, 80, 1) }, Some(999), &[]);
+        let udp = |publication| Publication { protocol: Protocol::Udp, ..publication };
+        check(udp(publication("::", 80, v4, 80, 64)), Some(999), &[(Carried6, 1)]);
+        check(udp(publication("::", 80, v4, 80, 65)), Some(999), &[]);
+        check(udp(publication("192.0.2.1", 80, v6, 80, 1)), Some(999), &[(Carried4, 1)]);
+        check(udp(publication("::", 80, v4, 80, 1)), None, &[]);
         check(publication("0.0.0.0", 65535, v4, 65535, 1), None, &[(Any4, 1)]);
         let direct = |publication| Publication { direct: true, ..publication };
         check(direct(publication("0.0.0.0", 80, v4, 81, 2)), None, &[(Direct4, 2), (Any4, 2)]);

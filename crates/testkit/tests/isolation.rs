@@ -168,6 +168,35 @@ fn sec_05_services_of_the_host_are_reached_by_its_addresses() {
 }
 
 #[test]
+fn sec_01_the_hosts_services_are_reached_by_ones_own_gateway_only() {
+    for (on, lab) in labs() {
+        front_and_back(&lab);
+        lab.network(json!({ "Name": "four" }));
+        lab.run("older", publisher("four", &[("80/udp", "", "8090")]));
+        lab.serve(At::Container("older"), By::Udp, 80);
+        let (near, far) = (gateways(&lab, "front"), gateways(&lab, "back"));
+        let default = lab.bridge_addresses("isle0");
+        lab.serve(At::Host, By::Tcp, 7000);
+        for own in near.iter().chain(&far).chain(&default) {
+            // Its answer comes from the address that was asked.
+            lab.serve_on(At::Host, By::Udp, SocketAddr::new(*own, 7000));
+        }
+        let pings = |to: &IpAddr| lab.exec("intruder", &["ping", "-c1", "-W1", &to.to_string()]).code == 0;
+        for by in [By::Tcp, By::Udp] {
+            let reaches = |to: &IpAddr| lab.seen(INTRUDER, by, *to, 7000).is_some();
+            assert!(near.iter().all(reaches), "{by:?} by its own gateway, br_netfilter {on}");
+            assert!(default.iter().all(reaches), "{by:?} by what host-gateway means");
+            assert!(!far.iter().any(reaches), "{by:?} by another's");
+            assert!(far.iter().all(|to| lab.seen(TARGET, by, *to, 7000).is_some()), "{by:?}: it is its own for others");
+            // What is published is, by whichever address.
+            assert!(far.iter().all(|to| lab.seen(INTRUDER, by, *to, 8080).is_some()), "{by:?} to a published port");
+        }
+        assert!(lab.seen(INTRUDER, By::Udp, far[1], 8090).is_some(), "what the proxy carries, too");
+        assert!(near.iter().all(pings) && !far.iter().any(pings), "pings");
+    }
+}
+
+#[test]
 fn sec_01_broadcasts_and_names_stay_on_their_network() {
     for (_, lab) in labs() {
         front_and_back(&lab);
@@ -509,20 +538,28 @@ fn sec_06_an_internal_network_is_the_limit_of_what_leaves() {
         network(&lab, "back", json!({}));
         lab.run("intruder", sleeper("inner"));
         lab.run("target", publisher("back", &[("80/tcp", "", "8080")]));
-        // One without IPv6, which the proxy leads to.
+        // One without IPv6 and one without IPv4, which the proxy leads to.
         lab.network(json!({ "Name": "four" }));
-        lab.run("older", publisher("four", &[("80/tcp", "", "8090")]));
-        lab.serve(TARGET, By::Tcp, 80);
-        lab.serve(At::Container("older"), By::Tcp, 80);
-        lab.serve(At::Outside, By::Tcp, 80);
+        lab.network(json!({ "Name": "six", "EnableIPv4": false, "EnableIPv6": true }));
+        lab.run("older", publisher("four", &[("80/tcp", "", "8090"), ("80/udp", "", "8090")]));
+        lab.run("newer", publisher("six", &[("80/tcp", "", "8091"), ("80/udp", "", "8091")]));
+        for by in [By::Tcp, By::Udp] {
+            for at in [TARGET, At::Container("older"), At::Container("newer"), At::Outside] {
+                lab.serve(at, by, 80);
+            }
+            assert!(lab.seen(At::Outside, by, HOST6.into(), 8090).is_some(), "the proxy serves {by:?}");
+            assert!(lab.seen(At::Outside, by, HOST.into(), 8091).is_some(), "the proxy serves {by:?}");
+        }
         lab.serve(At::Host, By::Tcp, 7000);
-        assert!(lab.seen(At::Outside, By::Tcp, HOST6.into(), 8090).is_some(), "the proxy serves");
         let gateways = gateways(&lab, "inner");
         for gateway in &gateways {
             ip(&lab, INTRUDER, &format!("route add default via {gateway} dev eth0"));
             assert!(lab.seen(INTRUDER, By::Tcp, *gateway, 7000).is_some(), "the host's own service, as with Docker");
-            for port in [8080, 8090] {
-                assert_eq!(lab.seen(INTRUDER, By::Tcp, *gateway, port), None, "a published port by {gateway}");
+        }
+        let hosts = gateways.iter().copied().chain([HOST.into(), HOST6.into()]).chain(self::gateways(&lab, "back"));
+        for host in hosts {
+            for (port, by) in [8080, 8090, 8091].into_iter().flat_map(|port| [(port, By::Tcp), (port, By::Udp)]) {
+                assert_eq!(lab.seen(INTRUDER, by, host, port), None, "{by:?} to a published port by {host}");
             }
         }
         for to in [IpAddr::V4(OUTSIDE), IpAddr::V6(OUTSIDE6)] {

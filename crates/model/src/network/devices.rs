@@ -17,6 +17,7 @@ impl Network {
             device: self.device(),
             mac: MacAddr::local([a, b, c, d, e, f]),
             gateways: self.bridge_addresses().collect(),
+            host_gateway: self.is_host_gateway(networking),
             subnets: self.ipam.pools.iter().map(|p| p.subnet).collect(),
             mtu: self.mtu(),
             icc: self.icc(),
@@ -26,6 +27,14 @@ impl Network {
             trusted: self.trusted_interfaces().collect(),
             check_sources: self.checks_sources(),
         })
+    }
+
+    /// Whether `host-gateway` means this network's gateways: the default network's, unless the daemon is told others.
+    fn is_host_gateway(&self, networking: &Networking) -> bool {
+        match networking.host_gateways.as_slice() {
+            [] => self.predefined,
+            given => self.bridge_addresses().any(|net| given.contains(&net.addr())),
+        }
     }
 
     fn border(&self, ipv6: bool, networking: &Networking) -> Border {

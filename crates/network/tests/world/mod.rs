@@ -152,6 +152,7 @@ pub fn bridge(n: u8) -> Bridge {
         device: format!("br-{}", network.short()).parse().unwrap(),
         mac: MacAddr([2, 0x42, n, 0, 0, 1]),
         gateways: vec![format!("10.{n}.0.1/24").parse().unwrap(), format!("fd00:{n}::1/64").parse().unwrap()],
+        host_gateway: false,
         subnets: vec![format!("10.{n}.0.0/24").parse().unwrap(), format!("fd00:{n}::/64").parse().unwrap()],
         mtu: 1500,
         icc: true,
