@@ -1,6 +1,6 @@
 //! What the keeper holds: descriptors under their keys, and what is served from them.
 
-use crate::proxy::{Routes, SharedRoutes, serve_tcp, serve_udp};
+use crate::proxy::{Routes, SharedProxy, datagrams, streams};
 use keeper_protocol::Key;
 use model::id::SandboxId;
 use model::names::{Change, Names, Questions};
@@ -23,7 +23,7 @@ pub struct Holdings {
     held: BTreeMap<Key, Vec<OwnedFd>>,
     /// The tasks that serve from them.
     served: BTreeMap<Key, Vec<JoinHandle<()>>>,
-    routes: SharedRoutes,
+    proxy: SharedProxy,
     /// A snapshot on its way in.
     staged: Option<(Names, Routes)>,
 }
@@ -35,7 +35,7 @@ impl Holdings {
             namespaces,
             held: BTreeMap::new(),
             served: BTreeMap::new(),
-            routes: SharedRoutes::default(),
+            proxy: SharedProxy::default(),
             staged: None,
         }
     }
@@ -63,8 +63,10 @@ impl Holdings {
         }
         for descriptor in &descriptors {
             let task = match key {
-                Key::Proxy => serve_tcp(descriptor.try_clone()?, self.routes.clone(), self.shared.clone())?,
-                Key::Datagrams(_) => serve_udp(descriptor.try_clone()?, self.routes.clone(), self.shared.clone())?,
+                Key::Proxy => streams::serve(descriptor.try_clone()?, self.proxy.clone(), self.shared.clone())?,
+                Key::Datagrams(_) => {
+                    datagrams::serve(descriptor.try_clone()?, self.proxy.clone(), self.shared.clone())?
+                }
                 _ => break,
             };
             self.served.entry(key.clone()).or_default().push(task);
@@ -146,7 +148,7 @@ impl Holdings {
     }
 
     fn apply_live(&self, change: Change) {
-        self.routes.borrow_mut().apply(&change);
+        self.proxy.apply(&change);
         self.shared.names.borrow_mut().apply(change);
     }
 
@@ -154,7 +156,7 @@ impl Holdings {
     pub fn begin(&mut self) {
         if let Some((names, routes)) = self.staged.take() {
             *self.shared.names.borrow_mut() = names;
-            *self.routes.borrow_mut() = routes;
+            self.proxy.replace(routes);
         }
     }
 }

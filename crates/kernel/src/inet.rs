@@ -31,3 +31,17 @@ pub fn original_destination(connection: impl AsFd) -> Result<SocketAddr, Errno> 
     };
     Ok(SocketAddr::new(ip, asked.port()))
 }
+
+/// Has the kernel ask the other end of a silent TCP connection whether it is still there: every 15 s, and it is gone when
+/// it has not answered nine times (the values of Docker's proxy).
+///
+/// # Errors
+/// The descriptor is no TCP socket.
+pub fn keep_alive(connection: impl AsFd) -> Result<(), Errno> {
+    const EVERY: std::time::Duration = std::time::Duration::from_secs(15);
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(&connection, true)?;
+    sockopt::set_tcp_keepidle(&connection, EVERY)?;
+    sockopt::set_tcp_keepintvl(&connection, EVERY)?;
+    sockopt::set_tcp_keepcnt(&connection, 9)
+}
