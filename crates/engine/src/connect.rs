@@ -125,10 +125,14 @@ impl Engine {
             if let Ok(entry) = self.state().entry_mut(record.id) {
                 entry.record.state.ports.clear();
             }
-            let held = [Key::Ports(record.id), Key::Datagrams(record.id)];
-            if let Err(e) = self.keeper.tell(held.map(Act::Release).into()).await {
-                tracing::error!(container = ?record.id, "its host ports are not given back: {e}");
-            }
+            self.release_ports(record.id).await;
+        }
+    }
+
+    async fn release_ports(&self, id: ContainerId) {
+        let held = [Key::Ports(id), Key::Datagrams(id)];
+        if let Err(e) = self.keeper.tell(held.map(Act::Release).into()).await {
+            tracing::error!(container = ?id, "its host ports are not given back: {e}");
         }
     }
 
@@ -315,6 +319,10 @@ impl Engine {
             let mut record = before.clone();
             let endpoint = record.endpoints.remove(index);
             wire(&mut record, &state.networks, &state.networking);
+            // Without a way out, it publishes nothing: its host ports are free for others until it has one again.
+            if host_ports(&record, &state.networks).is_ok_and(|wanted| wanted.is_empty()) {
+                record.state.ports.clear();
+            }
             state.entry_mut(id)?.record = record.clone();
             (network, endpoint, before, record)
         };
@@ -329,8 +337,11 @@ impl Engine {
             self.push_back(&endpoint, &before, &record).await;
             return Err(e.context(format!("cannot disconnect {} from {}", record.name, network.name)));
         }
-        // Its addresses are free once nobody has them.
+        // Its addresses are free once nobody has them, and its ports once nothing leads to it.
         release(&mut self.state(), id, &endpoint, true);
+        if record.state.ports.is_empty() && !before.state.ports.is_empty() {
+            self.release_ports(id).await;
+        }
         self.tell_network(&network, "disconnect", Some(&record));
         Ok(())
     }
@@ -366,6 +377,7 @@ impl Engine {
             let mut state = self.state();
             if let Ok(entry) = state.entry_mut(before.id) {
                 entry.record.endpoints.clone_from(&before.endpoints);
+                entry.record.state.ports.clone_from(&before.state.ports);
             }
             let sandbox = before.state.sandbox.and_then(|id| state.sandboxes.get(&id));
             (sandbox.map(|s| s.sandbox.clone()), naming::join_changes(&state, before))

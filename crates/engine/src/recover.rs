@@ -275,8 +275,11 @@ impl Engine {
         let keys: BTreeSet<Key> = {
             let state = self.state();
             let sandboxes = state.sandboxes.keys().map(|id| Key::Sandbox(*id));
-            let ports = live.iter().flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id), Key::Process(*id)]);
-            sandboxes.chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
+            let processes = live.iter().map(|id| Key::Process(*id));
+            // Who was taken off its last way out as the daemon ended has none any more.
+            let publishes = |id: &&ContainerId| state.entry(**id).is_ok_and(|e| !e.record.state.ports.is_empty());
+            let ports = live.iter().filter(publishes).flat_map(|id| [Key::Ports(*id), Key::Datagrams(*id)]);
+            sandboxes.chain(processes).chain(ports).chain([Key::TableOwner, Key::Proxy]).collect()
         };
         self.keeper.keep_only(keys).await?;
         for id in live {

@@ -48,6 +48,46 @@ fn is_free(lab: &Lab, port: u16) -> bool {
 }
 
 #[test]
+fn pt_11_host_ports_are_free_while_a_container_has_no_way_out() {
+    let lab = lab();
+    for name in ["front", "back"] {
+        lab.network(json!({ "Name": name }));
+    }
+    lab.network(json!({ "Name": "inner", "Internal": true }));
+    // By the proxy, too: IPv6 to a container without it.
+    lab.run("web", publisher("front", &[("80/tcp", "", "8080"), ("80/udp", "", "8080")]));
+    lab.tell("/networks/inner/connect", json!({ "Container": "web" }), 200);
+    for by in [By::Tcp, By::Udp] {
+        lab.serve(At::Container("web"), by, 80);
+    }
+    let is_free = || {
+        lab.in_host(|| {
+            let all = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+            all.iter().all(|ip| TcpListener::bind((*ip, 8080)).is_ok() && UdpSocket::bind((*ip, 8080)).is_ok())
+        })
+    };
+    let answers = || {
+        let hosts = [IpAddr::from(HOST), HOST6.into()];
+        hosts.iter().all(|ip| [By::Tcp, By::Udp].iter().all(|by| lab.seen(At::Outside, *by, *ip, 8080).is_some()))
+    };
+    for name in ["front", "back", "front"] {
+        assert!(answers() && !is_free(), "on {name}");
+        assert_eq!(ports(&lab, "web", "80/tcp").len(), 2);
+        let next = if name == "front" { "back" } else { "front" };
+        lab.tell(&format!("/networks/{name}/disconnect"), json!({ "Container": "web" }), 200);
+        assert!(is_free(), "off {name}, it has no way out");
+        assert_eq!(ports(&lab, "web", "80/tcp"), [], "API-30");
+        // Somebody else may have them meanwhile.
+        lab.run("other", publisher(next, &[("80/tcp", "", "8080")]));
+        let refused = lab.tell(&format!("/networks/{next}/connect"), json!({ "Container": "web" }), 500).message();
+        assert!(refused.contains("port is already allocated by container other"), "{refused}");
+        lab.remove("other");
+        lab.tell(&format!("/networks/{next}/connect"), json!({ "Container": "web" }), 200);
+    }
+    assert!(answers() && !is_free());
+}
+
+#[test]
 fn pt_03_a_port_is_published_on_all_addresses_and_given_back() {
     let lab = lab();
     lab.run("web", web(json!({ "80/tcp": [{ "HostPort": "8080" }] })));
