@@ -49,7 +49,11 @@ impl Engine {
     /// `from` is nobody who could send anything, or nothing here is called `to`.
     pub async fn explain(self: &Arc<Self>, question: Question) -> Result<Explanation> {
         let engine = self.clone();
-        let host = blocking(move || engine.network.host_addresses().map_err(Error::internal)).await?;
+        let (host, closed) = blocking(move || -> Result<_> {
+            let host = engine.network.host_addresses().map_err(Error::internal)?;
+            Ok((host, [false, true].map(|v6| engine.network.input_drops(v6))))
+        })
+        .await?;
         let state = self.state();
         let from = place(&state, &question.from)?;
         let (name, addresses) = match question.to.parse::<IpAddr>() {
@@ -62,7 +66,13 @@ impl Engine {
             let flow = Flow { from: from.clone(), to: address, protocol: question.protocol, port: question.port };
             let verdict = predict(&world, &flow);
             let (at, why) = match &verdict {
-                Verdict::Passes(arrival) => (called(&state, &arrival.at), why_it_passes(&state, arrival)),
+                Verdict::Passes(arrival) => {
+                    let mut why = why_it_passes(&state, arrival);
+                    if arrival.source == Source::Proxy && !address.is_loopback() {
+                        why += &by_input(&closed[usize::from(address.is_ipv6())]);
+                    }
+                    (called(&state, &arrival.at), why)
+                }
                 Verdict::Stopped(obstacle) => (String::new(), why_it_stops(&state, obstacle)),
             };
             Told { address, verdict, at, why }
@@ -187,6 +197,16 @@ fn why_it_passes(state: &State, arrival: &Arrival) -> String {
         Passage::WayOut(None) => "it leaves by the host's routes".into(),
     };
     format!("{fact}{seen_as}")
+}
+
+/// What other firewalls have to say about a flow that the proxy carries.
+fn by_input(closed: &[String]) -> String {
+    const FACT: &str = "; to other firewalls it goes to the host itself: their rules for what is forwarded, as in \
+                        DOCKER-USER, do not see it, those for the host's input do";
+    match closed {
+        [] => FACT.to_owned(),
+        chains => format!("{FACT}, and {} drops what it has no rule for", chains.join(" and ")),
+    }
 }
 
 fn why_it_stops(state: &State, obstacle: &Obstacle) -> String {

@@ -100,6 +100,7 @@ impl Engine {
         }
         warnings.extend(self.overlapping_routes());
         warnings.extend(self.network.foreign_drops());
+        warnings.extend(self.closed_ports());
         let memory = read("/proc/meminfo")
             .lines()
             .find_map(|l| l.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<u64>().ok())
@@ -140,6 +141,34 @@ impl Engine {
             os,
             hostname: read("/proc/sys/kernel/hostname").trim().to_owned(),
         }
+    }
+
+    /// Published ports that only the proxy leads to a container, where another firewall drops what comes to the host.
+    fn closed_ports(&self) -> Vec<String> {
+        let mut carried: [Vec<String>; 2] = Default::default();
+        {
+            let state = self.state();
+            for record in state.containers.values().map(|e| &e.record).filter(|_| state.networking.proxy) {
+                let active = record.endpoints.iter().filter_map(|e| e.active.as_ref());
+                for port in active.flat_map(|a| &a.publications).filter(|p| p.is_for_the_proxy()) {
+                    let text = format!("{}/{} of {}", port.host_port, port.protocol, record.name);
+                    carried[usize::from(port.host.is_ipv6())].push(text);
+                }
+            }
+        }
+        let mut warnings = Vec::new();
+        for (ports, (ipv6, family)) in carried.iter().zip([(false, "IPv4"), (true, "IPv6")]) {
+            let closed = if ports.is_empty() { Vec::new() } else { self.network.input_drops(ipv6) };
+            let few = ports.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
+            let more = if ports.len() > 4 { " and others" } else { "" };
+            warnings.extend(closed.into_iter().map(|chain| {
+                format!(
+                    "firewall {chain} drops what comes to this host, and so what the proxy carries by {family}, unless it has \
+                     rules for it: ports {few}{more}; a network with {family} needs no proxy"
+                )
+            }));
+        }
+        warnings
     }
 
     /// Networks whose subnet the host has got another route to since they were made: a VPN's, for one (IP-03). What is

@@ -625,7 +625,7 @@ pub fn chains(socket: &mut Socket, table: Table<'_>) -> Result<Vec<String>, Refu
     })
 }
 
-/// A chain that drops by its policy what is forwarded.
+/// A chain that drops by its policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppingChain {
     pub family: Family,
@@ -633,8 +633,8 @@ pub struct DroppingChain {
     pub chain: String,
 }
 
-/// The chains at the hook of forwarding, anybody's, whose policy is to drop.
-pub fn dropping_forwards(socket: &mut Socket) -> Result<Vec<DroppingChain>, Refusal> {
+/// The chains at a hook of the inet family, anybody's, whose policy is to drop.
+pub fn dropping_chains(socket: &mut Socket, at: u32) -> Result<Vec<DroppingChain>, Refusal> {
     const DROP: u32 = 0;
     let mut found = Vec::new();
     for family in [Family::Inet, Family::Ip, Family::Ip6] {
@@ -644,7 +644,7 @@ pub fn dropping_forwards(socket: &mut Socket) -> Result<Vec<DroppingChain>, Refu
             let attributes = attributes(answer, NEWCHAIN)?;
             let hook = Attributes(attributes.clone().find(4)?).find(1).map(attribute::be32)?;
             let policy = attributes.clone().find(5).map(attribute::be32)?;
-            let drops = hook == hook::FORWARD && policy == DROP;
+            let drops = hook == at && policy == DROP;
             drops.then_some(DroppingChain {
                 family,
                 table: attributes.clone().find(1).map(attribute::text)?,

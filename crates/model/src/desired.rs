@@ -189,3 +189,10 @@ pub struct Publication {
     #[serde(default)]
     pub direct: bool,
 }
+
+impl Publication {
+    /// Whether only the proxy can lead what comes from elsewhere to the container: they have no family in common.
+    pub fn is_for_the_proxy(&self) -> bool {
+        self.host_port != 0 && !self.host.is_loopback() && self.host.is_ipv4() != self.container.is_ipv4()
+    }
+}

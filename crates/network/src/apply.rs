@@ -360,6 +360,13 @@ impl Network {
         self.0.at_home(|| others::droppers(&own, self.0.integration)).unwrap_or_default()
     }
 
+    /// Chains of others that drop what comes to the host by IPv4, or by IPv6, unless they have a rule for it: so what the
+    /// proxy carries.
+    pub fn input_drops(&self, ipv6: bool) -> Vec<String> {
+        let own = format!("isle-{}", self.0.root);
+        self.0.at_home(|| others::input_droppers(&own, ipv6)).unwrap_or_default()
+    }
+
     /// Makes what is missing of what shall be, while others are at work: nothing is removed, and interfaces are made
     /// only where everything is settled.
     pub fn heal(

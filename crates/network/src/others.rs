@@ -5,7 +5,7 @@
 //! What we put there carries our mark, and goes with the bridge that it is about. Nothing here ever makes a network fail.
 
 use kernel::netlink::{Protocol, Socket};
-use kernel::nft::{self, Family, Table};
+use kernel::nft::{self, Family, Table, hook};
 use model::id::RootId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -215,7 +215,7 @@ pub(crate) fn droppers(own_table: &str, integrated: bool) -> Vec<String> {
     let is_asked = |family: Family, older: bool| {
         asked.iter().any(|p| p.filter.family == family && p.filter.older.is_some() == older)
     };
-    let foreign = nft::dropping_forwards(&mut socket).unwrap_or_default().into_iter().filter(|c| {
+    let foreign = nft::dropping_chains(&mut socket, hook::FORWARD).unwrap_or_default().into_iter().filter(|c| {
         let is_firewalld = integrated && c.table == FIREWALLD.name;
         c.table != own_table && !is_firewalld && !(c.table == "filter" && is_asked(c.family, false))
     });
@@ -234,6 +234,23 @@ pub(crate) fn droppers(own_table: &str, integrated: bool) -> Vec<String> {
         )
     };
     names.into_iter().map(sentence).collect()
+}
+
+/// Chains of others that drop by their policy what comes to the host itself, in a family: what the proxy carries does.
+pub(crate) fn input_droppers(own_table: &str, ipv6: bool) -> Vec<String> {
+    let Some(mut socket) = reader() else { return Vec::new() };
+    let family = if ipv6 { Family::Ip6 } else { Family::Ip };
+    let found = nft::dropping_chains(&mut socket, hook::INPUT).unwrap_or_default().into_iter();
+    let foreign = found.filter(|c| c.table != own_table && [family, Family::Inet].contains(&c.family));
+    let mut names: Vec<String> =
+        foreign.map(|c| format!("chain {} of table {} {}", c.chain, c.family, c.table)).collect();
+    for filter in FILTERS.into_iter().filter(|f| f.family == family && f.is_there()) {
+        let rules = run(filter.program, &["-w", "-S", "INPUT"]).unwrap_or_default();
+        if rules.lines().any(|l| l == "-P INPUT DROP") {
+            names.push(format!("chain INPUT of table {} filter ({})", filter.family, filter.program));
+        }
+    }
+    names
 }
 
 fn run(program: &str, words: &[&str]) -> io::Result<String> {

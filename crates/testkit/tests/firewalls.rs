@@ -160,6 +160,31 @@ fn sec_10_a_foreign_chain_that_drops_is_named() {
 }
 
 #[test]
+fn sec_08_what_the_proxy_carries_is_the_hosts_input_to_others_and_this_is_said() {
+    let lab = Lab::start(&program()).unwrap();
+    lab.network(json!({ "Name": "four" }));
+    lab.run("older", publisher("four", &[("80/tcp", "", "8090")]));
+    lab.serve(At::Container("older"), By::Tcp, 80);
+    let explained = |to: IpAddr| {
+        let asked = format!("/isle/explain?from=outside&to={to}&port=8090&protocol=tcp");
+        lab.get(&asked).unwrap().json()["Flows"][0].to_string()
+    };
+    assert!(lab.seen(At::Outside, By::Tcp, HOST6.into(), 8090).is_some());
+    assert!(explained(HOST6.into()).contains("those for the host's input do\""), "{}", explained(HOST6.into()));
+    assert!(!explained(HOST.into()).contains("input"), "the kernel leads it: {}", explained(HOST.into()));
+    assert!(!warnings(&lab).contains("the proxy carries"), "{}", warnings(&lab));
+    on_host(&lab, "ip6tables -P INPUT DROP");
+    on_host(&lab, "ip6tables -A INPUT -p ipv6-icmp -j ACCEPT");
+    let said = warnings(&lab);
+    let expected = "firewall chain INPUT of table ip6 filter drops what comes to this host, and so what the proxy carries \
+                    by IPv6, unless it has rules for it: ports 8090/tcp of older;";
+    assert!(said.contains(expected), "{said}");
+    assert!(explained(HOST6.into()).contains("chain INPUT of table ip6 filter drops what it has no rule for"));
+    assert_eq!(lab.seen(At::Outside, By::Tcp, HOST6.into(), 8090), None, "and so it is");
+    assert!(lab.seen(At::Outside, By::Tcp, HOST.into(), 8090).is_some());
+}
+
+#[test]
 fn sec_09_firewalld_has_our_bridges_in_its_trusted_zone() {
     let mut lab = Lab::start_after(&program(), |lab| {
         let programs = lab.directory().join("programs");
