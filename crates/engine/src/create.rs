@@ -594,8 +594,14 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
     for (n, one) in published.iter().enumerate() {
         let model::port::HostPort::Exactly(first) = one.host else { continue };
         let own = model::port::Published::new(one, first);
-        if published[..n].iter().any(|other| own.collides(other)) {
-            return Err(Error::invalid(format!("invalid port specification: host port {first} is published twice")));
+        if let Some(other) = published[..n].iter().find(|other| own.collides(other)) {
+            // Ranges may begin elsewhere: it is the first port that both have.
+            let port = match other.host {
+                model::port::HostPort::Exactly(theirs) => first.max(theirs),
+                _ => first,
+            };
+            let port = format!("{port}/{}", one.protocol);
+            return Err(Error::invalid(format!("invalid port specification: host port {port} is published twice")));
         }
     }
     if config.hostname.len() > MAX_HOSTNAME {

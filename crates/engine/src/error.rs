@@ -91,7 +91,8 @@ impl From<model::network::Refusal> for Error {
         use model::network::Refusal;
         let kind = match &refusal {
             Refusal::NameTaken(_) => Kind::Conflict,
-            Refusal::Predefined(_) | Refusal::OneInstance(_) | Refusal::DeviceTaken { .. } => Kind::Forbidden,
+            Refusal::Predefined(_) | Refusal::OneInstance(_) => Kind::Forbidden,
+            Refusal::DeviceTaken { .. } | Refusal::ParentTaken(_) => Kind::Forbidden,
             Refusal::TwoSubnets(..) | Refusal::NotATemplate(_) | Refusal::TemplateOfTemplate => Kind::Forbidden,
             Refusal::TemplateOperates | Refusal::TemplateAndOwn => Kind::Forbidden,
             Refusal::UnknownDriver(_) | Refusal::UnknownIpamDriver(_) | Refusal::NoTemplate(_) => Kind::NotFound,

@@ -120,6 +120,11 @@ impl Engine {
             })?;
         }
         let parent = network.parent();
+        if let Some(uplink) = network.uplink().filter(|_| !network.config_only) {
+            // A network that no container could ever join is refused at once.
+            let engine = self.clone();
+            blocking(move || engine.network.probe_sharing(uplink.sharing)).await.map_err(Error::internal)?;
+        }
         if let Some(parent) = parent.clone() {
             let engine = self.clone();
             blocking(move || engine.network.create_parent(&parent)).await.map_err(Error::internal)?;

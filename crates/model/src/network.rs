@@ -200,6 +200,8 @@ pub enum Refusal {
     BadOption(String),
     #[error("bridge device {device} is already used by network {holder}")]
     DeviceTaken { device: InterfaceName, holder: String },
+    #[error("{0}")]
+    ParentTaken(String),
     #[error("bridge driver doesn't support multiple subnets of a family: {0} and {1} are")]
     TwoSubnets(IpNet, IpNet),
     #[error("invalid network config: the null IPAM driver gives no addresses, so there can be no subnet")]
@@ -271,6 +273,9 @@ pub fn plan_create<'a>(
         return Err(Refusal::NoFamily);
     }
     let uplink = Uplink::parse(driver, id, &request.options)?;
+    if let Some(uplink) = uplink.as_ref().filter(|_| !request.config_only) {
+        uplink.check_shared(existing.clone())?;
+    }
     if uplink.is_none() {
         options::check(&request.options, request.internal || request.config_only)?;
     }

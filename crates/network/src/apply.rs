@@ -27,7 +27,7 @@ use kernel::neighbour::{self, Neighbour};
 use kernel::netlink::{Batch, Errno, Protocol, Refusal, Socket};
 use kernel::route::{self, Route};
 use kernel::{netns, sysctl};
-use model::desired::{Attachment, Bridge, Desired, Parent, Publication};
+use model::desired::{Attachment, Bridge, Desired, Parent, Publication, Sharing};
 use model::id::{RootId, SandboxId};
 use model::net::{InterfaceName, MacAddr};
 use std::collections::{BTreeSet, HashMap};
@@ -217,6 +217,14 @@ impl Network {
     /// [`Error::Lacks`] where the kernel has none of the kind.
     pub fn create_parent(&self, parent: &Parent) -> Result<(), Error> {
         self.0.create_parent(parent)
+    }
+
+    /// Whether the kernel has interfaces that share a parent in this way.
+    ///
+    /// # Errors
+    /// [`Error::Lacks`] where it has not.
+    pub fn probe_sharing(&self, sharing: Sharing) -> Result<(), Error> {
+        self.0.probe_sharing(sharing)
     }
 
     /// Removes such a device if it was made here.

@@ -101,14 +101,40 @@ fn dr_06_a_kernel_without_ipvlan_says_so() {
         println!("this kernel has ipvlan: `cargo xtask test vm` shows that it works");
         return;
     }
-    lab.network(json!({ "Name": "lan", "Driver": "ipvlan", "Options": { "parent": "eth0" } }));
-    lab.create("web", sleeper("lan"));
-    let answer = lab.post("/containers/web/start", serde_json::Value::Null).unwrap();
+    let answer =
+        lab.post("/networks/create", json!({ "Name": "lan", "Driver": "ipvlan", "Options": { "parent": "eth0" } }));
+    let answer = answer.unwrap();
     assert_eq!(answer.status, 500);
     assert!(
         answer.message().contains("this kernel lacks ipvlan devices (its module 'ipvlan')"),
         "{}",
         answer.message()
     );
-    assert_eq!(lab.status("web"), "created");
+    assert_eq!(lab.get("/networks/lan").unwrap().status, 404, "nothing is made that nobody could join");
+}
+
+#[test]
+fn dr_05_a_parent_that_is_passed_through_is_one_networks() {
+    let lab = lab();
+    let create = |name: &str, mode: &str| {
+        let options = json!({ "parent": "eth0", "macvlan_mode": mode });
+        lab.post("/networks/create", json!({ "Name": name, "Driver": "macvlan", "Options": options })).unwrap()
+    };
+    let refused = |name: &str, mode: &str, words: &str| {
+        let answer = create(name, mode);
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        assert!(answer.message().contains(words), "{}", answer.message());
+    };
+    assert_eq!(create("one", "bridge").status, 201);
+    assert_eq!(create("two", "private").status, 201, "others share it, as in Docker since 26.1");
+    refused("all", "passthru", "cannot use mode passthru, macvlan network ");
+    for name in ["one", "two"] {
+        assert_eq!(lab.delete(&format!("/networks/{name}")).unwrap().status, 204);
+    }
+    assert_eq!(create("all", "passthru").status, 201);
+    refused("one", "bridge", " is already using parent interface eth0 in mode passthru");
+    let ipvlan = json!({ "Name": "l2", "Driver": "ipvlan", "Options": { "parent": "eth0" } });
+    let answer = lab.post("/networks/create", ipvlan).unwrap();
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert!(answer.message().contains(" is already using parent interface eth0"), "{}", answer.message());
 }

@@ -88,6 +88,21 @@ fn pt_11_host_ports_are_free_while_a_container_has_no_way_out() {
 }
 
 #[test]
+fn pt_01_the_port_that_is_published_twice_is_named() {
+    let lab = lab();
+    let bindings = json!({
+        "80/tcp": [{ "HostPort": "8001" }],
+        "90/tcp": [{ "HostPort": "8000" }],
+        "91/tcp": [{ "HostPort": "8001" }],
+    });
+    let mut body = web(bindings);
+    body["Image"] = "busybox".into();
+    let refused = lab.post("/containers/create", body).unwrap();
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert!(refused.message().ends_with("host port 8001/tcp is published twice"), "{}", refused.message());
+}
+
+#[test]
 fn pt_03_a_port_is_published_on_all_addresses_and_given_back() {
     let lab = lab();
     lab.run("web", web(json!({ "80/tcp": [{ "HostPort": "8080" }] })));

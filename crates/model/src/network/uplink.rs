@@ -1,7 +1,7 @@
 //! Networks without a bridge: their members have interfaces of their own on a device of the host, and addresses of the
 //! network behind it (DR-05 macvlan, DR-06 ipvlan).
 
-use super::{Driver, Refusal};
+use super::{Driver, Network, Refusal};
 use crate::desired::{Ipvlan, Macvlan, Parent, ParentKind, Sharing, Spread};
 use crate::id::NetworkId;
 use crate::net::InterfaceName;
@@ -88,6 +88,33 @@ impl Uplink {
             },
         };
         Ok(Some(Uplink { parent, sharing, made_as }))
+    }
+
+    /// Whether others leave the parent to it: macvlan networks share one, unless one of them passes it through; ipvlan
+    /// ones do not (in Docker's words, which call networks as their dummies would be called).
+    ///
+    /// # Errors
+    /// Another network has it.
+    pub fn check_shared<'a>(&self, existing: impl Iterator<Item = &'a Network>) -> Result<(), Refusal> {
+        let parent = &self.parent;
+        let others = existing.filter(|n| !n.config_only).filter_map(|n| Some((n, n.uplink()?)));
+        for (other, uplink) in others.filter(|(_, uplink)| uplink.parent == *parent) {
+            let id = other.id.short();
+            let is_passthru = |sharing| matches!(sharing, Sharing::Macvlan(Macvlan::Passthru));
+            return Err(Refusal::ParentTaken(match (self.sharing, uplink.sharing) {
+                (mine, Sharing::Macvlan(_)) if is_passthru(mine) => format!(
+                    "cannot use mode passthru, macvlan network {} is already using parent interface {parent}",
+                    other.id
+                ),
+                (Sharing::Macvlan(_), theirs) if is_passthru(theirs) => {
+                    format!("macvlan network {} is already using parent interface {parent} in mode passthru", other.id)
+                }
+                (Sharing::Macvlan(_), Sharing::Macvlan(_)) => continue,
+                (_, Sharing::Ipvlan(..)) => format!("network di-{id} is already using parent interface {parent}"),
+                (_, Sharing::Macvlan(_)) => format!("network dm-{id} is already using parent interface {parent}"),
+            }));
+        }
+        Ok(())
     }
 
     /// The parent, where it is ours to make.

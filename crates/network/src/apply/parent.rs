@@ -2,7 +2,7 @@
 
 use super::*;
 use kernel::link::{NewShare, ipvlan, macvlan};
-use model::desired::{Ipvlan, Macvlan, OnParent, Parent, ParentKind, Sharing, Spread};
+use model::desired::{Ipvlan, Macvlan, OnParent, ParentKind, Spread};
 
 impl Inner {
     /// Makes the device, unless one of that name is there: then it is somebody's, and stays.
@@ -54,32 +54,7 @@ impl Inner {
             mtu: attachment.mtu.min(parent.mtu),
         };
         let mut batch = Batch::default();
-        let kind = match on.sharing {
-            Sharing::Macvlan(mode) => {
-                let mode = match mode {
-                    Macvlan::Private => macvlan::PRIVATE,
-                    Macvlan::Vepa => macvlan::VEPA,
-                    Macvlan::Bridge => macvlan::BRIDGE,
-                    Macvlan::Passthru => macvlan::PASSTHRU,
-                };
-                link::create_macvlan(&mut batch, &new, attachment.mac.0, mode);
-                "macvlan"
-            }
-            Sharing::Ipvlan(mode, spread) => {
-                let mode = match mode {
-                    Ipvlan::L2 => ipvlan::L2,
-                    Ipvlan::L3 => ipvlan::L3,
-                    Ipvlan::L3s => ipvlan::L3S,
-                };
-                let flags = match spread {
-                    Spread::Bridge => ipvlan::BRIDGE,
-                    Spread::Private => ipvlan::PRIVATE,
-                    Spread::Vepa => ipvlan::VEPA,
-                };
-                link::create_ipvlan(&mut batch, &new, mode, flags);
-                "ipvlan"
-            }
-        };
+        let kind = put_share(&mut batch, &new, on.sharing, attachment.mac);
         let thing = || format!("interface {inner} of {} on {name}", sandbox.thing());
         self.with_route(|socket| socket.send(batch)).map_err(|refusal| lacking(refusal, kind, thing))?;
         let name = |socket: &mut Socket| {
@@ -97,12 +72,57 @@ impl Inner {
         sandbox.with_route(name).attempt("name", thing())
     }
 
+    /// Makes one of the kind on the device that carries nothing, and takes it away: only a kernel that lacks the kind
+    /// refuses with that reason.
+    pub(super) fn probe_sharing(&self, sharing: Sharing) -> Result<(), Error> {
+        let parent = self.find(&self.nothing)?.ok_or_else(|| Error::NoParent { name: self.nothing.clone() })?;
+        let name = format!("p-{}", self.root);
+        let new = NewShare { name: &name, parent: parent.index, namespace: self.home.as_fd(), mtu: 1500 };
+        let mut batch = Batch::default();
+        let kind = put_share(&mut batch, &new, sharing, MacAddr::local([0; 6]));
+        match self.with_route(|socket| socket.send(batch)) {
+            Ok(()) => self.delete_link(&name),
+            Err(refusal) if refusal.errno == Errno::OPNOTSUPP => Err(Error::Lacks { kind }),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Deletes an endpoint's interface in a sandbox that lives on.
     pub(super) fn unshare(&self, sandbox: &Sandbox, attachment: &Attachment) -> Result<(), Error> {
         let mut batch = Batch::default();
         link::delete(&mut batch, attachment.inner.as_str());
         unless_gone(sandbox.with_route(|socket| socket.send(batch)))
             .attempt("delete", format!("interface {} of {}", attachment.inner, sandbox.thing()))
+    }
+}
+
+/// An interface that shares a parent; the kernel's name of the kind.
+fn put_share(batch: &mut Batch, new: &NewShare<'_>, sharing: Sharing, mac: MacAddr) -> &'static str {
+    match sharing {
+        Sharing::Macvlan(mode) => {
+            let mode = match mode {
+                Macvlan::Private => macvlan::PRIVATE,
+                Macvlan::Vepa => macvlan::VEPA,
+                Macvlan::Bridge => macvlan::BRIDGE,
+                Macvlan::Passthru => macvlan::PASSTHRU,
+            };
+            link::create_macvlan(batch, new, mac.0, mode);
+            "macvlan"
+        }
+        Sharing::Ipvlan(mode, spread) => {
+            let mode = match mode {
+                Ipvlan::L2 => ipvlan::L2,
+                Ipvlan::L3 => ipvlan::L3,
+                Ipvlan::L3s => ipvlan::L3S,
+            };
+            let flags = match spread {
+                Spread::Bridge => ipvlan::BRIDGE,
+                Spread::Private => ipvlan::PRIVATE,
+                Spread::Vepa => ipvlan::VEPA,
+            };
+            link::create_ipvlan(batch, new, mode, flags);
+            "ipvlan"
+        }
     }
 }
 

@@ -160,7 +160,7 @@ pub const DIFFERENCES: &[Difference] = &[
             ),
             (
                 "daemon: operation not supported",
-                "daemon: cannot create network net7: this kernel lacks dummy devices (its module 'dummy')",
+                "daemon: cannot create network net7: this kernel lacks ipvlan devices (its module 'ipvlan')",
             ),
         ],
     },
