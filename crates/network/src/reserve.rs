@@ -193,7 +193,9 @@ fn hold_target(
     let mut sockets = Vec::new();
     for offset in 0..count {
         let port = first + offset;
-        let device = (udp && !served).then_some(means.nothing);
+        // [::1] is no address but on its own device.
+        let silent = if host == LOCALHOST { "lo" } else { means.nothing };
+        let device = (udp && !served).then_some(silent);
         let (socket, _) = hold(transport, host, port, device).map_err(|errno| (port, errno))?;
         if !keep {
             continue;

@@ -88,6 +88,21 @@ fn pt_11_host_ports_are_free_while_a_container_has_no_way_out() {
 }
 
 #[test]
+fn pt_17_what_only_the_proxy_could_carry_is_no_reason_not_to_start() {
+    // A UDP range that is too long for the proxy, on an address that nobody but it serves.
+    let range: serde_json::Map<String, Value> =
+        (9000..9070).map(|p| (format!("{p}/udp"), json!([{ "HostIp": "::1", "HostPort": p.to_string() }]))).collect();
+    for arguments in [&[][..], &["--userland-proxy=false"]] {
+        let lab = Lab::start_with(&program(), arguments).unwrap();
+        lab.run("range", web(Value::Object(range.clone())));
+        lab.run("one", web(json!({ "80/udp": [{ "HostIp": "::1", "HostPort": "8080" }] })));
+        assert_eq!(ports(&lab, "range", "9069/udp"), [("::1".to_owned(), 9069)], "{arguments:?}");
+        let is_taken = lab.in_host(|| UdpSocket::bind((Ipv6Addr::LOCALHOST, 8080)).is_err());
+        assert!(is_taken, "{arguments:?}");
+    }
+}
+
+#[test]
 fn pt_01_the_port_that_is_published_twice_is_named() {
     let lab = lab();
     let bindings = json!({

@@ -5,8 +5,9 @@
 //! WORLDS=1000 WORLDS_SEED=7 cargo nextest run -p testkit --test worlds     as many as one likes, from any seed
 //! ```
 //!
-//! A world: networks of every kind, containers on several of them, ports published in every way; a server on every port
-//! of every place, which says where it is and whom it sees.
+//! A world: networks of every kind and the default one, containers on several of them, linked where they can be, ports
+//! published in every way, alone and in ranges; a server on every port of every place, which says where it is and whom it
+//! sees.
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,11 @@ use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program};
 
 /// Ports that every container serves.
 const CONTAINER_PORTS: std::ops::Range<u16> = 80..84;
+/// Ports that ranges lead to, or to some of which: a range is an interval where it is long and keeps its numbers, else a
+/// list.
+const RANGE_PORTS: std::ops::Range<u16> = 9000..9100;
+/// Lengths of ranges: on both sides of what is an interval, and of what the proxy carries by UDP.
+const LENGTHS: [u16; 4] = [2, 16, 17, 70];
 /// What the host and the outside serve.
 const OWN_PORT: u16 = 7000;
 /// Flows asked of one world.
@@ -61,8 +67,18 @@ fn imagine(dice: &mut Dice) -> World {
     let networks: Vec<Value> = (0..2 + dice.roll(3)).map(|n| a_network(dice, n)).collect();
     let names: Vec<String> = networks.iter().map(|n| n["Name"].as_str().unwrap().to_owned()).collect();
     let mut host_ports = Vec::new();
-    let containers = (0..3 + dice.roll(3)).map(|n| (format!("c{n}"), a_container(dice, &names, &mut host_ports)));
-    let containers = containers.collect();
+    let mut containers: Vec<(String, Value)> = Vec::new();
+    for n in 0..3 + dice.roll(3) {
+        let mut body = a_container(dice, &names, &mut host_ports);
+        // A link is to one that is on the same network; on the default one, it is a line in /etc/hosts.
+        let mode = body["HostConfig"]["NetworkMode"].clone();
+        let near: Vec<&String> =
+            containers.iter().filter(|(_, c)| c["HostConfig"]["NetworkMode"] == mode).map(|(name, _)| name).collect();
+        if !near.is_empty() && dice.one_in(2) {
+            body["HostConfig"]["Links"] = json!([format!("{}:linked", dice.pick(&near))]);
+        }
+        containers.push((format!("c{n}"), body));
+    }
     World { networks, containers, host_ports }
 }
 
@@ -91,7 +107,11 @@ fn a_network(dice: &mut Dice, n: usize) -> Value {
 
 fn a_container(dice: &mut Dice, networks: &[String], host_ports: &mut Vec<u16>) -> Value {
     let mut endpoints = serde_json::Map::new();
-    for _ in 0..1 + dice.roll(3) {
+    let on_default = dice.one_in(5);
+    if on_default {
+        endpoints.insert("bridge".into(), json!({ "GwPriority": dice.roll(2) }));
+    }
+    for _ in 0..usize::from(!on_default) + dice.roll(3) {
         let settings = json!({ "GwPriority": dice.roll(2), "Aliases": [dice.pick(&["a", "b"])] });
         endpoints.insert(dice.pick(networks).clone(), settings);
     }
@@ -107,7 +127,22 @@ fn a_container(dice: &mut Dice, networks: &[String], host_ports: &mut Vec<u16>) 
         let list = bindings.entry(format!("{container}/{protocol}")).or_insert_with(|| json!([]));
         list.as_array_mut().unwrap().push(binding);
     }
-    let first = endpoints.keys().next().unwrap().clone();
+    if dice.one_in(3) {
+        let (protocol, length) = (*dice.pick(&["tcp", "udp"]), *dice.pick(&LENGTHS));
+        let (host4, host6) = (HOST.to_string(), HOST6.to_string());
+        let address = (*dice.pick(&["", "", "127.0.0.1", "::1", host4.as_str(), host6.as_str()])).to_owned();
+        // Each container's is its own; equal ports where they can be, else shifted ones.
+        let is_equal = dice.one_in(2) && !host_ports.contains(&RANGE_PORTS.start);
+        let n = u16::try_from(host_ports.len()).unwrap();
+        let first = if is_equal { RANGE_PORTS.start } else { 10_000 + 100 * n };
+        for offset in 0..length {
+            let binding = json!({ "HostIp": address, "HostPort": (first + offset).to_string() });
+            bindings.insert(format!("{}/{protocol}", RANGE_PORTS.start + offset), json!([binding]));
+        }
+        // Its ends, and what lies beyond.
+        host_ports.extend([first, first + length - 1, first + length]);
+    }
+    let first = if on_default { "bridge".to_owned() } else { endpoints.keys().next().unwrap().clone() };
     json!({
         "Cmd": ["sleep", "600"],
         "HostConfig": { "NetworkMode": first, "PortBindings": bindings },
@@ -149,7 +184,7 @@ impl<'a> Real<'a> {
             real.addresses.insert(name.clone(), own);
         }
         let said = lab.command(At::Host, &["ip", "-o", "addr"]);
-        for line in said.lines().filter(|l| l.contains(": br-")) {
+        for line in said.lines().filter(|l| l.contains(": br-") || l.contains(": isle0 ")) {
             let address = line.split_whitespace().nth(3).and_then(|a| a.split('/').next()?.parse::<IpAddr>().ok());
             real.gateways.extend(address.filter(|a| !matches!(a, IpAddr::V6(ip) if ip.is_unicast_link_local())));
         }
@@ -162,9 +197,9 @@ impl<'a> Real<'a> {
 
     /// All servers of a place, in one thread: an idle one would keep its namespace.
     fn serve(&mut self, place: String) {
-        let ports = match at(&place) {
-            At::Container(_) => CONTAINER_PORTS,
-            _ => OWN_PORT..OWN_PORT + 1,
+        let ports: Vec<u16> = match at(&place) {
+            At::Container(name) => CONTAINER_PORTS.chain(self.range_ports(name)).collect(),
+            _ => vec![OWN_PORT],
         };
         // An answer to a datagram comes from the address that it was sent to.
         let own: Vec<IpAddr> = match place.as_str() {
@@ -174,9 +209,9 @@ impl<'a> Real<'a> {
         };
         let own = own.into_iter().chain(LOOPBACK);
         let (listeners, sockets): (Vec<TcpListener>, Vec<UdpSocket>) = self.lab.inside(at(&place), || {
-            let any = |port| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
-            let each = own.flat_map(|a| ports.clone().map(move |p| UdpSocket::bind((a, p)).unwrap()));
-            (ports.clone().map(any).collect(), each.collect())
+            let any = |port: &u16| TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).unwrap();
+            let each = own.flat_map(|a| ports.iter().map(move |p| UdpSocket::bind((a, *p)).unwrap()));
+            (ports.iter().map(any).collect(), each.collect())
         });
         listeners.iter().for_each(|l| l.set_nonblocking(true).unwrap());
         sockets.iter().for_each(|s| s.set_nonblocking(true).unwrap());
@@ -214,6 +249,7 @@ impl<'a> Real<'a> {
             .chain(LOOPBACK.into_iter().filter(|_| from != "outside"))
             .collect();
         let (to, port) = match dice.roll(8) {
+            0..=2 if dice.one_in(5) => (*dice.pick(&of_containers), RANGE_PORTS.start),
             0..=2 => (*dice.pick(&of_containers), CONTAINER_PORTS.start + u16::try_from(dice.roll(4)).unwrap()),
             3 => (*dice.pick(&of_host), OWN_PORT),
             7 => (*dice.pick(&[OUTSIDE.into(), OUTSIDE6.into()]), OWN_PORT),
@@ -253,7 +289,18 @@ impl<'a> Real<'a> {
         match place {
             "host" => port == OWN_PORT,
             "outside" => port == OWN_PORT && [OUTSIDE.into(), OUTSIDE6.into()].map(Some).contains(&address),
-            _ => CONTAINER_PORTS.contains(&port),
+            name => CONTAINER_PORTS.contains(&port) || self.range_ports(name).contains(&port),
+        }
+    }
+
+    /// The ends of the range that a container publishes, and the port that follows.
+    fn range_ports(&self, container: &str) -> Vec<u16> {
+        let body = self.world.containers.iter().find(|(name, _)| name == container).map(|(_, body)| body);
+        let bindings = body.and_then(|b| b["HostConfig"]["PortBindings"].as_object()).into_iter().flatten();
+        let numbers = bindings.filter_map(|(key, _)| key.split('/').next()?.parse::<u16>().ok());
+        match numbers.filter(|port| RANGE_PORTS.contains(port)).max() {
+            Some(last) => vec![RANGE_PORTS.start, last, last + 1],
+            None => Vec::new(),
         }
     }
 
@@ -276,7 +323,7 @@ impl<'a> Real<'a> {
         let names: Vec<String> = self.addresses.keys().cloned().collect();
         let from = dice.pick(&names).clone();
         let known: Vec<String> =
-            names.into_iter().chain(["a".into(), "b".into(), "c0.n0".into(), "a.n1".into()]).collect();
+            names.into_iter().chain(["a", "b", "c0.n0", "a.n1", "linked"].map(str::to_owned)).collect();
         let name = dice.pick(&known).clone();
         let answer = self.lab.get(&format!("/isle/explain?from={from}&to={name}&port=80")).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
