@@ -3,6 +3,7 @@
 //! - [`Lab`]: a network namespace without a way out, with a daemon in it
 //! - [`images`]: images from what is on the machine, without a registry
 //! - [`http`]: the API, byte for byte; [`client`]: what tests say again and again
+//! - [`dns`]: questions and answers, byte for byte
 //! - [`rows`]: the checklist, and the tests that show it
 //! - [`traffic`]: who reaches whom, and frames by hand
 //! - `world`: everything that could leak, to be compared
@@ -10,6 +11,7 @@
 //! - [`within`]: waiting for a condition, with a deadline
 
 pub mod client;
+pub mod dns;
 pub mod http;
 pub mod images;
 mod lab;

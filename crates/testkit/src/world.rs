@@ -40,7 +40,7 @@ impl Lab {
         parts.push(("addresses", sorted(&without_indices(&host(&["ip", "-o", "addr"]).replace(" tentative", "")))));
         parts.push(("routes", sorted(&host(&["ip", "route"]).replace(" linkdown", ""))));
         parts.push(("neighbours", sorted(&host(&["ip", "neigh", "show", "nud", "permanent"]))));
-        parts.push(("rules", host(&["nft", "list", "ruleset"])));
+        parts.push(("rules", uncounted(&host(&["nft", "list", "ruleset"]))));
         parts.push(("host ports", sorted(&host(&["ss", "-Htuln"]))));
         parts.push(("cgroups", self.cgroups()));
         parts.push(("processes", self.own_processes()));
@@ -158,6 +158,15 @@ fn sorted(text: &str) -> String {
     let mut lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     lines.sort_unstable();
     lines.join("\n")
+}
+
+/// Rules without what they have counted.
+fn uncounted(rules: &str) -> String {
+    let line = |line: &str| match line.split_once("counter packets ") {
+        Some((before, rest)) => format!("{before}counter {}\n", rest.split(' ').skip(3).collect::<Vec<_>>().join(" ")),
+        None => format!("{line}\n"),
+    };
+    rules.lines().map(line).collect()
 }
 
 /// `5: eth0@if6: <…` without the numbers, which are never the same twice, and without a carrier's state.

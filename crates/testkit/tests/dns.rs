@@ -5,108 +5,13 @@
 //!                                                         quiet: upstream (silent), asker (--dns upstream)
 //! ```
 
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
+use testkit::dns::*;
+use testkit::traffic::sleeper;
 use testkit::{Lab, program, within};
-
-const A: u16 = 1;
-const PTR: u16 = 12;
-const MX: u16 = 15;
-const TXT: u16 = 16;
-const AAAA: u16 = 28;
-const HTTPS: u16 = 65;
-const ANY: u16 = 255;
-
-const NOERROR: u8 = 0;
-const FORMERR: u8 = 1;
-const SERVFAIL: u8 = 2;
-const NXDOMAIN: u8 = 3;
-const NOTIMP: u8 = 4;
-const REFUSED: u8 = 5;
-
-/// A question of class IN that wishes recursion, as it goes over the wire.
-fn question(id: u16, name: &str, kind: u16) -> Vec<u8> {
-    let mut message = id.to_be_bytes().to_vec();
-    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.').filter(|l| !l.is_empty()) {
-        message.push(u8::try_from(label.len()).unwrap());
-        message.extend(label.as_bytes());
-    }
-    message.push(0);
-    message.extend(kind.to_be_bytes());
-    message.extend([0, 1]);
-    message
-}
-
-/// An OPT record that offers `size` (RFC 6891).
-fn with_edns(mut message: Vec<u8>, version: u8, size: u16) -> Vec<u8> {
-    message[11] = 1;
-    message.extend([0, 0, 41]);
-    message.extend(size.to_be_bytes());
-    message.extend([0, version, 0, 0, 0, 0]);
-    message
-}
-
-fn socket(lab: &Lab, container: &str) -> UdpSocket {
-    let socket = lab.in_container(container, || {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.connect("127.0.0.11:53").unwrap();
-        socket
-    });
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    socket
-}
-
-fn ask(socket: &UdpSocket, message: &[u8]) -> Vec<u8> {
-    socket.send(message).unwrap();
-    let mut answer = vec![0; 65_535];
-    let length = socket.recv(&mut answer).unwrap_or_else(|e| panic!("{message:02x?} is not answered: {e}"));
-    answer.truncate(length);
-    assert_eq!(answer[..2], message[..2], "the answer is to another question");
-    answer
-}
-
-fn rcode(answer: &[u8]) -> u8 {
-    answer[3] & 15
-}
-
-fn answers(answer: &[u8]) -> u16 {
-    u16::from_be_bytes([answer[6], answer[7]])
-}
-
-/// The TTL of the first record, in seconds: the question's name is said once, and pointed at (RFC 1035, 4.1.4).
-fn ttl(message: &[u8], answer: &[u8]) -> u32 {
-    let record = &answer[message.len()..];
-    assert_eq!(record[0] & 0xc0, 0xc0, "a pointer to the question's name");
-    u32::from_be_bytes(record[6..10].try_into().unwrap())
-}
-
-/// An answer without records, but for what makes it as long as it is told to be: TXT of 250 bytes.
-fn answer_of(question: &[u8], texts: u16) -> Vec<u8> {
-    let mut answer = question.to_vec();
-    answer[2] |= 0x80;
-    answer[6..8].copy_from_slice(&texts.to_be_bytes());
-    for _ in 0..texts {
-        answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60, 0, 251, 250]);
-        answer.extend([b'x'; 250]);
-    }
-    answer
-}
-
-fn sleeper(network: &str) -> Value {
-    json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": network } })
-}
-
-/// Answers one question by UDP, without records; who asked, and what.
-fn answer_one(server: &UdpSocket) -> (String, Vec<u8>) {
-    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let mut heard = [0; 512];
-    let (length, client) = server.recv_from(&mut heard).expect("a question comes here");
-    server.send_to(&answer_of(&heard[..length], 0), client).unwrap();
-    (client.ip().to_string(), heard[..length].to_vec())
-}
 
 #[test]
 fn dns_06_what_a_client_may_keep_is_old_after_a_few_seconds() {
@@ -114,7 +19,7 @@ fn dns_06_what_a_client_may_keep_is_old_after_a_few_seconds() {
     lab.network(json!({ "Name": "front", "EnableIPv6": true }));
     lab.run("web", sleeper("front"));
     lab.run("client", sleeper("front"));
-    let resolver = socket(&lab, "client");
+    let resolver = lab.resolver("client");
     let address: Ipv4Addr = lab.address("web", "front").parse().unwrap();
     let [a, b, c, d] = address.octets();
     for (name, kind) in [("web", A), ("web", AAAA), (&format!("{d}.{c}.{b}.{a}.in-addr.arpa"), PTR)] {
@@ -133,7 +38,7 @@ fn dns_08_types_that_a_known_name_lacks_are_answered_here_and_unknown_names_upst
     lab.run("client", sleeper("front"));
     let server = lab.in_host(|| UdpSocket::bind("127.0.0.54:53").unwrap());
     std::fs::write(lab.resolv_conf(), "nameserver 127.0.0.54\n").unwrap();
-    let resolver = socket(&lab, "client");
+    let resolver = lab.resolver("client");
     for kind in [MX, TXT, HTTPS] {
         let answer = ask(&resolver, &question(1, "web", kind));
         assert_eq!((rcode(&answer), answers(&answer)), (NOERROR, 0), "type {kind}");
@@ -168,7 +73,7 @@ fn dns_11_the_hosts_servers_are_asked_from_the_host_and_a_containers_own_from_th
     let mut own = sleeper("front");
     own["HostConfig"]["Dns"] = json!([lab.address("near", "front")]);
     lab.run("own", own);
-    let (client, own) = (socket(&lab, "client"), socket(&lab, "own"));
+    let (client, own) = (lab.resolver("client"), lab.resolver("own"));
 
     client.send(&question(1, "far.example", A)).unwrap();
     assert_eq!(answer_one(&stub).0, "127.0.0.1", "the host itself asks");
@@ -195,7 +100,7 @@ fn dns_12_a_host_without_nameservers_leaves_the_default_network_public_ones_and_
     lab.run("client", sleeper("front"));
     let said = lab.exec("client", &["grep", "^nameserver", "/etc/resolv.conf"]).ok();
     assert_eq!(said, "nameserver 127.0.0.11");
-    let resolver = socket(&lab, "client");
+    let resolver = lab.resolver("client");
     assert_eq!(rcode(&ask(&resolver, &question(1, "far.example", A))), SERVFAIL);
     assert_eq!(answers(&ask(&resolver, &question(2, "client", A))), 1);
 }
@@ -210,12 +115,12 @@ fn dns_13_on_internal_networks_alone_no_question_leaves_but_to_servers_that_are_
     let mut own = sleeper("shut");
     own["HostConfig"]["Dns"] = json!([lab.address("near", "shut")]);
     lab.run("own", own);
-    let resolver = socket(&lab, "client");
+    let resolver = lab.resolver("client");
     assert_eq!(rcode(&ask(&resolver, &question(1, "upstream.example", A))), SERVFAIL);
     assert_eq!(answers(&ask(&resolver, &question(2, "near", A))), 1);
     // Its own server is on the network.
     let near = lab.in_container("near", || UdpSocket::bind("0.0.0.0:53").unwrap());
-    let asker = socket(&lab, "own");
+    let asker = lab.resolver("own");
     asker.send(&question(3, "upstream.example", A)).unwrap();
     assert_eq!(answer_one(&near).0, lab.address("own", "shut"));
     // With a way out names from outside are found at once, and no longer than it lasts.
@@ -256,7 +161,7 @@ fn dns_19_what_upstream_says_at_length_is_had_by_tcp() {
     let (udp, tcp) =
         lab.in_host(|| (UdpSocket::bind("127.0.0.54:53").unwrap(), TcpListener::bind("127.0.0.54:53").unwrap()));
     std::fs::write(lab.resolv_conf(), "nameserver 127.0.0.54\n").unwrap();
-    let short = socket(&lab, "client");
+    let short = lab.resolver("client");
     let message = question(1, "long.example", TXT);
     short.send(&message).unwrap();
     // More than this client takes by UDP, since it has not offered more than 512 bytes.
@@ -329,7 +234,7 @@ fn dns_29_names_of_a_single_link_are_questions_like_others() {
     lab.run("client", sleeper("front"));
     let server = lab.in_host(|| UdpSocket::bind("127.0.0.54:53").unwrap());
     std::fs::write(lab.resolv_conf(), "nameserver 127.0.0.54\n").unwrap();
-    let resolver = socket(&lab, "client");
+    let resolver = lab.resolver("client");
     for name in ["printer.local", "254.169.in-addr.arpa"] {
         let message = question(1, name, A);
         resolver.send(&message).unwrap();
@@ -353,7 +258,7 @@ fn dns_07_08_19_every_librarys_way_of_asking_is_answered_rightly() {
     web["NetworkingConfig"] = json!({ "EndpointsConfig": { "front": { "Aliases": ["www"] } } });
     lab.run("web", web);
     lab.run("client", json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "front" } }));
-    let resolver = socket(&lab, "client");
+    let resolver = lab.resolver("client");
 
     // glibc and musl: A and AAAA at once from one socket; answers may come in any order, and NODATA is never NXDOMAIN.
     for name in ["web", "www", "web.front", "WEB", "web."] {
@@ -436,7 +341,7 @@ fn dns_18_a_flood_of_questions_is_bounded_and_others_are_answered_meanwhile() {
         let host = json!({ "NetworkMode": "quiet", "Dns": [dns] });
         lab.run(name, json!({ "Cmd": ["sleep", "600"], "HostConfig": host }));
     }
-    let (flood, neighbour) = (socket(&lab, "asker"), socket(&lab, "neighbour"));
+    let (flood, neighbour) = (lab.resolver("asker"), lab.resolver("neighbour"));
     flood.set_nonblocking(true).unwrap();
     let begun = Instant::now();
     let mut refused = 0;
@@ -466,7 +371,7 @@ fn dns_18_a_flood_of_questions_is_bounded_and_others_are_answered_meanwhile() {
     let mut heard = [0; 512];
     assert!(silent.recv(&mut heard).is_ok(), "the questions did go there");
     // Everything under way ends, and there is room again.
-    let later = socket(&lab, "asker");
+    let later = lab.resolver("asker");
     within(Duration::from_secs(15), "room again", || rcode(&ask(&later, &question(3, "far.example", A))) == 2);
     let log = std::fs::read_to_string(lab.run_directory().join("keeper.log")).unwrap();
     let told = log.lines().filter(|line| line.contains("are under way upstream")).count();
