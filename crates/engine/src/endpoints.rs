@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::state::State;
 use model::container::{ActiveEndpoint, Container, Endpoint, EndpointSettings, NetworkMode};
-use model::endpoint::{Fresh, Place, Wishes, attachment};
+use model::endpoint::{Fresh, Place, Wishes, allows_ipv6, attachment};
 use model::id::{ContainerId, EndpointId, NetworkId, SandboxId};
 use model::ipam::Holder;
 use model::net::{InterfaceName, MacAddr};
@@ -162,7 +162,8 @@ pub fn activate(
     let configured = &wishes.addresses;
     reserve_static(state, container.id, network_id, &endpoint.settings)?;
     let mut addresses: Vec<ipnet::IpNet> = Vec::new();
-    for v6 in [false, true] {
+    let ipv6 = allows_ipv6(&container.host, &wishes, &inner);
+    for v6 in [false, true].into_iter().filter(|v6| ipv6 || !v6) {
         let pools = || network.ipam.pools.iter().filter(move |p| p.subnet.addr().is_ipv6() == v6);
         let Some(first) = pools().next() else { continue };
         let address = match configured.iter().find(|a| a.is_ipv6() == v6) {

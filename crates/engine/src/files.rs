@@ -5,7 +5,8 @@ use crate::links::{Link, links};
 use crate::state::State;
 use crate::{Engine, naming};
 use model::container::{Container, NetworkMode};
-use model::files::{Asks, HostResolv, Hosts, is_systemds_stub, resolv_conf};
+use model::files::{Asks, HostResolv, Hosts, edit_hosts, is_systemds_stub, resolv_conf};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
@@ -13,6 +14,8 @@ use std::path::Path;
 struct OfHost {
     resolv_conf: Servers,
     hosts: String,
+    /// It has IPv6 at all.
+    ipv6: bool,
 }
 
 /// The host's resolv.conf, and systemd-resolved's with the servers behind its stub.
@@ -33,7 +36,8 @@ impl Servers {
 
 impl Engine {
     /// Writes the container's `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`. They are bind-mounted, so they are
-    /// written in place. A resolv.conf that was edited in the container stays until its next start (DNS-17).
+    /// written in place. What was edited in the container stays until its next start: a resolv.conf whole (DNS-17), and
+    /// lines of hosts that are not ours (DNS-22).
     pub(crate) fn write_files(&self, record: &Container) -> Result<()> {
         let directory = self.container_dir(record.id);
         let failed = |e: std::io::Error| {
@@ -49,20 +53,26 @@ impl Engine {
                 let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
                 let resolv_conf =
                     Servers { stated: read(&self.settings.resolv_conf), behind: read(&self.settings.resolved_conf) };
-                let of_host = OfHost { resolv_conf, hosts: read("/etc/hosts".as_ref()) };
+                let of_host =
+                    OfHost { resolv_conf, hosts: read("/etc/hosts".as_ref()), ipv6: self.network.features().ipv6 };
                 render(&self.state(), record, of_host)?.map(String::into_bytes)
             }
         };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
         for (name, text) in NAMES.iter().zip(files) {
             let (file, ours) = (directory.join(name), directory.join(format!(".{name}")));
-            if *name == "resolv.conf" {
-                if record.state.pid != 0 && is_edited(&file, &ours) {
-                    continue;
+            let known = if record.state.pid == 0 { None } else { read_both(&file, &ours) };
+            let edited = match (*name, known) {
+                ("resolv.conf", Some((now, before))) if now != before => continue,
+                ("hosts", Some((now, before))) => {
+                    edit_hosts(&now, &before, &String::from_utf8_lossy(&text)).into_bytes()
                 }
+                _ => text.clone(),
+            };
+            if *name != "hostname" {
                 std::fs::write(ours, &text).map_err(failed)?;
             }
-            std::fs::write(&file, text).map_err(failed)?;
+            std::fs::write(&file, edited).map_err(failed)?;
             // Whoever the container's processes are, they read them, where they are mounted.
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
         }
@@ -70,12 +80,16 @@ impl Engine {
     }
 }
 
-/// Whether a file is not as we wrote it; `ours` is how we did.
-fn is_edited(file: &Path, ours: &Path) -> bool {
-    match (std::fs::read(file), std::fs::read(ours)) {
-        (Ok(file), Ok(ours)) => file != ours,
-        _ => false,
-    }
+/// A file as it is, and as we wrote it last. None where there is nothing to keep, or more than anybody means to be read:
+/// a container may write as much as it likes.
+fn read_both(file: &Path, ours: &Path) -> Option<(String, String)> {
+    const MOST: u64 = 1 << 20;
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path).ok()?.take(MOST + 1).read_to_end(&mut bytes).ok()?;
+        (bytes.len() as u64 <= MOST).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Some((read(file)?, read(ours)?))
 }
 
 const NAMES: [&str; 3] = ["hosts", "resolv.conf", "hostname"];
@@ -96,8 +110,10 @@ fn render(state: &State, record: &Container, of_host: OfHost) -> Result<[String;
     } else {
         let active = record.endpoints.iter().filter_map(|e| e.active.as_ref());
         let own = active.flat_map(|a| a.attachment.addresses.iter().map(|n| n.addr())).collect();
+        // A setting of all interfaces is the loopback's, too.
+        let ipv6 = of_host.ipv6 && !record.host.turns_ipv6_off("lo");
         Hosts {
-            ipv6: true,
+            ipv6,
             extra,
             own,
             hostname: record.config.hostname.clone(),

@@ -445,6 +445,13 @@ pub enum NetworkMode<'a> {
 }
 
 impl HostConfig {
+    /// Whether `--sysctl` turns IPv6 off for an interface of the container, or for all (SEC-11).
+    pub fn turns_ipv6_off(&self, interface: &str) -> bool {
+        let keys = ["all", interface].map(|which| format!("net.ipv6.conf.{which}.disable_ipv6"));
+        let given = self.sysctls.iter().flatten();
+        given.map(|(key, value)| (key.replace('/', "."), value.trim())).any(|(key, v)| keys.contains(&key) && v != "0")
+    }
+
     pub fn network_mode(&self) -> NetworkMode<'_> {
         match self.network_mode.as_str() {
             "" | "default" | "bridge" => NetworkMode::Default,

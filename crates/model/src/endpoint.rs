@@ -4,7 +4,7 @@ mod attach;
 
 pub use attach::{Fresh, InterfaceTaken, Place, attachment, interface_name};
 
-use crate::container::EndpointSettings;
+use crate::container::{EndpointSettings, HostConfig};
 use crate::net::{InterfaceName, MacAddr};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -93,6 +93,13 @@ impl Wishes {
     }
 }
 
+/// Whether an interface of the container may have IPv6: its own settings, or the endpoint's, may have turned that off
+/// (SEC-11).
+pub fn allows_ipv6(host: &HostConfig, wishes: &Wishes, interface: &InterfaceName) -> bool {
+    let own = format!("net/ipv6/conf/{interface}/disable_ipv6");
+    !host.turns_ipv6_off(interface.as_str()) && wishes.sysctls(interface).get(&own).is_none_or(|v| v.trim() == "0")
+}
+
 /// 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291); Docker gives them these prefixes.
 fn link_local(text: &str) -> Option<IpNet> {
     let address: IpAddr = text.parse().ok()?;
@@ -135,6 +142,33 @@ mod tests {
         ] {
             assert!(Wishes::parse(&settings(SYSCTLS, wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn sec_11_ipv6_is_turned_off_by_the_containers_settings_and_by_the_endpoints() {
+        let off = |sysctl: &str, option: &str| {
+            let (key, value) = sysctl.split_once('=').unwrap();
+            let host = HostConfig { sysctls: Some([(key.into(), value.into())].into()), ..Default::default() };
+            !allows_ipv6(&host, &Wishes::parse(&settings(SYSCTLS, option)).unwrap(), &"eth0".parse().unwrap())
+        };
+        let nothing = "net.ipv4.ip_forward=1";
+        for sysctl in [
+            "net.ipv6.conf.all.disable_ipv6=1",
+            "net/ipv6/conf/all/disable_ipv6=1",
+            "net.ipv6.conf.eth0.disable_ipv6=1",
+        ] {
+            assert!(off(sysctl, ""), "{sysctl}");
+        }
+        for sysctl in [
+            nothing,
+            "net.ipv6.conf.all.disable_ipv6=0",
+            "net.ipv6.conf.lo.disable_ipv6=1",
+            "net.ipv6.conf.eth1.disable_ipv6=1",
+        ] {
+            assert!(!off(sysctl, ""), "{sysctl}");
+        }
+        assert!(off(nothing, "net.ipv6.conf.IFNAME.disable_ipv6=1"));
+        assert!(!off(nothing, "net.ipv6.conf.IFNAME.disable_ipv6=0,net.ipv6.conf.IFNAME.forwarding=1"));
     }
 
     #[test]

@@ -38,6 +38,37 @@ impl Hosts {
     }
 }
 
+/// A hosts file that may have been edited in the container, after what we say of it has changed from `before` to `now`:
+/// only our own lines are taken out and added, others stay where they are (DNS-22).
+pub fn edit_hosts(file: &str, before: &str, now: &str) -> String {
+    if file == before {
+        return now.to_owned();
+    }
+    // Lines that `of` has and `than` has not, as often as it has them more.
+    let more = |of: &str, than: &str| {
+        let mut others: Vec<String> = than.lines().map(str::to_owned).collect();
+        let is_more = |line: &&str| match others.iter().position(|o| o == line) {
+            Some(at) => {
+                others.swap_remove(at);
+                false
+            }
+            None => true,
+        };
+        of.lines().filter(is_more).map(str::to_owned).collect::<Vec<String>>()
+    };
+    let (mut going, coming) = (more(before, now), more(now, before));
+    let is_staying = |line: &&str| match going.iter().position(|g| g == line) {
+        Some(at) => {
+            going.swap_remove(at);
+            false
+        }
+        None => true,
+    };
+    let staying: Vec<&str> = file.lines().filter(is_staying).collect();
+    let lines = staying.into_iter().chain(coming.iter().map(String::as_str));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
 /// What the host's resolv.conf says, as far as containers are concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostResolv {
@@ -236,6 +267,20 @@ mod tests {
         let overrides = ResolvOverrides { search: vec![".".into()], ..Default::default() };
         assert!(!resolv_conf(&host, &overrides, Asks::Resolver).contains("\nsearch"));
         assert!(keeps_single_labels(&host.options) && !keeps_single_labels(&["ndots:0".into()]));
+    }
+
+    #[test]
+    fn dns_22_lines_of_others_in_a_hosts_file_stay() {
+        let check = |file: &str, before: &str, now: &str, expected: &str| {
+            assert_eq!(edit_hosts(file, before, now), expected, "{file:?}, {before:?}, {now:?}");
+        };
+        check("a\nb\n", "a\nb\n", "b\nc\n", "b\nc\n");
+        check("mine\na\nb\n", "a\nb\n", "b\nc\n", "mine\nb\nc\n");
+        check("a\nb\nmine", "a\nb\n", "a\n", "a\nmine\n");
+        // What somebody took out is not put back, and what he wrote twice goes once.
+        check("b\n", "a\nb\n", "a\nb\nc\n", "b\nc\n");
+        check("a\na\nmine\n", "a\n", "", "a\nmine\n");
+        check("a\n\n", "a\n", "a\na\n", "a\n\na\n");
     }
 
     #[test]

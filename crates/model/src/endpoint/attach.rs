@@ -1,6 +1,6 @@
 //! How an endpoint is attached while its container runs.
 
-use super::Wishes;
+use super::{Wishes, allows_ipv6};
 use crate::container::Container;
 use crate::daemon::Networking;
 use crate::desired::{Attachment, OnParent};
@@ -44,6 +44,9 @@ pub fn attachment(
         (None, Some(on)) => on.parent.clone(),
         (None, None) => return None,
     };
+    // A setting that turns IPv6 off is made before addresses are given: the kernel would refuse those of IPv6.
+    let ipv6 = allows_ipv6(&container.host, wishes, &place.interface);
+    let fits = |v6: bool| ipv6 || !v6;
     Some(Attachment {
         endpoint: fresh.endpoint,
         network: network.id,
@@ -55,9 +58,13 @@ pub fn attachment(
         inner: place.interface,
         mac: wishes.mac.unwrap_or(fresh.mac),
         addresses: place.addresses,
-        link_local: wishes.link_local.clone(),
+        link_local: wishes.link_local.iter().filter(|n| fits(n.addr().is_ipv6())).copied().collect(),
         gateway_mac: bridge.as_ref().map_or(MacAddr([0; 6]), |b| b.mac),
-        gateways: bridge.iter().flat_map(|b| b.gateways.iter().map(|g| g.addr())).collect(),
+        gateways: bridge
+            .iter()
+            .flat_map(|b| b.gateways.iter().map(|g| g.addr()))
+            .filter(|g| fits(g.is_ipv6()))
+            .collect(),
         default_routes: Vec::new(),
         mtu: network.mtu(),
         isolated: bridge.as_ref().is_some_and(|b| !b.icc),

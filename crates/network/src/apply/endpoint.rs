@@ -157,7 +157,8 @@ impl Inner {
         sandbox
             .with_route(|socket| {
                 socket.send(batch)?;
-                attachment.addresses.iter().try_for_each(|net| wait_until_local(socket, net.addr()))
+                let routed = attachment.addresses.iter().map(|net| net.addr()).filter(|ip| !is_link_local(*ip));
+                routed.into_iter().try_for_each(|ip| wait_until_local(socket, ip))
             })
             .attempt("set up", format!("interface {inner} of {}", sandbox.thing()))
     }
