@@ -2,7 +2,7 @@
 
 use crate::Ctx;
 use crate::error::{Answer, Failure};
-use crate::query::{Query, body};
+use crate::query::{Filters, Query, body};
 use crate::version::Version;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -501,6 +501,7 @@ pub async fn list(State(engine): Ctx, query: Query) -> Answer {
             return Err(Failure::invalid(format!("invalid filter 'status={status}'")));
         }
     }
+    let (published, exposed) = (port_filter(&filters, "publish")?, port_filter(&filters, "expose")?);
     let patterns = engine::list::name_patterns(filters.get("name"))?;
     let all = query.flag("all")
         || limit.is_some_and(|l| l > 0)
@@ -533,8 +534,8 @@ pub async fn list(State(engine): Ctx, query: Query) -> Answer {
                 }))
             && filters.any("volume", |v| c.mounts.iter().any(|m| m.name == v || m.destination == v || m.source == v))
             && filters.any("ancestor", |_| ancestors.contains(&c.image))
-            && filters.any("publish", |p| has_port(p, &published_ports(c)))
-            && filters.any("expose", |p| has_port(p, &exposed_ports(c)))
+            && published.as_ref().is_none_or(|wanted| published_ports(c).iter().any(|p| wanted.contains(p)))
+            && exposed.as_ref().is_none_or(|wanted| exposed_ports(c).iter().any(|p| wanted.contains(p)))
     };
     let mut chosen: Vec<&Listed> = listed.iter().filter(|l| matches(l)).collect();
     if let Some(limit) = limit.filter(|l| *l > 0) {
@@ -562,8 +563,18 @@ fn exposed_ports(c: &model::container::Container) -> Vec<Port> {
     c.config.exposed_ports.keys().filter_map(|p| parse_range(p).ok()).flatten().collect()
 }
 
-fn has_port(wanted: &str, ports: &[Port]) -> bool {
-    parse_range(wanted).is_ok_and(|wanted| wanted.iter().any(|w| ports.contains(w)))
+/// The ports that a filter names, `80/tcp` or `8000-8010/udp`; None where it is not given.
+fn port_filter(filters: &Filters, name: &str) -> Answer<Option<Vec<Port>>> {
+    let values = filters.get(name);
+    let mut ports = Vec::new();
+    for value in values {
+        if value.contains(':') {
+            return Err(Failure::invalid(format!("filter for '{name}' should not contain ':': {value}")));
+        }
+        let wanted = parse_range(value);
+        ports.extend(wanted.map_err(|e| Failure::invalid(format!("error while looking up for {name} {value}: {e}")))?);
+    }
+    Ok((!values.is_empty()).then_some(ports))
 }
 
 pub fn show_listed(l: &Listed) -> Value {

@@ -58,6 +58,7 @@ pub fn router(engine: Arc<engine::Engine>) -> Router {
         .route("/system/df", get(system::df))
         .route("/events", get(events::events))
         .route("/networks", get(networks::list))
+        .route("/networks/", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
         .route("/networks/{id}", get(networks::inspect).delete(networks::remove))

@@ -101,8 +101,8 @@ pub async fn create(State(engine): Ctx, bytes: Bytes) -> Answer {
     let request = Request {
         name: asked.name,
         driver: asked.driver,
-        ipv4: asked.enable_ipv4.unwrap_or(true),
-        ipv6: asked.enable_ipv6.unwrap_or(false),
+        ipv4: asked.enable_ipv4,
+        ipv6: asked.enable_ipv6,
         internal: asked.internal,
         attachable: asked.attachable,
         ipam_driver: asked.ipam.driver,
@@ -239,6 +239,7 @@ pub async fn inspect(
     Path(id): Path<String>,
     query: Query,
 ) -> Answer {
+    query.truth("verbose")?;
     if let Some(scope) = query.text("scope").filter(|s| *s != "local") {
         return Err(Failure::new(StatusCode::NOT_FOUND, format!("network {id} not found in scope {scope}")));
     }

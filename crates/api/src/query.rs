@@ -64,6 +64,21 @@ impl Query {
         }
     }
 
+    /// Go's strconv.ParseBool, for those parameters that Docker reads so.
+    ///
+    /// # Errors
+    /// It is given and neither true nor false.
+    pub fn truth(&self, name: &str) -> Answer<Option<bool>> {
+        match self.text(name) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(other) => Err(Failure::invalid(format!(
+                "invalid value for {name}: {other}: strconv.ParseBool: parsing {other:?}: invalid syntax"
+            ))),
+        }
+    }
+
     /// # Errors
     /// It is given and no number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Answer<Option<T>> {

@@ -309,7 +309,7 @@ impl Engine {
             let network = state.network(reference)?.clone();
             let before = state.entry(id)?.record.clone();
             if network.driver == Driver::Host {
-                return Err(Error::forbidden(
+                return Err(Error::invalid(
                     "cannot disconnect container from host network - container must be created in host network mode",
                 ));
             }

@@ -7,7 +7,7 @@ use crate::store::Write;
 use crate::volumes::mount_requests;
 use crate::{Engine, blocking};
 use model::container::{
-    Config, Container, Endpoint, EndpointSettings, HostConfig, MountKind, MountPoint, NetworkMode, State,
+    Config, Container, Endpoint, EndpointSettings, HostConfig, MountKind, MountPoint, NetworkMode, PortBinding, State,
 };
 use model::id::ContainerId;
 use model::image::{ImageConfig, Platform};
@@ -416,6 +416,13 @@ fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId, default
     if host.network_mode.is_empty() || host.network_mode == "default" {
         // With `--bridge none` (BR-19) there is none.
         host.network_mode = if default_network { "bridge" } else { "none" }.into();
+    }
+    // No binding at all means one that says nothing, as clients before API 1.52 rely on (PT-04).
+    for bindings in host.port_bindings.values_mut() {
+        let bindings = bindings.get_or_insert_default();
+        if bindings.is_empty() {
+            bindings.push(PortBinding::default());
+        }
     }
     let set = |text: &mut String, default: &str| {
         if text.is_empty() {

@@ -59,10 +59,7 @@ pub fn check_settings(network: &Network, settings: &EndpointSettings) -> Result<
     if wrong.is_empty() {
         return Ok(());
     }
-    let list = match wrong.as_slice() {
-        [one] => one.clone(),
-        all => all.iter().map(|w| format!("* {w}")).collect::<Vec<_>>().join("\n"),
-    };
+    let list = model::errno::all(&wrong);
     Err(Error::invalid(format!("invalid config for network {}: invalid endpoint settings:\n{list}", network.name)))
 }
 
@@ -201,25 +198,20 @@ pub fn check_connect(network: &Network, record: &Container) -> Result<()> {
         return Err(no_template(name));
     }
     if network.driver == Driver::Host {
-        return Err(Error::forbidden(
+        return Err(Error::invalid(
             "cannot connect container to host network - container must be created in host network mode",
         ));
     }
     if record.endpoint_on(network.id).is_some() {
         return Err(Error::forbidden(format!("endpoint with name {} already exists in network {name}", record.name)));
     }
-    let refuse = |mode: &str| {
-        Err(Error::forbidden(format!("container cannot be connected to network {name}: its network mode is {mode}")))
-    };
     match record.host.network_mode() {
-        NetworkMode::Host => refuse("host"),
-        NetworkMode::None => Err(Error::forbidden(
-            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
-        )),
-        NetworkMode::Container(_) | NetworkMode::Path(_) => Err(Error::forbidden(
+        NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Path(_) => Err(Error::invalid(
             "container sharing network namespace with another container or host cannot be connected to any other network",
         )),
-        _ if network.driver == Driver::Null => refuse(&record.host.network_mode),
+        mode if mode == NetworkMode::None || network.driver == Driver::Null => Err(Error::invalid(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        )),
         _ => Ok(()),
     }
 }

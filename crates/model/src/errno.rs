@@ -1,7 +1,15 @@
-//! The machine's errors in the words that Docker's tools look for: as Go prints them.
+//! Errors in the words that Docker's tools look for: the machine's as Go prints them, and several in one.
 
 use std::borrow::Cow;
 use std::io;
+
+/// All that is wrong with something, in one text: a line each, with a mark where there are several.
+pub fn all(wrong: &[String]) -> String {
+    match wrong {
+        [one] => one.clone(),
+        all => all.iter().map(|w| format!("* {w}")).collect::<Vec<_>>().join("\n"),
+    }
+}
 
 /// A text with every error of the system in it as Go words it, in lower case and without its number: docker makes its
 /// exit status 127 of `no such file or directory`, and of nothing else.

@@ -153,6 +153,16 @@ pub struct Need {
     pub gateway: bool,
 }
 
+/// Whether what was asked for one subnet can be, whatever other networks have (API-10).
+///
+/// # Errors
+/// It cannot.
+pub fn check(asked: &AskedPool) -> Result<(), PoolRefusal> {
+    let Some(subnet) = asked.subnet.filter(|s| !s.addr().is_unspecified()) else { return Ok(()) };
+    usable(subnet)?;
+    complete(subnet, asked, false).map(|_| ())
+}
+
 fn usable(subnet: IpNet) -> Result<(), PoolRefusal> {
     let address = subnet.addr();
     if address.is_loopback() {
@@ -161,9 +171,10 @@ fn usable(subnet: IpNet) -> Result<(), PoolRefusal> {
     if address.is_multicast() {
         return Err(PoolRefusal::Unusable(subnet, "it is multicast"));
     }
-    let link_local: Ipv6Net = "fe80::/10".parse().expect("a subnet");
-    if matches!(subnet, IpNet::V6(net) if overlap(net.into(), link_local.into())) {
-        return Err(PoolRefusal::Unusable(subnet, "it overlaps with the link-local fe80::/10"));
+    // The prefix that every link has is had whole or not at all, as in Docker (V6-03): of two lengths one would be wrong.
+    let link_local: Ipv6Net = "fe80::/64".parse().expect("a subnet");
+    if matches!(subnet, IpNet::V6(net) if net != link_local && overlap(net.into(), link_local.into())) {
+        return Err(PoolRefusal::Unusable(subnet, "it clashes with the Link-Local prefix 'fe80::/64'"));
     }
     if subnet.max_prefix_len() == subnet.prefix_len() {
         return Err(PoolRefusal::TooSmall(subnet));
@@ -475,8 +486,8 @@ mod tests {
         Request {
             name: name.into(),
             driver: "bridge".into(),
-            ipv4: true,
-            ipv6: false,
+            ipv4: None,
+            ipv6: None,
             internal: false,
             attachable: false,
             ipam_driver: String::new(),
@@ -506,7 +517,7 @@ mod tests {
     fn api_06_what_is_nobodys_counts_as_in_use_and_a_range_bounds_what_is_available() {
         let check = |subnet: &str, range: &str, leased: usize, expected: (u64, u64)| {
             let mut asked = request("n", &[subnet]);
-            asked.ipv6 = subnet.contains(':');
+            asked.ipv6 = Some(subnet.contains(':'));
             asked.pools[0].range = range.into();
             let network = create(asked, &[], &[]).unwrap();
             let pool = network.ipam.pools.iter().find(|p| p.subnet.to_string() == subnet).unwrap();
@@ -566,7 +577,7 @@ mod tests {
         let other = create(request("other", &["10.201.0.0/24"]), &[], &[]).unwrap();
         let check = |subnet: &str, gateway: &str, expected: &str| {
             let mut r = request("x", &[]);
-            r.ipv6 = subnet.contains(':');
+            r.ipv6 = Some(subnet.contains(':'));
             r.pools = vec![PoolRequest { subnet: subnet.into(), gateway: gateway.into(), ..Default::default() }];
             let error = create(r, std::slice::from_ref(&other), &[]).unwrap_err().to_string();
             assert!(error.contains(expected), "{subnet} {gateway}: {error}");
@@ -586,18 +597,34 @@ mod tests {
         check("fd03::/64", "fd03::", "invalid gateway fd03::: it is the own address of fd03::/64");
         for (both, gateway) in [("10.3.0.0/31", "10.3.0.0"), ("10.3.0.0/31", "10.3.0.1"), ("fd03::/64", "fd03::ffff")] {
             let mut r = request("x", &[]);
-            r.ipv6 = true;
+            r.ipv6 = Some(true);
             r.pools = vec![PoolRequest { subnet: both.into(), gateway: gateway.into(), ..Default::default() }];
             create(r, &[], &[]).unwrap();
         }
         check("127.3.0.0/24", "", "loopback");
         check("224.3.0.0/24", "", "multicast");
+        check("fe80::/80", "", "clashes with the Link-Local prefix 'fe80::/64'");
+        check("fe80::/10", "", "clashes with the Link-Local prefix 'fe80::/64'");
+        let both = |subnets: &[&str]| {
+            let error = create(Request { ipv6: Some(true), ..request("x", subnets) }, &[], &[]).unwrap_err();
+            error.to_string()
+        };
+        assert_eq!(
+            both(&["10.3.0.1/24", "fd03::1/64", "nonsense"]),
+            "invalid network config:\n* invalid subnet 10.3.0.1/24: it should be 10.3.0.0/24\n\
+             * invalid subnet fd03::1/64: it should be fd03::/64\n* invalid subnet nonsense: invalid CIDR block notation"
+        );
+        assert_eq!(
+            both(&["127.3.0.0/24", "ff05::/64"]),
+            "invalid network config:\n* subnet 127.3.0.0/24 is not for networks of containers: it is loopback\n\
+             * subnet ff05::/64 is not for networks of containers: it is multicast"
+        );
     }
 
     #[test]
     fn ip_05_a_subnet_is_had_by_its_size_alone() {
         let mut r = request("a", &["0.0.0.0/24", "::/96"]);
-        r.ipv6 = true;
+        r.ipv6 = Some(true);
         let a = create(r.clone(), &[], &["172.18.0.0/24"]).unwrap();
         let subnets = |n: &Network| n.ipam.pools.iter().map(|p| p.subnet.to_string()).collect::<Vec<_>>();
         let IpNet::V6(ours) = pools().bases.pop().unwrap().0 else { panic!("an IPv6 pool") };
@@ -615,7 +642,7 @@ mod tests {
     #[test]
     fn ip_12_subnets_of_more_than_64_bits_of_hosts_have_addresses() {
         let mut r = request("a", &["fd00::/8"]);
-        (r.ipv4, r.ipv6) = (false, true);
+        (r.ipv4, r.ipv6) = (Some(false), Some(true));
         r.pools[0].range = "fd80::/16".into();
         let network = create(r, &[], &[]).unwrap();
         assert_eq!(network.way_out(true).unwrap().to_string(), "fd00::1");
@@ -631,7 +658,7 @@ mod tests {
         let two = |subnet: &str, mode: &str| {
             let mut r = request("a", &[subnet]);
             let ipv6 = subnet.contains(':');
-            (r.ipv4, r.ipv6, r.internal) = (!ipv6, ipv6, mode == "isolated");
+            (r.ipv4, r.ipv6, r.internal) = (Some(!ipv6), Some(ipv6), mode == "isolated");
             let key =
                 if ipv6 { crate::network::option::GATEWAY_MODE_6 } else { crate::network::option::GATEWAY_MODE_4 };
             r.options.insert(key.into(), mode.into());

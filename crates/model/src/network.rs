@@ -143,8 +143,9 @@ impl Network {
 pub struct Request {
     pub name: String,
     pub driver: String,
-    pub ipv4: bool,
-    pub ipv6: bool,
+    /// Where a client says nothing, an option may ([`option::ENABLE_IPV4`]); IPv4 is had otherwise, and IPv6 not.
+    pub ipv4: Option<bool>,
+    pub ipv6: Option<bool>,
     pub internal: bool,
     pub attachable: bool,
     pub ipam_driver: String,
@@ -192,7 +193,7 @@ pub enum Refusal {
     UnknownIpamDriver(String),
     #[error("only one instance of \"{0}\" network is allowed")]
     OneInstance(Driver),
-    #[error("invalid network config:\n{}", .0.join("\n"))]
+    #[error("invalid network config:\n{}", crate::errno::all(.0))]
     Invalid(Vec<String>),
     #[error("IPv4 or IPv6 must be enabled")]
     NoFamily,
@@ -269,7 +270,9 @@ pub fn plan_create<'a>(
         "null" => IpamDriver::Null,
         _ => return Err(Refusal::UnknownIpamDriver(request.ipam_driver)),
     };
-    if !request.ipv4 && !request.ipv6 {
+    let ipv4 = options::family(request.ipv4, option::ENABLE_IPV4, &request.options)?.unwrap_or(true);
+    let ipv6 = options::family(request.ipv6, option::ENABLE_IPV6, &request.options)?.unwrap_or(false);
+    if !ipv4 && !ipv6 {
         return Err(Refusal::NoFamily);
     }
     let uplink = Uplink::parse(driver, id, &request.options)?;
@@ -280,20 +283,15 @@ pub fn plan_create<'a>(
         options::check(&request.options, request.internal || request.config_only)?;
     }
 
-    let mut asked = parse_pools(&request.pools)?;
     // A v6 subnet without `--ipv6` is ignored, and so is a v4 one without IPv4 (V6-01).
-    asked.retain(|p| match p.subnet {
-        Some(IpNet::V4(_)) => request.ipv4,
-        Some(IpNet::V6(_)) => request.ipv6,
-        None => true,
-    });
+    let asked = parse_pools(&request.pools, |subnet| if subnet.addr().is_ipv6() { ipv6 } else { ipv4 })?;
     let subnets = || asked.iter().filter_map(|p| p.subnet);
     for (n, subnet) in subnets().enumerate() {
         if let Some(other) = subnets().take(n).find(|o| o.addr().is_ipv6() == subnet.addr().is_ipv6()) {
             return Err(Refusal::TwoSubnets(other, subnet));
         }
     }
-    let needs: Vec<Need> = [(false, request.ipv4), (true, request.ipv6)]
+    let needs: Vec<Need> = [(false, ipv4), (true, ipv6)]
         .into_iter()
         .filter(|(_, enabled)| *enabled)
         .map(|(ipv6, _)| Need { ipv6, gateway: options::needs_gateway(&request.options, ipv6) })
@@ -313,8 +311,8 @@ pub fn plan_create<'a>(
         name,
         created,
         driver,
-        ipv4: request.ipv4,
-        ipv6: request.ipv6,
+        ipv4,
+        ipv6,
         internal: request.internal || uplink.is_some_and(|u| u.is_internal()),
         attachable: request.attachable,
         ipam: Ipam { driver: ipam_driver, options: request.ipam_options, pools },
@@ -350,7 +348,7 @@ fn apply_template<'a>(
         return Err(Refusal::TemplateOfTemplate);
     }
     let own = !matches!(request.ipam_driver.as_str(), "" | "default")
-        || request.ipv6
+        || request.ipv6 == Some(true)
         || !request.labels.is_empty()
         || request.ipam_options.as_ref().is_some_and(|options| !options.is_empty())
         || !request.pools.is_empty()
@@ -365,7 +363,7 @@ fn apply_template<'a>(
         return Err(Refusal::NotATemplate(from));
     }
     request.config_from.clone_from(&template.name);
-    (request.ipv4, request.ipv6) = (template.ipv4, template.ipv6);
+    (request.ipv4, request.ipv6) = (Some(template.ipv4), Some(template.ipv6));
     request.ipam_driver = template.ipam.driver.to_string();
     request.ipam_options.clone_from(&template.ipam.options);
     request.options.clone_from(&template.options);
@@ -402,68 +400,95 @@ pub struct AskedPool {
     pub auxiliary: BTreeMap<String, IpAddr>,
 }
 
-/// All that is wrong with the address configuration is reported at once, in Docker's words (API-10).
-fn parse_pools(requests: &[PoolRequest]) -> Result<Vec<AskedPool>, Refusal> {
+/// All that is wrong with the address configuration is reported at once, in Docker's words (API-10). Subnets of a family
+/// that the network has not are left out, whatever else is said of them.
+fn parse_pools(requests: &[PoolRequest], has: impl Fn(IpNet) -> bool) -> Result<Vec<AskedPool>, Refusal> {
     let mut wrong = Vec::new();
     let mut pools = Vec::new();
     for request in requests {
-        let mut pool = AskedPool::default();
-        if !request.subnet.is_empty() {
-            match request.subnet.parse::<IpNet>() {
-                Err(_) => wrong.push(format!("invalid subnet {}: invalid CIDR block notation", request.subnet)),
-                Ok(net) if net.addr() != net.network() => {
-                    wrong.push(format!("invalid subnet {net}: it should be {}", net.trunc()));
+        let subnet = match request.subnet.as_str() {
+            "" => None,
+            text => match text.parse::<IpNet>() {
+                Ok(net) if !has(net) => continue,
+                Ok(net) => Some(net),
+                Err(_) => {
+                    wrong.push(format!("invalid subnet {text}: invalid CIDR block notation"));
+                    continue;
                 }
-                Ok(net) => pool.subnet = Some(net),
-            }
+            },
+        };
+        let mut pool = AskedPool { subnet, ..AskedPool::default() };
+        if let Some(net) = subnet.filter(|net| net.addr() != net.network()) {
+            wrong.push(format!("invalid subnet {net}: it should be {}", net.trunc()));
         }
-        // One that is asked for by its size alone (`0.0.0.0/24`, IP-05) has no addresses yet.
-        let inside = |a: IpAddr| pool.subnet.is_none_or(|s| s.contains(&a));
         if !request.range.is_empty() {
-            match request.range.parse::<IpNet>() {
-                Err(_) => wrong.push(format!("invalid ip-range {}: invalid CIDR block notation", request.range)),
-                Ok(range) => {
-                    if range.addr() != range.network() {
-                        wrong.push(format!("invalid ip-range {range}: it should be {}", range.trunc()));
-                    } else if pool.subnet.is_some_and(|s| !s.contains(&range)) {
-                        let subnet = &request.subnet;
-                        wrong.push(format!("invalid ip-range {range}: it is not within subnet {subnet}"));
-                    }
-                    pool.range = Some(range);
-                }
+            match parse_range(&request.range, subnet) {
+                Ok(range) => pool.range = Some(range),
+                Err(list) => wrong.extend(list),
             }
         }
-        let mut address = |what: &str, text: &str| match text.parse::<IpAddr>() {
-            Err(_) => {
-                wrong.push(format!("invalid {what} {text}: invalid address"));
+        let mut address = |what: String, text: &str| match parse_address(text, subnet) {
+            Ok(address) => Some(address),
+            Err(why) => {
+                wrong.push(format!("invalid {what}: {why}"));
                 None
             }
-            Ok(a) if !inside(a) => {
-                wrong.push(format!(
-                    "invalid {what} {a}: parent subnet is an {} block",
-                    family_name(pool.subnet, a, &request.subnet)
-                ));
-                None
-            }
-            Ok(a) => Some(a),
         };
         if !request.gateway.is_empty() {
-            pool.gateway = address("gateway", &request.gateway);
+            pool.gateway = address(format!("gateway {}", request.gateway), &request.gateway);
         }
         for (name, text) in &request.auxiliary {
-            if let Some(a) = address("auxiliary address", text) {
-                pool.auxiliary.insert(name.clone(), a);
-            }
+            let found = address(format!("auxiliary address {name}"), text);
+            pool.auxiliary.extend(found.map(|a| (name.clone(), a)));
         }
         pools.push(pool);
     }
-    if wrong.is_empty() { Ok(pools) } else { Err(Refusal::Invalid(wrong)) }
+    if !wrong.is_empty() {
+        return Err(Refusal::Invalid(wrong));
+    }
+    // What is an address, and none that can be had. One alone has words of its own.
+    let mut unusable: Vec<ipam::PoolRefusal> = pools.iter().filter_map(|p| ipam::check(p).err()).collect();
+    match unusable.len() {
+        0 => Ok(pools),
+        1 => Err(unusable.remove(0).into()),
+        _ => Err(Refusal::Invalid(unusable.iter().map(ToString::to_string).collect())),
+    }
 }
 
-fn family_name(subnet: Option<IpNet>, address: IpAddr, text: &str) -> String {
-    match subnet {
-        Some(IpNet::V4(_)) if address.is_ipv6() => "IPv4".into(),
-        Some(IpNet::V6(_)) if address.is_ipv4() => "IPv6".into(),
-        _ => format!("{text}, which does not contain it: {text}"),
+/// A range of a subnet's addresses.
+fn parse_range(text: &str, subnet: Option<IpNet>) -> Result<IpNet, Vec<String>> {
+    let told = |why: String| format!("invalid ip-range {text}: {why}");
+    let range = text.parse::<IpNet>().map_err(|_| vec![told("invalid CIDR block notation".into())])?;
+    let mut wrong = Vec::new();
+    if let Some(subnet) = subnet {
+        if subnet.addr().is_ipv6() != range.addr().is_ipv6() {
+            return Err(vec![told(other_family(subnet))]);
+        }
+        if range.prefix_len() < subnet.prefix_len() {
+            wrong.push(told(format!("CIDR block is bigger than its parent subnet {subnet}")));
+        }
     }
+    if range.addr() != range.network() {
+        wrong.push(told(format!("it should be {}", range.trunc())));
+    }
+    if let Some(subnet) = subnet.filter(|s| !s.contains(&range.network()) && !range.contains(&s.network())) {
+        wrong.push(told(format!("parent subnet {subnet} doesn't contain ip-range")));
+    }
+    if wrong.is_empty() { Ok(range) } else { Err(wrong) }
+}
+
+/// An address in a subnet, or why it is none.
+fn parse_address(text: &str, subnet: Option<IpNet>) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| "invalid address".to_owned())?;
+    match subnet {
+        Some(subnet) if subnet.addr().is_ipv6() != address.is_ipv6() => Err(other_family(subnet)),
+        Some(subnet) if !subnet.contains(&address) => {
+            Err(format!("parent subnet {subnet} doesn't contain this address"))
+        }
+        _ => Ok(address),
+    }
+}
+
+fn other_family(subnet: IpNet) -> String {
+    format!("parent subnet is an {} block", if subnet.addr().is_ipv6() { "IPv6" } else { "IPv4" })
 }

@@ -274,7 +274,7 @@ fn dr_01_host_and_none_are_what_they_say() {
     lab.run("alone", sleeper("none"));
     assert_eq!(interfaces(&lab, "alone"), "lo");
     assert_eq!(lab.exec("alone", &["ping", "-c1", "127.0.0.1"]).code, 0);
-    let refused = lab.tell("/networks/host/connect", json!({ "Container": "alone" }), 403).message();
+    let refused = lab.tell("/networks/host/connect", json!({ "Container": "alone" }), 400).message();
     assert_eq!(refused, "cannot connect container to host network - container must be created in host network mode");
     // Who shares a container's network shares the host's where that container is on it.
     lab.run("guest", sleeper("container:on-host"));

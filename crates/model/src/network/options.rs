@@ -20,6 +20,9 @@ pub mod option {
     pub const OUTBOUND_4: &str = "com.docker.network.host_ipv4";
     pub const OUTBOUND_6: &str = "com.docker.network.host_ipv6";
     pub const MTU: &str = "com.docker.network.driver.mtu";
+    /// Whether a network has a family, where the client does not say it otherwise.
+    pub const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+    pub const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
     pub const CONTAINER_IFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
     /// Isle's own: check the source address of every packet a member sends.
     pub const CHECK_SOURCES: &str = "isle.network.check_sources";
@@ -119,6 +122,21 @@ impl Network {
 
 const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 const FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
+
+/// Whether a network shall have a family: what the client `asked`, or what its option says.
+pub(super) fn family(
+    asked: Option<bool>,
+    key: &str,
+    options: &BTreeMap<String, String>,
+) -> Result<Option<bool>, Refusal> {
+    match (asked, options.get(key)) {
+        (Some(asked), _) => Ok(Some(asked)),
+        (None, None) => Ok(None),
+        (None, Some(text)) if TRUE.contains(&text.as_str()) => Ok(Some(true)),
+        (None, Some(text)) if FALSE.contains(&text.as_str()) => Ok(Some(false)),
+        (None, Some(_)) => Err(Refusal::BadOption(format!("driver-opt {key:?} is not a valid bool"))),
+    }
+}
 
 /// Whether names can be made of it: with a number of up to three digits behind it.
 fn is_interface_prefix(text: &str) -> bool {
