@@ -26,6 +26,8 @@ const KEYS: &[(&str, &str)] = &[
     ("runtimes", "add-runtime"),
     ("storage-opts", "storage-opt"),
 ];
+/// Keys of earlier versions, called as their flags; the other key for the same is refused beside them.
+const OLDER: [&str; 1] = ["host-gateway-ip"];
 /// Flags that are no keys: they are about the start itself.
 const NO_KEYS: [&str; 6] = ["config-file", "validate", "help", "shim", "resolv-conf", "resolved-conf"];
 /// Keys that have no flag, and no meaning here.
@@ -40,6 +42,8 @@ pub enum Wrong {
     Unknown(String),
     #[error("the following directives are specified both as a flag and in the configuration file: {0}")]
     Twice(String),
+    #[error("the following directives are the same option, of which one is to be given: {0}, {1}")]
+    Same(&'static str, &'static str),
     #[error("the value of {0} is none that it can have: {1}")]
     Value(String, Value),
 }
@@ -56,6 +60,11 @@ pub fn flags(text: &str, command: &Command, given: &ArgMatches) -> Result<Vec<St
     if let Some(Value::Object(proxies)) = file.remove("proxies") {
         file.extend(proxies);
     }
+    let has_both =
+        |(key, flag): &&(&str, &str)| OLDER.contains(flag) && file.contains_key(*key) && file.contains_key(*flag);
+    if let Some((key, flag)) = KEYS.iter().find(has_both) {
+        return Err(Wrong::Same(flag, key));
+    }
     let (mut flags, mut unknown, mut twice) = (Vec::new(), Vec::new(), Vec::new());
     for (key, value) in &file {
         if IDLE.contains(&key.as_str()) {
@@ -71,7 +80,7 @@ pub fn flags(text: &str, command: &Command, given: &ArgMatches) -> Result<Vec<St
             continue;
         };
         // `label` is a flag, and `labels` the key.
-        if NO_KEYS.contains(&flag) || is_listed && flag == key {
+        if NO_KEYS.contains(&flag) || is_listed && flag == key && !OLDER.contains(&flag) {
             unknown.push(key.as_str());
             continue;
         }
@@ -147,6 +156,7 @@ mod tests {
             "default-network-opt",
             "add-runtime",
             "http-proxy",
+            "host-gateway-ip",
             "config-file",
         ];
         Command::new("dockerd").args(flags.map(list)).arg(list("root").alias("data-root"))
@@ -183,6 +193,11 @@ mod tests {
             &["--default-network-opt=bridge=com.docker.network.driver.mtu=1234"],
         );
         check(r#"{"runtimes": {"crun": {"path": "crun"}}, "builder": {"gc": {}}}"#, &["--add-runtime=crun"]);
+        check(r#"{"host-gateway-ip": "192.0.2.1"}"#, &["--host-gateway-ip=192.0.2.1"]);
+        check(
+            r#"{"host-gateway-ips": ["192.0.2.1", "2001:db8::1"]}"#,
+            &["--host-gateway-ip=192.0.2.1", "--host-gateway-ip=2001:db8::1"],
+        );
         check(r#"{"proxies": {"http-proxy": "http://p"}}"#, &["--http-proxy=http://p"]);
     }
 
@@ -198,6 +213,7 @@ mod tests {
         assert_eq!(refused(r#"{"nosuch": 1, "bib": "x"}"#, &[]), format!("{unknown}bib, nosuch"));
         assert_eq!(refused(r#"{"label": "a"}"#, &[]), format!("{unknown}label"));
         assert_eq!(refused(r#"{"config-file": "a"}"#, &[]), format!("{unknown}config-file"));
+        assert!(refused(r#"{"host-gateway-ip": "::1", "host-gateway-ips": []}"#, &[]).contains("are the same option"));
         assert!(refused(r#"{"bip": null}"#, &[]).contains("bip"));
         assert!(refused("{", &[]).contains("EOF"));
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use clap::{ArgAction, Args};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use model::daemon::Networking;
+use model::daemon::{Mark, Networking};
 use model::files::ResolvOverrides;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -70,6 +70,9 @@ pub struct NetworkFlags {
     /// Published ports are reached by a container's own address, too
     #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     allow_direct_routing: bool,
+    /// What other rules have given this mark (MARK or MARK/MASK) passes into every network
+    #[arg(long, value_name = "MARK")]
+    bridge_accept_fwmark: Option<Mark>,
     /// There is no swarm to diagnose (OB-07)
     #[arg(long, value_name = "PORT", hide = true)]
     network_diagnostic_port: Option<String>,
@@ -102,6 +105,7 @@ impl NetworkFlags {
             forwarding: self.ip_forward,
             proxy: self.userland_proxy,
             direct_routing: self.allow_direct_routing,
+            accept_mark: self.bridge_accept_fwmark,
             host_gateways: self.host_gateway_ip.clone(),
             firewall_integration: !self.no_firewall_integration,
             dns: ResolvOverrides {

@@ -106,6 +106,7 @@ impl Engine {
             proxy_port,
             forwarding,
             integration,
+            accept_mark: settings.networking.accept_mark,
         })
         .map_err(Error::internal)?;
         let images = image::Images::open(&settings.root.join("images")).map_err(crate::images::image_error)?;

@@ -137,6 +137,7 @@ pub enum Base {
 pub enum Meta {
     Protocol = 1,
     Priority = 2,
+    Mark = 3,
     InputName = 6,
     OutputName = 7,
     NetfilterProtocol = 15,

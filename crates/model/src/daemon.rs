@@ -26,6 +26,8 @@ pub struct Networking {
     pub proxy: bool,
     /// `--allow-direct-routing`: published ports are reached by a container's own address, too (PT-14).
     pub direct_routing: bool,
+    /// `--bridge-accept-fwmark`: what other rules have marked so passes into every network (SEC-07).
+    pub accept_mark: Option<Mark>,
     /// `--host-gateway-ip`: what `host-gateway` means; the default network's gateways where it is empty (DNS-23).
     pub host_gateways: Vec<IpAddr>,
     /// Whether other firewalls' extension points are told of our networks: DOCKER-USER, ufw's route rules, firewalld's
@@ -45,10 +47,34 @@ impl Default for Networking {
             forwarding: true,
             proxy: true,
             direct_routing: false,
+            accept_mark: None,
             host_gateways: Vec::new(),
             firewall_integration: true,
             dns: ResolvOverrides::default(),
         }
+    }
+}
+
+/// A firewall mark: the bits that count, and what they are (nft(8), `meta mark`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    pub value: u32,
+    pub mask: u32,
+}
+
+impl std::str::FromStr for Mark {
+    type Err = String;
+
+    /// `MARK` or `MARK/MASK`, in decimal or as `0x…`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| match text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16),
+            None => text.parse(),
+        };
+        let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+        let (value, mask) = (number(value).ok(), number(mask).ok());
+        let mark = value.zip(mask).map(|(value, mask)| Self { value, mask }).filter(|m| m.value & !m.mask == 0);
+        mark.ok_or_else(|| format!("invalid firewall mark {text:?}: MARK or MARK/MASK is, with no bit beyond the mask"))
     }
 }
 

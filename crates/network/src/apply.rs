@@ -16,7 +16,7 @@ use crate::plan::{self, Step};
 use crate::reconcile::{self, NOTHING, Repair, Report, Settled, mark};
 use crate::reserve::{self, Means, PortError, PortRequest, Reservation};
 use crate::resolver::{self, ResolverSockets};
-use crate::ruleset::{self, Elements};
+use crate::ruleset::{self, Elements, Variant};
 use crate::sandbox::{InterfaceStats, Sandbox};
 use crate::tables::Tables;
 use crate::watch::Watch;
@@ -27,6 +27,7 @@ use kernel::neighbour::{self, Neighbour};
 use kernel::netlink::{Batch, Errno, Protocol, Refusal, Socket};
 use kernel::route::{self, Route};
 use kernel::{netns, sysctl};
+use model::daemon::Mark;
 use model::desired::{Attachment, Bridge, Desired, Parent, Publication, Sharing};
 use model::id::{RootId, SandboxId};
 use model::net::{InterfaceName, MacAddr};
@@ -51,6 +52,8 @@ pub struct Settings {
     pub forwarding: bool,
     /// Whether other firewalls are told of our networks (SEC-07 to SEC-10).
     pub integration: bool,
+    /// What has this mark passes into every network that is not internal (SEC-07).
+    pub accept_mark: Option<Mark>,
 }
 
 /// The networks of one network namespace: cheap to clone, usable from any thread.
@@ -96,13 +99,14 @@ impl Network {
     /// [`Network::open`] as if the kernel could do only what `limit` leaves of what it can: the fallbacks are tried
     /// this way on a kernel that needs none.
     pub fn open_as(settings: Settings, limit: impl FnOnce(Features) -> Features) -> Result<Self, Error> {
-        let Settings { root, owner, proxy_port, forwarding, integration } = settings;
+        let Settings { root, owner, proxy_port, forwarding, integration, accept_mark } = settings;
         let home = netns::current().attempt("open", "the network namespace")?;
         let home_identity = netns::identity(home.as_fd()).attempt("identify", "the network namespace")?;
         let mut route = Socket::open(Protocol::Route).attempt("open", "a socket for links")?;
         let mut owner = Tables::open_socket(owner)?;
         let features = limit(Features::probe(&mut owner, root.as_str()));
-        let tables = Tables::new(root.as_str(), owner, features.variant(), features.owned_tables)?;
+        let variant = Variant { accept_mark, ..features.variant() };
+        let tables = Tables::new(root.as_str(), owner, variant, features.owned_tables)?;
         tables.claim()?;
         let base = ruleset::base_elements(proxy_port);
         tables.change(&Elements::new(), &base).attempt("tell the firewall of", "the proxy's port")?;

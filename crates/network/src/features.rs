@@ -25,9 +25,9 @@ pub struct Features {
 }
 
 impl Features {
-    /// Which form of the rules goes with them.
+    /// Which form of the rules goes with them, where nobody asks for more.
     pub fn variant(&self) -> Variant {
-        Variant { locked_ports: self.locked_ports, br_netfilter: self.br_netfilter }
+        Variant { locked_ports: self.locked_ports, br_netfilter: self.br_netfilter, accept_mark: None }
     }
 
     /// Looks at the calling thread's namespace, and tries things in one that is thrown away.

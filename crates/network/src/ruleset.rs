@@ -25,6 +25,7 @@
 use ipnet::IpNet;
 use kernel::address::octets;
 use kernel::nft::{self, Base, Data, DataType, Element, Expression, Family, Hook, Meta, Register, Track, hook};
+use model::daemon::Mark;
 use model::desired::{Attachment, Bridge, Inwards, Outwards, Publication};
 use model::net::{MacAddr, Protocol};
 use model::port::MOST_HELD;
@@ -149,6 +150,8 @@ pub enum Match {
     Masked(Field, &'static [u8], &'static [u8], &'static str),
     In(&'static [Field], Set),
     NotIn(&'static [Field], Set),
+    /// What other rules have noted on the packet.
+    Marked(Mark),
     /// Any of these bits (linux/netfilter/nf_conntrack_common.h), and their names.
     State(u32, &'static str),
     Translated,
@@ -340,6 +343,8 @@ pub struct Variant {
     /// Bridged frames pass the firewall of IP. Then a published port's packet from a member to a member is bridged, not
     /// routed, and isolated ports would stop it: the firewall keeps members of networks without icc apart instead.
     pub br_netfilter: bool,
+    /// What has this mark passes into every network that is not internal.
+    pub accept_mark: Option<Mark>,
 }
 
 /// The chains of table inet.
@@ -352,10 +357,12 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
         Rule(&[In(&[InputName], Set::Bridges)], Jump("from-network")),
         Rule(&[In(&[OutputName], Set::Bridges), NotIn(&[InputName], Set::Bridges)], Jump("to-network")),
     ];
+    // Conditions are static, and so is what a daemon is told: the few bytes are its own for good.
+    let marked: Option<&'static [Match]> = variant.accept_mark.map(|m| Box::leak(Box::new([Marked(m)])) as &[Match]);
     if variant.br_netfilter {
         forward.insert(0, Rule(&[Translated, In(&[InputName], Set::Bridges)], Note));
     }
-    vec![
+    let mut chains = vec![
         Chain {
             name: "direct",
             hook: None,
@@ -518,7 +525,15 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[V6, In(&[InputName], Set::Masquerade6), NotIn(&[OutputName], Set::Bridges)], Masquerade),
             ],
         },
-    ]
+    ];
+    for chain in &mut chains {
+        // Before what would drop it, after what an internal network drops.
+        let last = chain.rules.iter().position(|r| matches!(r, Rule([Translated], Accept)));
+        if let (Some(marked), "from-network" | "to-network", Some(at)) = (marked, chain.name, last) {
+            chain.rules.insert(at + 1, Rule(marked, Accept));
+        }
+    }
+    chains
 }
 
 /// The chains of table bridge.
@@ -662,6 +677,11 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
             }
             Match::In(fields, set) => look_up(fields, *set, None, false, &mut out),
             Match::NotIn(fields, set) => look_up(fields, *set, None, true, &mut out),
+            Match::Marked(mark) => {
+                out.push(Expression::Meta { key: Meta::Mark, into: FIRST });
+                out.push(Expression::Mask { register: FIRST, mask: mark.mask.to_ne_bytes().to_vec() });
+                compare(&mut out, true, &mark.value.to_ne_bytes());
+            }
             Match::State(bits, _) => {
                 // invalid is bit 0, established 1, related 2: NF_CT_STATE_BIT
                 out.push(Expression::Track { key: Track::State, into: FIRST });
@@ -736,6 +756,7 @@ pub fn render(rule: &Rule) -> String {
             Match::Masked(field, _, _, text) => format!("{} {text}", field.text()),
             Match::In(fields, set) => format!("{} @{}", key_text(fields), set.name()),
             Match::NotIn(fields, set) => format!("{} != @{}", key_text(fields), set.name()),
+            Match::Marked(mark) => format!("meta mark & {:#x} == {:#x}", mark.mask, mark.value),
             Match::State(_, names) => format!("ct state {names}"),
             Match::Translated => "ct status dnat".into(),
             Match::Local => "fib daddr type local".into(),
@@ -1085,9 +1106,10 @@ mod tests {
 
     #[test]
     fn the_rules_as_text() {
-        let plain = Variant { locked_ports: true, br_netfilter: false };
+        let plain = Variant { locked_ports: true, br_netfilter: false, accept_mark: None };
         insta::assert_snapshot!("rules", render_all(plain));
-        let other = Variant { locked_ports: false, br_netfilter: true };
+        let accept_mark = "0x1/0x3".parse().ok();
+        let other = Variant { locked_ports: false, br_netfilter: true, accept_mark };
         insta::assert_snapshot!("rules_without_locked_ports_with_br_netfilter", render_all(other));
         assert_ne!(schema(plain), schema(other));
     }

@@ -199,8 +199,14 @@ fn lc_06_a_crash_of_everybody_leaves_tables_that_are_claimed_again() {
     let report = second.reconcile(&desired, |_| None).unwrap();
     assert!(report.mended.is_empty() && report.removed.is_empty() && report.failed.is_empty(), "{report:?}");
     if second.features().owned_tables {
-        let settings =
-            network::Settings { root: root(), owner: None, proxy_port: None, forwarding: true, integration: true };
+        let settings = network::Settings {
+            root: root(),
+            owner: None,
+            proxy_port: None,
+            forwarding: true,
+            integration: true,
+            accept_mark: None,
+        };
         let third = netns::inside(host.as_fd(), || Network::open(settings)).unwrap();
         assert!(matches!(third, Err(Error::TablesHeld { .. })), "two daemons on one root: {third:?}");
     }

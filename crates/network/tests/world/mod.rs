@@ -120,14 +120,21 @@ pub fn bare() -> Option<(OwnedFd, OwnedFd)> {
 }
 
 pub fn open(host: &OwnedFd, proxy_port: Option<u16>, owner: Option<OwnedFd>) -> Network {
-    let settings = Settings { root: root(), owner, proxy_port, forwarding: true, integration: true };
+    let settings = Settings { root: root(), owner, proxy_port, forwarding: true, integration: true, accept_mark: None };
     netns::inside(host.as_fd(), || Network::open(settings)).unwrap().unwrap()
 }
 
 /// With a kernel that can do less.
 pub fn world_limited(limit: impl FnOnce(Features) -> Features + Send) -> Option<World> {
     let (host, outside) = bare()?;
-    let settings = Settings { root: root(), owner: None, proxy_port: None, forwarding: true, integration: true };
+    let settings = Settings {
+        root: root(),
+        owner: None,
+        proxy_port: None,
+        forwarding: true,
+        integration: true,
+        accept_mark: None,
+    };
     let network = netns::inside(host.as_fd(), || Network::open_as(settings, limit)).unwrap().unwrap();
     Some(World { host, outside, network })
 }
