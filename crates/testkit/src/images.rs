@@ -205,6 +205,20 @@ fn append_file(archive: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mo
     Ok(archive.append_data(&mut header, path, bytes)?)
 }
 
+/// The docker CLI; None, after saying `SKIP`, where there is none.
+///
+/// # Panics
+/// There is none where everything is to be there (`REQUIRE_NETNS`).
+pub fn docker() -> Option<PathBuf> {
+    let docker = which("docker");
+    if docker.is_none() {
+        let is_required = std::env::var_os("REQUIRE_NETNS").is_some();
+        assert!(!is_required, "docker's client is missing: apt-get install docker.io");
+        println!("SKIP: there is no docker CLI on this machine, so only our own client is compared");
+    }
+    docker
+}
+
 /// Where a program is.
 pub fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -397,9 +397,12 @@ impl Lab {
         self.on_host(&mut command)
     }
 
-    /// Runs a docker CLI against the daemon; None where this machine has none.
+    /// Runs a docker CLI against the daemon; None, after saying `SKIP`, where this machine has none.
+    ///
+    /// # Panics
+    /// There is none where everything is to be there (`REQUIRE_NETNS`).
     pub fn docker(&self, arguments: Run<'_>) -> Option<Output> {
-        let docker = images::which("docker")?;
+        let docker = images::docker()?;
         let mut command = Command::new(docker);
         command.args(arguments).env("DOCKER_HOST", self.docker_host());
         Some(self.on_host(&mut command))

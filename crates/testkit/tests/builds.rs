@@ -145,7 +145,6 @@ fn a_docker_without_buildx_builds_by_the_classic_builder() {
     let path = directory.path().display().to_string();
     std::fs::write(directory.path().join("Dockerfile"), "FROM busybox\nRUN echo built > /file\n").unwrap();
     let Some(built) = lab.docker(&["build", "-t", "classic", &path]) else {
-        println!("SKIP: no docker CLI on this machine");
         return;
     };
     assert_eq!(built.code, 0, "{} {}", built.stdout, built.stderr);
