@@ -247,7 +247,8 @@ fn ip_12_subnets_of_any_size_work() {
 fn v6_03_subnets_that_cannot_be_are_refused() {
     let lab = lab();
     for (subnet, words) in [
-        ("fe80::/64", "link-local"),
+        ("fe80::/80", "clashes with the Link-Local prefix 'fe80::/64'"),
+        ("fe80::/10", "clashes with the Link-Local prefix 'fe80::/64'"),
         ("ff02::/64", "multicast"),
         ("::1/128", "too small"),
         ("fd00:9::1/64", "it should be fd00:9::/64"),
@@ -290,4 +291,69 @@ fn ip_02_more_than_900_networks_are_made_without_configuration() {
     // Answered first, and done one after the other: the kernel takes its time for each.
     let bridges = || lab.on_host(Command::new("ip").args(["-o", "link"])).ok().matches(": br-").count();
     within(Duration::from_secs(150), "their bridges go", || bridges() == 0);
+}
+
+#[test]
+fn ip_13_a_network_has_a_subnet_of_each_family_and_members_an_address_of_each() {
+    let lab = lab();
+    let config = json!([{ "Subnet": "fd00:1::/64", "Gateway": "fd00:1::9" }, { "Subnet": "10.1.0.0/24", "IPRange": "10.1.0.64/26" }]);
+    lab.network(json!({ "Name": "both", "EnableIPv6": true, "IPAM": { "Config": config } }));
+    lab.run("member", sleeper("both"));
+    assert_eq!(lab.addresses("member", "both"), ["10.1.0.64", "fd00:1::1"].map(|a| a.parse::<IpAddr>().unwrap()));
+    let routes = lab.exec("member", &["ip", "-6", "route"]).ok();
+    assert!(routes.contains("default via fd00:1::9"), "{routes}");
+    for second in ["10.2.0.0/24", "fd00:2::/64"] {
+        let config = json!([{ "Subnet": "10.3.0.0/24" }, { "Subnet": "fd00:3::/64" }, { "Subnet": second }]);
+        let body = json!({ "Name": "x", "EnableIPv6": true, "IPAM": { "Config": config } });
+        let message = refused(&lab, 403, body);
+        assert!(message.starts_with("bridge driver doesn't support multiple subnets"), "{message}");
+        assert!(message.contains(second), "{message}");
+    }
+}
+
+#[test]
+fn ip_08_a_static_address_is_kept_from_creation_to_removal_and_its_holder_is_named() {
+    let mut lab = lab();
+    let config = json!([{ "Subnet": "10.9.0.0/28" }, { "Subnet": "fd00:9::/124" }]);
+    lab.network(json!({ "Name": "plan", "EnableIPv6": true, "IPAM": { "Config": config } }));
+    let fixed = json!({ "IPAMConfig": { "IPv4Address": "10.9.0.3", "IPv6Address": "fd00:9::3" } });
+    // It never ran, and the address is its own; over another daemon, too.
+    lab.create("keeper", sleeper_with("plan", fixed));
+    lab.stop_daemon();
+    lab.start_daemon().unwrap();
+    let asked = |lab: &Lab, key: &str, address: &str| {
+        let mut body = sleeper_with("plan", json!({ "IPAMConfig": { key: address } }));
+        body["Image"] = "busybox".into();
+        lab.post("/containers/create?name=taker", body).unwrap()
+    };
+    for (key, address) in [("IPv4Address", "10.9.0.3"), ("IPv6Address", "fd00:9::3")] {
+        let message = asked(&lab, key, address).message();
+        let words = format!("Address already in use: {address} is held by container keeper on network plan");
+        assert!(message.ends_with(&words), "{message}");
+    }
+    // Connecting says the same, and a dynamic one never is it: all others are given out.
+    lab.run("roamer", sleeper("bridge"));
+    let body = json!({ "Container": "roamer", "EndpointConfig": { "IPAMConfig": { "IPv4Address": "10.9.0.3" } } });
+    let message = lab.tell("/networks/plan/connect", body, 403).message();
+    assert!(message.ends_with("is held by container keeper on network plan"), "{message}");
+    for n in 0..12 {
+        let name = format!("d{n}");
+        lab.run(&name, sleeper("plan"));
+        assert!(!lab.addresses(&name, "plan").contains(&"10.9.0.3".parse().unwrap()), "{name}");
+    }
+    lab.create("last", sleeper("plan"));
+    let full = lab.ask("/containers/last/start", 403).message();
+    assert!(full.contains("no available IPv4 addresses on this network's address pools: plan"), "{full}");
+    // Disconnected or removed, it is given back; asked for by its number it is had at once.
+    lab.tell("/networks/plan/disconnect", json!({ "Container": "keeper" }), 200);
+    let had = asked(&lab, "IPv4Address", "10.9.0.3");
+    assert_eq!(had.status, 201, "{}", had.text());
+    lab.remove("taker");
+    lab.ask("/containers/last/start", 204);
+    assert_eq!(lab.address("last", "plan"), "10.9.0.3", "the only one that is left");
+    let message = asked(&lab, "IPv4Address", "10.9.0.3").message();
+    assert!(
+        message.ends_with("is held by container last on network plan"),
+        "a dynamic one has a holder, too: {message}"
+    );
 }

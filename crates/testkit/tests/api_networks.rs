@@ -610,15 +610,23 @@ fn api_26_host_none_and_shared_networks_exclude_all_others() {
     };
     refused(
         connect("host", "bridged"),
-        403,
+        400,
         "cannot connect container to host network - container must be created in host network mode",
     );
-    refused(connect("front", "hosted"), 403, "host");
-    refused(connect("front", "alone"), 403, "none");
-    refused(connect("none", "bridged"), 403, "none");
-    assert_eq!(connect("front", "sharer").status / 100, 4);
+    let shared =
+        "container sharing network namespace with another container or host cannot be connected to any other network";
+    let none = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+    for (network, container, words) in [
+        ("front", "hosted", shared),
+        ("none", "hosted", shared),
+        ("front", "sharer", shared),
+        ("front", "alone", none),
+        ("none", "bridged", none),
+    ] {
+        refused(connect(network, container), 400, words);
+    }
     let disconnect = lab.post("/networks/host/disconnect", json!({ "Container": "hosted" })).unwrap();
-    refused(disconnect, 403, "cannot disconnect container from host network");
+    refused(disconnect, 400, "cannot disconnect container from host network");
 }
 
 #[test]
@@ -770,4 +778,160 @@ fn api_35_info_says_how_networks_are_made() {
     assert!(pools.iter().any(|p| p["Base"] == "172.20.0.0/14" && p["Size"] == 22), "{pools:?}");
     assert!(shown(&lab, "/v1.48/info").get("BridgeNfIptables").is_some());
     assert!(shown(&lab, "/v1.50/info").get("BridgeNfIptables").is_none(), "left out from 1.50 on");
+}
+
+#[test]
+fn api_02_networks_are_listed_by_what_the_filters_say() {
+    let lab = lab();
+    let one = lab.network(json!({ "Name": "web-one", "Labels": { "tier": "1", "own": "" } }));
+    lab.network(json!({ "Name": "web-two", "Labels": { "tier": "2" } }));
+    lab.network(json!({ "Name": "template", "ConfigOnly": true }));
+    lab.run("member", sleeper("web-one"));
+    lab.create("stopped", sleeper("web-two"));
+    let listed = |wanted: Value| -> Vec<String> {
+        let all = shown(&lab, &format!("/networks?{}", filters(&wanted)));
+        all.as_array().unwrap().iter().map(|n| n["Name"].as_str().unwrap().to_owned()).collect()
+    };
+    let check = |wanted: Value, expected: &[&str]| assert_eq!(listed(wanted.clone()), expected, "{wanted}");
+    check(json!({ "name": ["web"] }), &["web-one", "web-two"]);
+    check(json!({ "name": ["b-one", "host"] }), &["host", "web-one"]);
+    check(json!({ "id": [&one[..5]] }), &["web-one"]);
+    check(json!({ "id": [&one[20..40]] }), &["web-one"]);
+    check(json!({ "label": ["tier"] }), &["web-one", "web-two"]);
+    check(json!({ "label": ["tier=2"] }), &["web-two"]);
+    check(json!({ "label": ["tier", "own"] }), &["web-one"]);
+    check(json!({ "driver": ["null"] }), &["none", "template"]);
+    check(json!({ "driver": ["bridge"], "type": ["custom"] }), &["web-one", "web-two"]);
+    check(json!({ "type": ["builtin"] }), &["bridge", "host", "none"]);
+    check(json!({ "scope": ["swarm"] }), &[]);
+    check(json!({ "scope": ["local"], "name": ["two"] }), &["web-two"]);
+    // One that only a stopped container is on is in use, too: `prune` goes by the same.
+    check(json!({ "dangling": ["true"] }), &["template"]);
+    check(json!({ "dangling": ["false"] }), &["bridge", "host", "none", "web-one", "web-two"]);
+    // As clients before 1.22 wrote it.
+    check(json!({ "name": { "two": true } }), &["web-two"]);
+    for (wanted, words) in [
+        (json!({ "nosuch": ["x"] }), "invalid filter 'nosuch'"),
+        (json!({ "dangling": ["maybe"] }), "invalid filter 'dangling=maybe'"),
+        (json!({ "type": ["mine"] }), "invalid filter: 'type'='mine'"),
+    ] {
+        refused(lab.get(&format!("/networks?{}", filters(&wanted))).unwrap(), 400, words);
+    }
+    // The same list by the path that some clients build, and an inspection's parameter is a truth value.
+    assert_eq!(shown(&lab, "/networks/"), shown(&lab, "/networks"));
+    assert_eq!(shown(&lab, "/v1.44/networks/?filters=%7B%22name%22%3A%5B%22two%22%5D%7D").as_array().unwrap().len(), 1);
+    let verbose = |value: &str| lab.get(&format!("/networks/web-one?verbose={value}")).unwrap();
+    assert_eq!((verbose("true").status, verbose("0").status, verbose("").status), (200, 200, 200));
+    refused(verbose("x"), 400, "invalid value for verbose: x: strconv.ParseBool: parsing \"x\": invalid syntax");
+}
+
+#[test]
+fn api_29_filters_of_ports_are_ports_or_ranges_of_them() {
+    let lab = lab();
+    let mut body = publisher("bridge", &[("80/tcp", "", "8080"), ("53/udp", "", "5353")]);
+    body["ExposedPorts"] = json!({ "80/tcp": {} });
+    lab.run("web", body);
+    lab.run("other", sleeper("bridge"));
+    let listed = |filter: &str, value: &str| {
+        lab.get(&format!("/containers/json?{}", filters(&json!({ filter: [value] })))).unwrap()
+    };
+    for (filter, value, found) in [
+        ("publish", "8080", 1),
+        ("publish", "8000-8100/tcp", 1),
+        ("publish", "5353/udp", 1),
+        ("publish", "5353", 0),
+        ("publish", "80", 0),
+        ("expose", "80/tcp", 1),
+        ("expose", "70-90", 1),
+        ("expose", "8080", 0),
+    ] {
+        let answer = listed(filter, value);
+        assert_eq!(answer.json().as_array().map(Vec::len), Some(found), "{filter}={value}: {}", answer.text());
+    }
+    for filter in ["publish", "expose"] {
+        let words = format!("filter for '{filter}' should not contain ':': 8080:80");
+        refused(listed(filter, "8080:80"), 400, &words);
+        for value in ["many", "80/nosuch", "90-80", "70000"] {
+            refused(listed(filter, value), 400, &format!("error while looking up for {filter} {value}: "));
+        }
+    }
+}
+
+#[test]
+fn api_10_all_that_is_wrong_with_the_subnets_of_a_network_is_said_at_once() {
+    let lab = lab();
+    let create = |config: Value| {
+        let body = json!({ "Name": "x", "EnableIPv6": true, "IPAM": { "Config": config } });
+        lab.post("/networks/create", body).unwrap()
+    };
+    let first = json!({
+        "Subnet": "10.10.10.0/24", "IPRange": "10.0.0.1/8", "Gateway": "fd00::1",
+        "AuxiliaryAddresses": { "printer": "192.168.0.1", "router": "nonsense" },
+    });
+    let second = json!({ "Subnet": "fd00:9::1/64", "IPRange": "fd00:8::/80" });
+    let answer = create(json!([first, second, { "Subnet": "nonsense" }]));
+    let expected = [
+        "invalid network config:",
+        "* invalid ip-range 10.0.0.1/8: CIDR block is bigger than its parent subnet 10.10.10.0/24",
+        "* invalid ip-range 10.0.0.1/8: it should be 10.0.0.0/8",
+        "* invalid gateway fd00::1: parent subnet is an IPv4 block",
+        "* invalid auxiliary address printer: parent subnet 10.10.10.0/24 doesn't contain this address",
+        "* invalid auxiliary address router: invalid address",
+        "* invalid subnet fd00:9::1/64: it should be fd00:9::/64",
+        "* invalid ip-range fd00:8::/80: parent subnet fd00:9::1/64 doesn't contain ip-range",
+        "* invalid subnet nonsense: invalid CIDR block notation",
+    ];
+    assert_eq!((answer.status, answer.message()), (400, expected.join("\n")));
+    assert_eq!(lab.get("/networks/x").unwrap().status, 404, "nothing is made");
+    // What is an address, and cannot be a network's.
+    let answer = create(json!([{ "Subnet": "127.3.0.0/24" }, { "Subnet": "ff05::/64" }]));
+    let words = ["127.3.0.0/24 is not for networks of containers", "ff05::/64 is not for networks of containers"];
+    words
+        .iter()
+        .for_each(|w| refused(create(json!([{ "Subnet": "127.3.0.0/24" }, { "Subnet": "ff05::/64" }])), 400, w));
+    assert!(answer.message().starts_with("invalid network config:\n* "), "{}", answer.message());
+}
+
+#[test]
+fn api_21_what_is_echoed_of_an_inspection_is_accepted_and_counts_for_nothing() {
+    let lab = lab();
+    for name in ["front", "back"] {
+        lab.network(json!({ "Name": name, "IPAM": { "Config": [{ "Subnet": if name == "front" { "10.9.0.0/24" } else { "10.8.0.0/24" } }] } }));
+    }
+    let all = json!({
+        "IPAMConfig": { "IPv4Address": "10.9.0.77", "LinkLocalIPs": ["169.254.7.7"] }, "Links": [], "Aliases": ["www"],
+        "MacAddress": "02:00:00:00:00:77", "DriverOpts": { "com.docker.network.endpoint.ifname": "lan0" }, "GwPriority": 7,
+    });
+    lab.run("first", sleeper_with("front", all));
+    let shown_of = |name: &str| lab.inspect(name)["NetworkSettings"]["Networks"]["front"].clone();
+    let first = shown_of("first");
+    assert_eq!((&first["IPAddress"], &first["MacAddress"]), (&json!("10.9.0.77"), &json!("02:00:00:00:00:77")));
+    assert_eq!(lab.exec("first", &["cat", "/sys/class/net/lan0/address"]).ok(), "02:00:00:00:00:77");
+    // As tools do that make a container anew from what they were shown, whatever has become of it.
+    lab.run("plain", sleeper("front"));
+    let mut echoed = shown_of("plain");
+    for (key, value) in [
+        ("IPAddress", json!("10.9.0.200")),
+        ("Gateway", json!("10.9.0.201")),
+        ("EndpointID", json!("0".repeat(64))),
+        ("NetworkID", json!("1".repeat(64))),
+        ("IPPrefixLen", json!(8)),
+        ("GlobalIPv6Address", json!("fd00::9")),
+        ("DNSNames", json!(["stranger"])),
+        ("MacAddress", json!("")),
+    ] {
+        assert!(echoed.get(key).is_some(), "an inspection has no {key}: {echoed}");
+        echoed[key] = value;
+    }
+    lab.run("made-anew", sleeper_with("front", echoed.clone()));
+    let made = shown_of("made-anew");
+    assert_ne!(made["IPAddress"], "10.9.0.200");
+    let (network, gateway) = (shown(&lab, "/networks/front")["Id"].clone(), json!("10.9.0.1"));
+    assert_eq!((&made["Gateway"], &made["NetworkID"], &made["IPPrefixLen"]), (&gateway, &network, &json!(24)));
+    assert_eq!(made["GlobalIPv6Address"], "");
+    assert_eq!(lab.lookup("plain", "stranger"), [""; 0]);
+    assert_eq!(lab.lookup("plain", "made-anew"), [lab.address("made-anew", "front")]);
+    // The same when it is connected.
+    lab.tell("/networks/back/connect", json!({ "Container": "plain", "EndpointConfig": echoed }), 200);
+    assert_eq!(lab.address("plain", "back").rsplit_once('.').unwrap().0, "10.8.0");
 }

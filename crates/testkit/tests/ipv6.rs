@@ -1,7 +1,7 @@
 //! IPv6: alone, beside IPv4, and as the host has it.
 
 use serde_json::json;
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -209,4 +209,134 @@ fn v6_05_an_uplink_that_comes_later_forwards_too() {
     within(Duration::from_secs(5), "what is behind it is reached", || {
         lab.seen(At::Container("member"), By::Tcp, there, 80) == Some(ours)
     });
+}
+
+#[test]
+fn sec_11_ipv6_that_a_container_has_turned_off_is_nowhere_said_to_be_there() {
+    let mut lab = lab();
+    for name in ["front", "back"] {
+        lab.network(json!({ "Name": name, "EnableIPv6": true }));
+    }
+    let endpoint = |option: &str| json!({ "DriverOpts": { "com.docker.network.endpoint.sysctls": option } });
+    let off = "net.ipv6.conf.IFNAME.disable_ipv6=1";
+    let mut all = sleeper("front");
+    all["HostConfig"]["Sysctls"] = json!({ "net.ipv6.conf.all.disable_ipv6": "1" });
+    lab.run("all", all);
+    let mut one = sleeper("front");
+    one["NetworkingConfig"] = json!({ "EndpointsConfig": { "front": endpoint(off) } });
+    lab.run("one", one);
+    lab.run("client", sleeper("front"));
+    let inside = |lab: &Lab, name: &str| lab.command(At::Container(name), &["ip", "-6", "-o", "addr"]);
+    let hosts = |lab: &Lab, name: &str| lab.exec(name, &["cat", "/etc/hosts"]).ok();
+    let check = |lab: &Lab, name: &str| {
+        let shown = lab.inspect(name)["NetworkSettings"]["Networks"]["front"].clone();
+        assert_eq!((&shown["GlobalIPv6Address"], &shown["IPv6Gateway"]), (&json!(""), &json!("")), "{name}");
+        let id = lab.inspect(name)["Id"].as_str().unwrap().to_owned();
+        let members = lab.get("/networks/front").unwrap().json()["Containers"].clone();
+        assert_eq!(members[&id]["IPv6Address"], "", "{name}");
+        let ipv4 = lab.addresses(name, "front");
+        assert!(ipv4.len() == 1 && ipv4[0].is_ipv4(), "{name}: {ipv4:?}");
+        assert_eq!(lab.both_families("client", name), Some(ipv4.clone()), "{name}: no error, and no address of IPv6");
+        let own: Vec<String> = hosts(lab, name).lines().filter(|l| l.contains(&id[..12])).map(str::to_owned).collect();
+        assert_eq!(own[0], format!("{}\t{}", ipv4[0], &id[..12]), "{name}");
+        assert!(own.iter().all(|line| !line.contains(':')), "{name}: {own:?}");
+        assert!(!inside(lab, name).contains("eth0"), "{name}: {}", inside(lab, name));
+    };
+    check(&lab, "all");
+    check(&lab, "one");
+    // Its loopback has IPv6 or not, and the file says so (DNS-22).
+    assert!(hosts(&lab, "one").contains("::1\tlocalhost") && !hosts(&lab, "all").contains(':'));
+    assert!(inside(&lab, "one").contains("::1/128") && !inside(&lab, "all").contains("::1"));
+    // While it runs, and after another start and another daemon, too.
+    lab.tell("/networks/back/connect", json!({ "Container": "all" }), 200);
+    lab.tell("/networks/back/connect", json!({ "Container": "one" }), 200);
+    assert_eq!(lab.addresses("all", "back").len(), 1);
+    assert_eq!(lab.addresses("one", "back").len(), 2, "it is off for the other interface alone");
+    lab.tell("/networks/back/disconnect", json!({ "Container": "one" }), 200);
+    lab.tell("/networks/back/connect", json!({ "Container": "one", "EndpointConfig": endpoint(off) }), 200);
+    assert_eq!(lab.addresses("one", "back").len(), 1);
+    lab.ask("/containers/one/restart?t=0", 204);
+    lab.stop_daemon();
+    lab.start_daemon().unwrap();
+    check(&lab, "all");
+    check(&lab, "one");
+    // An address that was asked for is not had; nobody else gets it.
+    let config = json!([{ "Subnet": "fd00:9::/64" }]);
+    lab.network(json!({ "Name": "plan", "EnableIPv6": true, "IPAM": { "Config": config } }));
+    let mut fixed = sleeper("plan");
+    fixed["HostConfig"]["Sysctls"] = json!({ "net.ipv6.conf.all.disable_ipv6": "1" });
+    let ipam = json!({ "IPAMConfig": { "IPv6Address": "fd00:9::9", "LinkLocalIPs": ["fe80::9"] } });
+    fixed["NetworkingConfig"] = json!({ "EndpointsConfig": { "plan": ipam } });
+    lab.run("fixed", fixed);
+    assert!(lab.addresses("fixed", "plan").iter().all(IpAddr::is_ipv4));
+}
+
+#[test]
+fn v6_04_a_container_without_ipv6_is_reached_by_the_hosts_ipv6_addresses() {
+    let lab = lab();
+    lab.network(json!({ "Name": "four", "Options": { "com.docker.network.bridge.name": "br-four" } }));
+    lab.run("web", publisher("four", &[("80/tcp", "", "8080"), ("80/udp", "", "8080")]));
+    let gateway = lab.bridge_addresses("br-four")[0];
+    for by in [By::Tcp, By::Udp] {
+        lab.serve(At::Container("web"), by, 80);
+        // Carried, so that it sees the bridge; by IPv4 it sees who asks.
+        assert_eq!(lab.seen(At::Outside, by, HOST6.into(), 8080), Some(gateway), "{by:?}");
+        assert_eq!(lab.seen(At::Host, by, Ipv6Addr::LOCALHOST.into(), 8080), Some(gateway), "{by:?}");
+        assert_eq!(lab.seen(At::Outside, by, HOST.into(), 8080), Some(OUTSIDE.into()), "{by:?}");
+    }
+    lab.ask("/containers/web/stop?t=0", 204);
+    assert_eq!(lab.seen(At::Outside, By::Tcp, HOST6.into(), 8080), None);
+    let without = Lab::start_with(&program(), &["--userland-proxy=false"]).unwrap();
+    without.run("web", publisher("default", &[("80/tcp", "", "8080")]));
+    without.serve(At::Container("web"), By::Tcp, 80);
+    assert_eq!(without.seen(At::Outside, By::Tcp, HOST6.into(), 8080), None, "nobody carries it");
+    assert!(without.seen(At::Outside, By::Tcp, HOST.into(), 8080).is_some());
+}
+
+#[test]
+fn v6_03_the_prefix_of_every_link_may_be_a_networks_own() {
+    let lab = lab();
+    let config = json!([{ "Subnet": "fe80::/64" }]);
+    lab.network(json!({ "Name": "link", "EnableIPv4": false, "EnableIPv6": true, "IPAM": { "Config": config } }));
+    for name in ["one", "two"] {
+        lab.run(name, sleeper("link"));
+    }
+    let two = lab.addresses("two", "link")[0];
+    assert_eq!(two, "fe80::3".parse::<IpAddr>().unwrap());
+    lab.serve(At::Container("two"), By::Tcp, 80);
+    let link: u32 = lab.exec("one", &["cat", "/sys/class/net/eth0/ifindex"]).ok().parse().unwrap();
+    let IpAddr::V6(there) = two else { panic!("{two}") };
+    let there = SocketAddrV6::new(there, 80, 0, link).into();
+    let reached = lab.in_container("one", || TcpStream::connect_timeout(&there, Duration::from_secs(2)));
+    assert!(reached.is_ok(), "{reached:?}");
+    assert_eq!(lab.both_families("one", "two"), Some(vec![two]));
+}
+
+#[test]
+fn v6_01_families_may_be_asked_for_by_options_of_the_network_and_of_the_daemon() {
+    let option = "com.docker.network.enable_ipv6";
+    let lab = Lab::start_with(&program(), &["--default-network-opt", &format!("bridge={option}=true")]).unwrap();
+    let has = |name: &str, body: serde_json::Value| {
+        let mut body = body;
+        body["Name"] = name.into();
+        lab.network(body);
+        let shown = lab.get(&format!("/networks/{name}")).unwrap().json();
+        (shown["EnableIPv4"].as_bool().unwrap(), shown["EnableIPv6"].as_bool().unwrap())
+    };
+    assert_eq!(has("plain", json!({})), (true, true), "as the daemon says");
+    assert_eq!(has("off", json!({ "Options": { option: "false" } })), (true, false), "the network's own option");
+    assert_eq!(has("said", json!({ "EnableIPv6": false })), (true, false), "what is said goes before options");
+    let alone = json!({ "Options": { "com.docker.network.enable_ipv4": "0" } });
+    assert_eq!(has("six", alone), (false, true));
+    // A static address of such a network is had.
+    let config = json!([{ "Subnet": "fd00:9::/64" }]);
+    has("plan", json!({ "IPAM": { "Config": config } }));
+    let mut body = sleeper("plan");
+    body["NetworkingConfig"] =
+        json!({ "EndpointsConfig": { "plan": { "IPAMConfig": { "IPv6Address": "fd00:9::9" } } } });
+    lab.run("fixed", body);
+    assert_eq!(lab.addresses("fixed", "plan")[1], "fd00:9::9".parse::<IpAddr>().unwrap());
+    let wrong = json!({ "Name": "x", "Options": { option: "maybe" } });
+    let message = lab.tell("/networks/create", wrong, 400).message();
+    assert_eq!(message, format!("driver-opt \"{option}\" is not a valid bool"));
 }

@@ -7,7 +7,7 @@
 //! ```
 
 use serde_json::json;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use testkit::traffic::{At, By, sleeper};
 use testkit::{HOST, Lab, OUTSIDE, program, within};
@@ -61,6 +61,40 @@ fn dr_05_members_of_a_macvlan_network_are_hosts_of_the_network_behind_its_parent
     let links = lab.on_host(Command::new("ip").args(["-o", "link", "show", "eth0"])).ok();
     assert!(links.contains("eth0"), "the parent was there before, and stays");
     assert!(lab.on_host(Command::new("ping").args(["-c1", "-W2", &OUTSIDE.to_string()])).code == 0, "{HOST}");
+}
+
+#[test]
+fn dr_09_a_container_on_a_macvlan_network_without_addresses_has_one_by_dhcp() {
+    let lab = lab();
+    let file = |name: &str| lab.directory().join(name).display().to_string();
+    let text = format!(
+        "interface uplink0\nstart 198.51.100.200\nend 198.51.100.210\noption subnet 255.255.255.0\n\
+         option router {OUTSIDE}\nlease_file {}\npidfile {}\n",
+        file("leases"),
+        file("udhcpd.pid")
+    );
+    std::fs::write(file("udhcpd.conf"), text).unwrap();
+    std::fs::write(file("leases"), "").unwrap();
+    let mut server = Command::new("busybox");
+    server.args(["udhcpd", "-f", &file("udhcpd.conf")]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = lab.in_outside(|| server.spawn().unwrap());
+    lab.network(json!({
+        "Name": "lan", "Driver": "macvlan", "Options": { "parent": "eth0" }, "IPAM": { "Driver": "null" },
+    }));
+    let mut body = sleeper("lan");
+    body["HostConfig"]["CapAdd"] = json!(["NET_ADMIN"]);
+    lab.run("client", body);
+    assert!(lab.addresses("client", "lan").is_empty(), "nobody gave it one");
+    // A plain client in the container asks, and does with the answer what its script says.
+    let script = "cat >/tmp/bound <<'END'\n#!/bin/sh\n[ $1 = bound ] || exit 0\n\
+                  ip addr add $ip/24 dev $interface && ip route add default via $router\nEND\n\
+                  chmod +x /tmp/bound; timeout 20 udhcpc -i eth0 -n -q -t 5 -T 2 -s /tmp/bound";
+    lab.exec("client", &["sh", "-c", script]).ok();
+    lab.serve(At::Outside, By::Tcp, 81);
+    let seen = lab.seen(At::Container("client"), By::Tcp, OUTSIDE.into(), 81).expect("it has a way out").to_string();
+    assert!(seen.starts_with("198.51.100.2"), "{seen}");
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]

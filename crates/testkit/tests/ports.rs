@@ -635,3 +635,95 @@ fn what_is_published_adds_no_rule() {
     }
     assert_eq!(rules(), before);
 }
+
+#[test]
+fn pt_04_all_that_is_exposed_is_published_if_asked_for() {
+    let lab = lab();
+    lab.isle(&["run", "-d", "--name", "base", "busybox", "true"]).ok();
+    let mut body = sleeper("bridge");
+    body["ExposedPorts"] = json!({ "80/tcp": {}, "53/udp": {}, "9000-9001/tcp": {} });
+    let created = lab.create("quiet", body.clone());
+    lab.ask(&format!("/containers/{created}/start"), 204);
+    assert!(ports(&lab, "quiet", "80/tcp").is_empty(), "what is exposed is not published by itself");
+    body["HostConfig"]["PublishAllPorts"] = true.into();
+    lab.run("loud", body);
+    let mut chosen = Vec::new();
+    for (port, by, number) in
+        [("80/tcp", By::Tcp, 80), ("53/udp", By::Udp, 53), ("9000/tcp", By::Tcp, 9000), ("9001/tcp", By::Tcp, 9001)]
+    {
+        let had = ports(&lab, "loud", port);
+        assert_eq!((had.len(), had[0].1), (2, had[1].1), "{port}: {had:?}");
+        lab.serve(At::Container("loud"), by, number);
+        assert_eq!(lab.seen(At::Outside, by, HOST.into(), had[0].1), Some(OUTSIDE.into()), "{port}");
+        chosen.push((by == By::Tcp, had[0].1));
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    assert_eq!(chosen.len(), 4, "each has a port of its own");
+    // A port with a list of bindings that is empty has one that is.
+    let mut body = sleeper("bridge");
+    body["HostConfig"]["PortBindings"] = json!({ "80/tcp": [] });
+    lab.run("empty", body);
+    assert_eq!(
+        lab.inspect("empty")["HostConfig"]["PortBindings"],
+        json!({ "80/tcp": [{ "HostIp": "", "HostPort": "" }] })
+    );
+    lab.serve(At::Container("empty"), By::Tcp, 80);
+    let port = ports(&lab, "empty", "80/tcp")[0].1;
+    assert_eq!(lab.seen(At::Outside, By::Tcp, HOST.into(), port), Some(OUTSIDE.into()));
+}
+
+#[test]
+fn pt_06_a_published_port_is_taken_for_everybody_on_the_host() {
+    let mut lab = lab();
+    lab.run(
+        "web",
+        publisher("default", &[("80/tcp", "", "8080"), ("80/udp", "", "8080"), ("81/tcp", "127.0.0.1", "8081")]),
+    );
+    let taken = |lab: &Lab, address: &str, port: u16| {
+        let address: IpAddr = address.parse().unwrap();
+        let binds =
+            lab.in_host(|| [TcpListener::bind((address, port)).map(drop), UdpSocket::bind((address, port)).map(drop)]);
+        binds.map(|b| b.is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse))
+    };
+    let all = ["0.0.0.0", "::", "127.0.0.1", "::1", &HOST.to_string(), &HOST6.to_string()].map(str::to_owned);
+    for address in &all {
+        assert_eq!(taken(&lab, address, 8080), [true, true], "{address}");
+    }
+    assert_eq!(taken(&lab, "127.0.0.1", 8081), [true, false]);
+    assert_eq!(taken(&lab, &HOST.to_string(), 8081), [false, false], "where it is not published it is free");
+    // With no daemon, too; and free again once the container is gone.
+    lab.kill_daemon();
+    assert_eq!(taken(&lab, "0.0.0.0", 8080), [true, true]);
+    lab.start_daemon().unwrap();
+    lab.ask("/containers/web/stop?t=0", 204);
+    for address in &all {
+        assert_eq!(taken(&lab, address, 8080), [false, false], "{address}");
+    }
+}
+
+#[test]
+fn pt_07_a_published_port_is_found_at_every_address_of_the_host_by_everybody() {
+    let lab = lab();
+    network(&lab, "front", true);
+    network(&lab, "back", true);
+    lab.run("web", publisher("front", &[("80/tcp", "", "8080"), ("80/udp", "", "8080")]));
+    lab.run("near", sleeper("front"));
+    lab.run("far", sleeper("back"));
+    // An address that the host gets later is the host's as well.
+    lab.command(At::Host, &["ip", "addr", "add", "198.51.100.77/24", "dev", "eth0"]);
+    let later: IpAddr = "198.51.100.77".parse().unwrap();
+    for by in [By::Tcp, By::Udp] {
+        lab.serve(At::Container("web"), by, 80);
+        for to in [HOST.into(), HOST6.into(), later] {
+            for from in [At::Outside, At::Host, At::Container("near"), At::Container("far"), At::Container("web")] {
+                assert!(lab.seen(from, by, to, 8080).is_some(), "{by:?} from {from:?} to {to}");
+            }
+        }
+        for to in ["127.0.0.1", "127.0.0.9", "::1"] {
+            assert!(lab.seen(At::Host, by, to.parse().unwrap(), 8080).is_some(), "{by:?} to {to}");
+        }
+        // What is somebody else's passes as it is.
+        assert_eq!(lab.seen(At::Container("far"), by, OUTSIDE.into(), 8080), None, "{by:?}");
+    }
+}
