@@ -39,7 +39,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn told(code: u8, message: &str) -> ExitCode {
     if !message.is_empty() {
-        warn(model::errno::in_gos_words(message));
+        warn(message);
     }
     ExitCode::from(code)
 }

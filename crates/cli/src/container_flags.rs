@@ -33,9 +33,9 @@ pub struct ContainerFlags {
 
 impl ContainerFlags {
     /// # Errors
-    /// A text says nothing, or nobody knows the driver.
+    /// A text says nothing, or nobody knows the driver or its option.
     pub fn defaults(&self) -> anyhow::Result<ContainerDefaults> {
-        if !matches!(self.log_driver.as_str(), "json-file" | "local" | "none") {
+        if !model::logging::is_driver(&self.log_driver) {
             bail!("logger: no log driver named '{}' is registered", self.log_driver);
         }
         let option = |text: &String| {
@@ -59,6 +59,9 @@ impl ContainerFlags {
             cgroup_parent: self.cgroup_parent.clone(),
             ..ContainerDefaults::default()
         };
+        if let Some(wrong) = model::logging::wrong_option(&defaults.log) {
+            bail!("{wrong}");
+        }
         if let Some(size) = &self.default_shm_size {
             defaults.shm_size = parse_bytes(size).map_err(|e| anyhow!("invalid --default-shm-size: {e}"))?;
         }

@@ -1,7 +1,7 @@
 //! `isle daemon`: serves the API in the foreground until SIGTERM; containers run on.
 
 use crate::container_flags::ContainerFlags;
-use crate::listen::{group, listen, listen_on_given};
+use crate::listen::{Unserved, group, listen, listen_on_given};
 use crate::network_flags::NetworkFlags;
 use crate::pidfile::PidFile;
 use crate::{daemon_json, dockerd_flags};
@@ -219,15 +219,16 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
         resolv_conf: arguments.resolv_conf,
         resolved_conf: arguments.resolved_conf,
     };
+    // Before anything else is touched: a daemon that nobody can reach leaves nothing behind.
+    let mut unserved = Unserved::default();
     let mut listeners = Vec::new();
-    let engine = engine::Engine::open(settings).await?;
-    engine.reload(reloadable);
     let group = arguments.group.as_deref().map(group).transpose()?;
     for host in &arguments.hosts {
         if host.starts_with("fd://") {
             listeners.extend(listen_on_given(given_by_systemd()?.into_iter())?);
         } else {
             listeners.push(listen(host, group).await?);
+            unserved.note(host);
         }
     }
     let metrics = match &arguments.metrics_addr {
@@ -237,6 +238,9 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
         }
         None => None,
     };
+    let engine = engine::Engine::open(settings).await?;
+    engine.reload(reloadable);
+    unserved.keep();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut with_containers = signal(SignalKind::user_defined2())?;

@@ -5,7 +5,7 @@ use api::Listener;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, UnixListener};
 
 /// Listens on `unix://PATH`, for `group` beside root, or `tcp://ADDRESS:PORT`. A socket that nobody answers on is
@@ -28,6 +28,30 @@ pub async fn listen(host: &str, group: Option<u32>) -> anyhow::Result<Listener> 
     }
     let bound = bind(path, group).with_context(|| format!("cannot listen on {}", path.display()))?;
     Ok(Listener::Unix(bound))
+}
+
+/// Unix sockets of a daemon that is not up yet: without [`Unserved::keep`] their files go with this.
+#[derive(Default)]
+pub struct Unserved(Vec<PathBuf>);
+
+impl Unserved {
+    /// Remembers what [`listen`] has made for `host`.
+    pub fn note(&mut self, host: &str) {
+        self.0.extend(host.strip_prefix("unix://").map(PathBuf::from));
+    }
+
+    /// They are served from now on.
+    pub fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Unserved {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// `fd://`: the sockets that systemd has opened for this process (`sd_listen_fds(3)`), each as its kind is; those of TCP

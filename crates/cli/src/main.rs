@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("isle: {e:#}");
+            eprintln!("isle: {}", model::errno::in_gos_words(&format!("{e:#}")));
             ExitCode::FAILURE
         }
     }

@@ -40,9 +40,9 @@ pub fn say(text: impl Display) -> anyhow::Result<()> {
     print(format_args!("{text}\n"))
 }
 
-/// A line on standard error.
+/// A line on standard error; errors of the system in Go's words.
 pub fn warn(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", model::errno::in_gos_words(&text.to_string()));
 }
 
 /// An error of the system as Go words it: lower case, without its number.

@@ -574,10 +574,10 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<Vec<String>> {
             if socket.exists() { "Isle does not write to it yet" } else { "journald is not running on this host" };
         return Err(Error::invalid(format!("failed to initialize logging driver: {why}; use json-file or local")));
     }
-    if !matches!(host.log_config.driver.as_str(), "json-file" | "none" | "local") {
+    if !model::logging::is_driver(&host.log_config.driver) {
         return Err(Error::invalid(format!("logger: no log driver named '{}' is registered", host.log_config.driver)));
     }
-    if let Some(wrong) = crate::describe::wrong_log_option(&host.log_config) {
+    if let Some(wrong) = model::logging::wrong_option(&host.log_config) {
         return Err(Error::invalid(wrong));
     }
     if host.device_requests.as_ref().is_some_and(|d| !d.is_empty()) {

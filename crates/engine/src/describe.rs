@@ -321,41 +321,9 @@ pub(crate) fn log_of(settings: &Settings, record: &Container) -> Option<runtime:
     let (size, files) = if record.host.log_config.driver == "local" { (Some(20 << 20), 5) } else { (None, 1) };
     Some(runtime::Log {
         path: log_path(settings, record.id),
-        max_size: option("max-size").and_then(|text| log_size(text)).or(size),
+        max_size: option("max-size").and_then(|text| model::logging::size(text)).or(size),
         max_files: option("max-file").and_then(|n| n.parse().ok()).unwrap_or(files),
     })
-}
-
-/// `10m` in bytes.
-fn log_size(text: &str) -> Option<u64> {
-    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-    let factor = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b') {
-        "" => 1,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
-}
-
-/// What is wrong with how much is to be logged, in Docker's words.
-pub(crate) fn wrong_log_option(log: &model::container::LogConfig) -> Option<String> {
-    const COMMON: [&str; 5] = ["max-size", "max-file", "compress", "mode", "max-buffer-size"];
-    const TAGS: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
-    let is_known = |option: &str| COMMON.contains(&option) || log.driver == "json-file" && TAGS.contains(&option);
-    if let Some(unknown) = log.config.keys().find(|o| log.driver != "none" && !is_known(o)) {
-        return Some(format!("unknown log opt '{unknown}' for {} log driver", log.driver));
-    }
-    if let Some(mode) = log.config.get("mode").filter(|m| !matches!(m.as_str(), "blocking" | "non-blocking")) {
-        return Some(format!("logger: logging mode must be either \"blocking\" or \"non-blocking\": it is {mode:?}"));
-    }
-    let size = log.config.get("max-size").filter(|text| log_size(text).is_none_or(|size| size == 0));
-    if let Some(text) = size {
-        return Some(format!("max-size must be a positive number: {text:?} is none"));
-    }
-    let files = log.config.get("max-file").filter(|text| text.parse::<u32>().map_or(true, |n| n == 0));
-    files.map(|text| format!("max-file cannot be less than 1: it is {text:?}"))
 }
 
 /// Where a container's log is, if it has one.

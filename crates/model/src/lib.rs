@@ -13,6 +13,7 @@
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`flow`]: whether a flow passes, and which fact decides
 //! - [`names`]: what each sandbox may resolve
+//! - [`logging`]: what is to become of a container's output
 //! - [`duration`], [`signal`]: words that people write for them
 //! - [`errno`]: the words that tools look for in errors of the system
 
@@ -31,6 +32,7 @@ pub mod id;
 pub mod image;
 pub mod ipam;
 pub mod limits;
+pub mod logging;
 pub mod names;
 pub mod net;
 pub mod network;

@@ -165,8 +165,37 @@ fn a_second_daemon_on_the_same_root_is_refused() {
     let mut second = Command::new(program());
     second.arg("daemon").arg("--root").arg(lab.root_directory()).arg("--run").arg(lab.directory().join("run2"));
     second.arg("--shim").arg(lab.shim());
-    let refused = lab.on_host(second.args(["--host", "unix:///nonexistent/isle.sock"])).refused();
+    let socket = lab.directory().join("second.sock");
+    let refused = lab.on_host(second.args(["--host", &format!("unix://{}", socket.display())])).refused();
     assert!(refused.contains("another daemon works on"), "{refused}");
+    assert!(!socket.exists(), "nobody would answer there");
+}
+
+#[test]
+fn a_daemon_that_cannot_listen_leaves_the_machine_as_it_was() {
+    let lab = Lab::empty(&program()).unwrap();
+    let _taken = lab.in_host(|| std::net::TcpListener::bind("127.0.0.1:2375").unwrap());
+    let seen = |command: &[&str]| lab.on_host(Command::new(command[0]).args(&command[1..])).ok();
+    let links = seen(&["ip", "-o", "link"]);
+    let socket = lab.docker_host();
+    let nowhere = format!("unix://{}/file/isle.sock", lab.directory().display());
+    std::fs::write(lab.directory().join("file"), "no directory").unwrap();
+    for arguments in [
+        ["--host", "tcp://127.0.0.1:2375"],
+        ["--host", nowhere.as_str()],
+        ["--metrics-addr", "127.0.0.1:2375"],
+        ["--group", "no-such-group"],
+    ] {
+        let mut daemon = Command::new(program());
+        daemon.args(["daemon", "--host", &socket]).args(arguments).arg("--shim").arg(lab.shim());
+        daemon.arg("--root").arg(lab.root_directory()).arg("--run").arg(lab.run_directory());
+        daemon.arg("--resolv-conf").arg(lab.resolv_conf());
+        let refused = lab.on_host(&mut daemon).refused();
+        assert!(refused.contains("cannot") || refused.contains("not found"), "{refused}");
+        assert_eq!(lab.keeper_pid(), None, "{arguments:?}");
+        assert_eq!((seen(&["nft", "list", "tables"]), seen(&["ip", "-o", "link"])), (String::new(), links.clone()));
+        assert!(!lab.root_directory().exists() && !lab.socket().exists(), "{arguments:?}");
+    }
 }
 
 /// Asks for `web` a thousand times a second from inside the client's namespace, while `harm` is done; how many questions
