@@ -7,15 +7,18 @@ use crate::error::{Error, Kind, Result};
 use crate::images::image_error;
 use crate::{Engine, blocking};
 use image::{Place, Receive, Tree, Under};
-use model::container::{Container, MountKind};
+use model::container::{Container, MountKind, Status};
+use model::id::ContainerId;
 use model::rootfs::Rootfs;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
 
 /// A container's files, open.
-#[derive(Debug)]
 pub struct Files {
+    engine: Arc<Engine>,
+    /// The process whose mounts these are: they go with it.
+    live: Option<runtime::Container>,
     tree: Tree,
     /// As the client said it.
     reference: String,
@@ -45,7 +48,8 @@ impl Engine {
             if live.exit_status().is_some() {
                 return Err(Error::conflict(format!("container {id} has just ended")));
             }
-            return Ok(Files { tree, reference: reference.to_owned(), record, _turn: None });
+            let reference = reference.to_owned();
+            return Ok(Files { engine: self.clone(), live: Some(live), tree, reference, record, _turn: None });
         }
         let rootfs = self.known_rootfs(&record)?;
         // What the tree has of the volumes lives as long as it does, though they are let go of at once.
@@ -59,7 +63,8 @@ impl Engine {
         };
         self.unmount_volumes(&record).await;
         let tree = tree?;
-        Ok(Files { tree, reference: reference.to_owned(), record, _turn: Some(turn) })
+        let reference = reference.to_owned();
+        Ok(Files { engine: self.clone(), live: None, tree, reference, record, _turn: Some(turn) })
     }
 
     pub(crate) fn known_rootfs(&self, record: &Container) -> Result<Rootfs> {
@@ -93,7 +98,14 @@ impl Engine {
         let rootfs = self.known_rootfs(&record)?;
         self.tell_container(&record, "export", &[]);
         let engine = self.clone();
-        Ok(move |to: Box<dyn Write>| engine.images.export(&rootfs, to).map_err(image_error))
+        let whole = move || engine.is_there(record.id);
+        let engine = self.clone();
+        Ok(move |to: Box<dyn Write>| engine.images.export(&rootfs, whole, to).map_err(image_error))
+    }
+
+    /// Whether a container has not been removed, nor is being so.
+    fn is_there(&self, id: ContainerId) -> bool {
+        self.state().entry(id).is_ok_and(|e| e.record.state.status != Status::Removing)
     }
 
     /// What a container has changed in its image's files.
@@ -170,6 +182,10 @@ impl Files {
     /// # Errors
     /// It cannot be read, or nobody takes it.
     pub fn send(&self, path: &str, to: impl Write) -> Result<()> {
-        self.tree.send(path, to).map_err(image_error)
+        let has_mounts = || {
+            let runs = self.live.as_ref().is_none_or(|live| live.exit_status().is_none());
+            runs || self.record.mounts.is_empty() && self.record.host.tmpfs.is_none()
+        };
+        self.tree.send(path, || has_mounts() && self.engine.is_there(self.record.id), to).map_err(image_error)
     }
 }

@@ -29,6 +29,8 @@ pub enum Error {
     ReadOnly(&'static str),
     #[error("extraction point is not a directory")]
     NotADirectory,
+    #[error("the container ended or was removed while its files were read")]
+    WentAway,
     #[error("{what} does not have the digest that it should have: expected {expected}, got {found}")]
     Digest { what: String, expected: String, found: String },
     #[error("invalid {what} in {place}")]
@@ -99,7 +101,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::NoSuchImage(_) | Error::NotAFile { .. } => Kind::NotFound,
-            Error::Conflict(_) => Kind::Conflict,
+            Error::Conflict(_) | Error::WentAway => Kind::Conflict,
             Error::ReadOnly(_) => Kind::Forbidden,
             Error::InvalidReference(_)
             | Error::Archive(_)

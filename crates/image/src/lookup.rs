@@ -4,15 +4,13 @@
 //! Every step opens a directory by a single name and follows no link there, so a container that moves things about
 //! meanwhile can make a lookup fail, and never lead it to the host's files.
 
+use crate::walk::{MAX_LINKS, too_many_links};
 use kernel::tree::{Dir, Facts, Kind};
 use model::rootfs::Rootfs;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path};
-
-/// As many as Linux follows.
-const MAX_LINKS: usize = 40;
 
 /// Layers as one tree, the uppermost first.
 pub(crate) struct View {
@@ -60,7 +58,7 @@ impl View {
                     if facts.kind == Kind::Symlink && (follow || !rest.is_empty()) {
                         links += 1;
                         if links > MAX_LINKS {
-                            return Err(io::Error::other("too many levels of symbolic links"));
+                            return Err(too_many_links());
                         }
                         let target = dir.target(&name)?;
                         if target.is_absolute() {

@@ -4,42 +4,93 @@
 use crate::error::{Attempt, Error};
 use crate::unpack::is_for_containers;
 use kernel::tree::{Dir, Facts, Kind};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use tar::EntryType;
 
 /// Writes all of `changes` (an upper directory) as a layer, with the end of the archive.
 pub(crate) fn pack(changes: &Dir, to: impl Write) -> Result<u64, Error> {
-    let mut packing = Packing { tar: tar::Builder::new(to), links: HashMap::new(), size: 0, marks: true };
-    let root = changes.own_facts().attempt(|| "cannot read a layer's root".to_owned())?;
-    if (root.mode, root.uid, root.gid) != (0o755, 0, 0) {
-        packing.append(Path::new("./"), &root, EntryType::Directory, None, &mut std::io::empty())?;
-    }
-    packing.directory(changes, Path::new(""))?;
-    packing.tar.finish().attempt(|| "cannot write a layer".to_owned())?;
-    Ok(packing.size)
+    packed(to, true, |packing| {
+        let root = changes.own_facts().attempt(|| "cannot read a layer's root".to_owned())?;
+        if (root.mode, root.uid, root.gid) != (0o755, 0, 0) {
+            packing.append(Path::new("./"), &root, EntryType::Directory, None, &mut std::io::empty())?;
+        }
+        packing.directory(changes, Path::new(""))
+    })
 }
 
+/// Whether what was read is all that there was: asked before the end of the archive is written.
+pub(crate) type Whole<'a> = &'a dyn Fn() -> bool;
+
 /// Writes one name of a directory as files, with all that is below it, under the path `shown`.
-pub(crate) fn pack_name(parent: &Dir, name: &OsStr, shown: &Path, to: impl Write) -> Result<(), Error> {
-    let mut packing = Packing { tar: tar::Builder::new(to), links: HashMap::new(), size: 0, marks: false };
-    packing.name(parent, name, shown)?;
-    packing.tar.finish().attempt(|| "cannot write an archive".to_owned())
+pub(crate) fn pack_name(
+    parent: &Dir,
+    name: &OsStr,
+    shown: &Path,
+    whole: Whole<'_>,
+    to: impl Write,
+) -> Result<(), Error> {
+    packed(to, false, |packing| {
+        packing.name(parent, name, shown)?;
+        check(whole)
+    })
+    .map(drop)
 }
 
 /// Writes a directory as files. `shown` is its path in the archive; none: only what is in it is.
-pub(crate) fn pack_directory(dir: &Dir, shown: Option<&Path>, to: impl Write) -> Result<(), Error> {
-    let mut packing = Packing { tar: tar::Builder::new(to), links: HashMap::new(), size: 0, marks: false };
-    if let Some(shown) = shown {
-        let facts = dir.own_facts().attempt(|| "cannot read a directory".to_owned())?;
-        let slashed = PathBuf::from([shown.as_os_str().as_bytes(), b"/"].concat().into_os_string());
-        packing.append(&slashed, &facts, EntryType::Directory, None, &mut std::io::empty())?;
+pub(crate) fn pack_directory(dir: &Dir, shown: Option<&Path>, whole: Whole<'_>, to: impl Write) -> Result<(), Error> {
+    packed(to, false, |packing| {
+        if let Some(shown) = shown {
+            let facts = dir.own_facts().attempt(|| "cannot read a directory".to_owned())?;
+            let slashed = PathBuf::from([shown.as_os_str().as_bytes(), b"/"].concat().into_os_string());
+            packing.append(&slashed, &facts, EntryType::Directory, None, &mut std::io::empty())?;
+        }
+        packing.directory(dir, shown.unwrap_or(Path::new("")))?;
+        check(whole)
+    })
+    .map(drop)
+}
+
+fn check(whole: Whole<'_>) -> Result<(), Error> {
+    if whole() { Ok(()) } else { Err(Error::WentAway) }
+}
+
+/// Packs, and ends the archive if all of it went well: one that is cut short must not look whole. Returns the bytes of
+/// its regular files.
+fn packed<W: Write>(
+    to: W,
+    marks: bool,
+    pack: impl FnOnce(&mut Packing<Gate<W>>) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    let shut = Rc::new(Cell::new(false));
+    let tar = tar::Builder::new(Gate { to, shut: shut.clone() });
+    let mut packing = Packing { tar, links: HashMap::new(), size: 0, marks };
+    let done = pack(&mut packing);
+    // A builder that is dropped writes an end, too.
+    shut.set(done.is_err());
+    done?;
+    packing.tar.finish().attempt(|| "cannot write an archive".to_owned())?;
+    Ok(packing.size)
+}
+
+/// Lets everything through until it is shut.
+struct Gate<W> {
+    to: W,
+    shut: Rc<Cell<bool>>,
+}
+
+impl<W: Write> Write for Gate<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.shut.get() { Err(std::io::ErrorKind::BrokenPipe.into()) } else { self.to.write(bytes) }
     }
-    packing.directory(dir, shown.unwrap_or(Path::new("")))?;
-    packing.tar.finish().attempt(|| "cannot write an archive".to_owned())
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
 }
 
 struct Packing<W: Write> {

@@ -15,7 +15,7 @@ use crate::digest::{self, Compression, HashingReader, HashingWriter, Tee};
 use crate::error::{Attempt, Error};
 use crate::index::{self, Facts, Index, Layer, Record};
 use crate::points::Points;
-use crate::unpack::{self, Options};
+use crate::unpack::{self, Destination, Options};
 use jiff::Timestamp;
 use kernel::tree::Dir;
 use model::image::{Configuration, ImageId};
@@ -408,7 +408,7 @@ impl Images {
 
         let (size, blob, compression, blob_size) = match keep {
             Some((file, digest)) => {
-                let size = unpack::unpack(&mut plain, &root, options)?;
+                let size = unpack::unpack(&mut plain, Destination::whole(&root), options)?;
                 io::copy(&mut plain, &mut io::sink()).map_err(unpack::damaged)?;
                 let blob_size = fs::metadata(file).attempt(|| format!("cannot read {}", file.display()))?.len();
                 (size, (file.to_owned(), digest.to_owned()), compression, blob_size)
@@ -418,7 +418,7 @@ impl Images {
                 let mut gzip = GzipBlob::create(&path)?;
                 let size = {
                     let mut tee = Tee { from: &mut plain, to: &mut gzip.encoder };
-                    let size = unpack::unpack(&mut tee, &root, options)?;
+                    let size = unpack::unpack(&mut tee, Destination::whole(&root), options)?;
                     io::copy(&mut tee, &mut io::sink()).map_err(unpack::damaged)?;
                     size
                 };

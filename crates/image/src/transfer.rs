@@ -7,7 +7,7 @@ use crate::digest;
 use crate::error::{Attempt, Error};
 use crate::pack;
 use crate::store::Images;
-use crate::unpack::{self, Options, ensure_directory};
+use crate::unpack::{self, Destination, Options, ensure_directory};
 use crate::walk::{none_if_missing, walk};
 use kernel::overlay::{self, Changes};
 use kernel::tree::{Dir, Facts, Kind};
@@ -86,18 +86,19 @@ impl Tree {
         Ok((parent, facts))
     }
 
-    /// Writes what is at `path` as a tar, under its own name.
+    /// Writes what is at `path` as a tar, under its own name. `whole` says in the end whether the container was there all
+    /// the time.
     ///
     /// # Errors
-    /// Nothing is there, or it cannot be read.
-    pub fn send(&self, path: &str, to: impl Write) -> Result<(), Error> {
+    /// Nothing is there, it cannot be read, or it went away meanwhile: then the archive has no end.
+    pub fn send(&self, path: &str, whole: impl Fn() -> bool, to: impl Write) -> Result<(), Error> {
         let asked = Asked::of(path);
         let (parent, _) = self.find(&asked).attempt(|| format!("cannot read {path}"))?;
         if asked.last.is_empty() {
             let name = asked.name();
-            return pack::pack_directory(&parent, Some(Path::new(if name == "/" { "." } else { &name })), to);
+            return pack::pack_directory(&parent, Some(Path::new(if name == "/" { "." } else { &name })), &whole, to);
         }
-        pack::pack_name(&parent, &asked.last, Path::new(&asked.last), to)
+        pack::pack_name(&parent, &asked.last, Path::new(&asked.last), &whole, to)
     }
 
     /// Unpacks a tar, however it is compressed, into the directory at `path`; none if nothing is there.
@@ -105,19 +106,22 @@ impl Tree {
     /// # Errors
     /// It is no directory, nothing may be written there, or the archive is damaged.
     pub fn receive(&self, path: &str, tar: impl Read + Send, how: Receive) -> Result<Option<()>, Error> {
-        let to = match self.root.inside(Path::new(path)) {
+        let at = resolve(&self.root, Path::new(path)).attempt(|| format!("cannot open {path}"))?;
+        match self.root.inside(&at) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Err(Error::NotADirectory),
-            other => other.attempt(|| format!("cannot open {path}"))?,
-        };
+            other => drop(other.attempt(|| format!("cannot open {path}"))?),
+        }
         let (_, mut tar) = digest::decompress(tar).map_err(unpack::damaged)?;
         let options = Options { owner: how.owner, keep_root: true, keep_kinds: how.keep_kinds, ..Options::default() };
-        unpack::unpack(&mut tar, &to, options).map(|_| Some(())).map_err(|error| match &error {
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                Error::ReadOnly(self.read_only)
-            }
-            _ => error,
-        })
+        unpack::unpack(&mut tar, Destination { root: &self.root, at: &at }, options).map(|_| Some(())).map_err(
+            |error| match &error {
+                Error::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                    Error::ReadOnly(self.read_only)
+                }
+                _ => error,
+            },
+        )
     }
 }
 
@@ -146,13 +150,14 @@ impl Images {
         Ok(Tree { root, read_only: why_read_only(read_only_root) })
     }
 
-    /// Writes all files of a container as a tar, without what is mounted over them. It may run meanwhile.
+    /// Writes all files of a container as a tar, without what is mounted over them. It may run meanwhile; `whole` says in
+    /// the end whether it was there all the time.
     ///
     /// # Errors
-    /// They cannot be read, or nobody takes them.
-    pub fn export(&self, rootfs: &Rootfs, to: impl Write) -> Result<(), Error> {
+    /// They cannot be read, went away meanwhile, or nobody takes them.
+    pub fn export(&self, rootfs: &Rootfs, whole: impl Fn() -> bool, to: impl Write) -> Result<(), Error> {
         let layers: Vec<PathBuf> = std::iter::once(&rootfs.upper).chain(&rootfs.lower).cloned().collect();
-        pack::pack_directory(&self.mount_layers(&layers)?, None, to)
+        pack::pack_directory(&self.mount_layers(&layers)?, None, &whole, to)
     }
 
     /// Writes all files of an image as a tar.
@@ -161,7 +166,7 @@ impl Images {
     /// There is no such image, its files cannot be read, or nobody takes them.
     pub fn export_image(&self, image: &ImageId, to: impl Write) -> Result<(), Error> {
         let layers = self.get(image.as_str())?.configuration.rootfs.diff_ids.clone();
-        pack::pack_directory(&self.mount_layers(&self.lower_of(&layers))?, None, to)
+        pack::pack_directory(&self.mount_layers(&self.lower_of(&layers))?, None, &|| true, to)
     }
 }
 

@@ -1,8 +1,9 @@
 //! A tar becomes a directory: a layer for overlayfs, the context of a build, or files added to a root.
 //!
-//! An archive is a stranger's. Its paths are resolved inside the destination (kernel's [`Dir`]), `..` beyond it is
-//! refused, a hard link's target is looked for inside, and of extended attributes only those get through that mean
-//! something in a container: never `trusted.*`, which is how overlayfs is told to look elsewhere.
+//! An archive is a stranger's. Its paths are resolved inside a root (kernel's [`Dir`]): what an absolute symlink says is
+//! said of that root, wherever in it the archive goes, as in Docker, which changes root to it. `..` beyond the
+//! destination is refused, a hard link's target is looked for below it, and of extended attributes only those get
+//! through that mean something in a container: never `trusted.*`, which is how overlayfs is told to look elsewhere.
 //!
 //! In a layer, `.wh.name` hides `name` of the layers below, and `.wh..wh..opq` all of them in its directory. These
 //! marks speak of lower layers only, wherever in the archive they stand; here they become overlayfs's own: a character
@@ -36,17 +37,40 @@ pub(crate) struct Options {
     pub(crate) keep_kinds: bool,
 }
 
-/// Unpacks a whole tar into `root`; returns the bytes of its regular files.
-pub(crate) fn unpack(tar: &mut dyn Read, root: &Dir, options: Options) -> Result<u64, Error> {
-    let mut state = Unpacking { root, options, parent: None, directories: Vec::new(), size: 0 };
+/// Where an archive goes: a directory of a root, which is all of the world to the archive's symlinks.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination<'a> {
+    pub(crate) root: &'a Dir,
+    /// Without symlinks; [`WHOLE`]: the root itself.
+    pub(crate) at: &'a Path,
+}
+
+/// The root itself.
+const WHOLE: &str = ".";
+
+impl<'a> Destination<'a> {
+    pub(crate) fn whole(root: &'a Dir) -> Self {
+        Self { root, at: Path::new(WHOLE) }
+    }
+
+    /// A directory by its path in the archive.
+    fn directory(&self, path: &Path) -> io::Result<Dir> {
+        self.root.inside(&self.at.join(path))
+    }
+}
+
+/// Unpacks a whole tar; returns the bytes of its regular files.
+pub(crate) fn unpack(tar: &mut dyn Read, into: Destination<'_>, options: Options) -> Result<u64, Error> {
+    let to = into.root.inside(into.at).attempt(|| format!("cannot open {}", into.at.display()))?;
+    let mut state = Unpacking { into, to, options, parent: None, directories: Vec::new(), size: 0 };
     entries(tar, |entry| state.entry(entry))?;
     // A directory's times are set when nothing is put into it any more, the deepest first.
     for (path, mtime) in state.directories.iter().rev() {
         let (parent, name) = split(path);
         let set = if name.is_empty() {
-            root.own_facts().and_then(|f| root.set_own((f.uid, f.gid), f.mode, *mtime))
+            state.to.own_facts().and_then(|f| state.to.set_own((f.uid, f.gid), f.mode, *mtime))
         } else {
-            root.inside(parent).and_then(|parent| match parent.facts(name)? {
+            into.directory(parent).and_then(|parent| match parent.facts(name)? {
                 Some(facts) if facts.kind == Kind::Directory => parent.set_mtime(name, *mtime),
                 _ => Ok(()), // replaced since
             })
@@ -119,7 +143,9 @@ pub(crate) fn damaged(error: io::Error) -> Error {
 }
 
 struct Unpacking<'a> {
-    root: &'a Dir,
+    into: Destination<'a>,
+    /// The directory that the archive goes to.
+    to: Dir,
     options: Options,
     /// The directory of the last entry: mostly that of the next one too.
     parent: Option<(PathBuf, Dir)>,
@@ -145,7 +171,7 @@ impl Unpacking<'_> {
         let path = inside(&entry.path_bytes())?;
         if kind == EntryType::GNUSparse {
             // It says how large it is, and need not bring the bytes.
-            let free = self.root.free_bytes().attempt(|| "cannot ask for the free space".to_owned())?;
+            let free = self.to.free_bytes().attempt(|| "cannot ask for the free space".to_owned())?;
             if entry.size() > free {
                 let why = io::Error::from(io::ErrorKind::StorageFull);
                 return Err(why).attempt(|| format!("cannot write {}: {} bytes", path.display(), entry.size()));
@@ -173,7 +199,7 @@ impl Unpacking<'_> {
         if name.is_empty() {
             // the root itself
             if kind.is_dir() && !self.options.keep_root {
-                self.root.set_own((uid, gid), mode, mtime).attempt(|| "cannot set the root's owner".to_owned())?;
+                self.to.set_own((uid, gid), mode, mtime).attempt(|| "cannot set the root's owner".to_owned())?;
                 self.directories.push((path, mtime));
             }
             return Ok(());
@@ -185,7 +211,7 @@ impl Unpacking<'_> {
             return Ok(());
         }
         let target = entry.link_name_bytes().map(|t| t.into_owned());
-        let root = self.root;
+        let into = self.into;
         self.enter(parent_path)?;
         let parent = &self.parent.as_ref().expect("just entered").1;
 
@@ -193,7 +219,7 @@ impl Unpacking<'_> {
             let (above, own) = split(parent_path);
             return match own.is_empty() {
                 true => Ok(()), // the root of a layer: nothing to hide that overlayfs could
-                false => root.inside(above).and_then(|d| d.set_opaque(own)).attempt(shown),
+                false => into.directory(above).and_then(|d| d.set_opaque(own)).attempt(shown),
             };
         }
         if marks && let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
@@ -248,7 +274,7 @@ impl Unpacking<'_> {
                 let (target_parent, target_name) = split(&target);
                 let from = match target_parent == parent_path {
                     true => parent.try_clone(),
-                    false => root.inside(target_parent),
+                    false => into.directory(target_parent),
                 };
                 from.and_then(|from| parent.make_link(&name, &from, target_name)).map_err(|error| {
                     Error::Archive(format!("{}: a hard link to {}: {error}", path.display(), target.display()))
@@ -285,10 +311,13 @@ impl Unpacking<'_> {
         if self.parent.as_ref().is_some_and(|(current, _)| current == path) {
             return Ok(());
         }
-        let dir = ensure_directory(self.root, path, self.options).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => damaged(error),
-            _ => Error::Archive(format!("{}: cannot be a directory of the archive's: {error}", path.display())),
-        })?;
+        let dir =
+            ensure_directory(self.into.root, &self.into.at.join(path), self.options).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => damaged(error),
+                    _ => Error::Archive(format!("{}: cannot be a directory of the archive's: {error}", path.display())),
+                }
+            })?;
         self.parent = Some((path.to_owned(), dir));
         Ok(())
     }

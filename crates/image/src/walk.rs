@@ -6,7 +6,12 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// As many symlinks as Docker follows.
-const MAX_LINKS: usize = 255;
+pub(crate) const MAX_LINKS: usize = 255;
+
+/// What is said of more.
+pub(crate) fn too_many_links() -> io::Error {
+    io::Error::other("too many levels of symbolic links")
+}
 
 /// The path without symlinks that `path` leads to. Each name on the way that is no symlink, and whose parent is there, is
 /// handed to `meet`, which may make what is missing.
@@ -33,7 +38,7 @@ pub(crate) fn walk(
             if facts.as_ref().is_some_and(|f| f.kind == Kind::Symlink) {
                 links += 1;
                 if links > MAX_LINKS {
-                    return Err(io::Error::other("too many levels of symbolic links"));
+                    return Err(too_many_links());
                 }
                 let target = parent.target(&name)?;
                 if target.is_absolute() {

@@ -444,6 +444,24 @@ fn add_unpacks_archives() {
 }
 
 #[test]
+fn an_added_archives_symlinks_lead_where_they_would_in_the_image() {
+    let mut world = World::new();
+    let inner = Tar::new().symlink("etc", "/etc").file_of("etc/new", b"x", 0o600, 0, 0).done();
+    world.files.push(("a.tar".to_owned(), inner, 0o644));
+    world.file("one", "1");
+    let links: Vec<String> = (0..60).map(|n| format!("ln -s /l{} /l{n}", n + 1)).collect();
+    let image = world.image(&format!(
+        "FROM busybox\nRUN mkdir /etc; {} && mkdir /l60 /srv && ln -s /srv /there\nADD a.tar /there/d/\nCOPY one /l0/\n\
+         COPY one /l0/two\n",
+        links.join("; ")
+    ));
+    assert_eq!(world.text(&image, "/etc/new"), "x");
+    assert!(world.read(&image, "/srv/d/etc/new").is_some(), "by the link");
+    assert!(world.read(&image, "/srv/d/srv").is_none());
+    assert_eq!((world.text(&image, "/l60/one"), world.text(&image, "/l60/two")), ("1".into(), "1".into()), "60 links");
+}
+
+#[test]
 fn add_fetches_files_by_their_address() {
     let archive = Tar::new().file("inside", "x").done();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,6 +1,7 @@
 //! Files in and out of containers: `cp`, `diff`, `export`, `commit`, by API, docker and our own client.
 
 use serde_json::{Value, json};
+use std::process::Command;
 use testkit::{Lab, program};
 
 /// A tar of files with their owner, and what is in it.
@@ -125,6 +126,20 @@ fn files_come_and_go_whatever_the_container_does() {
         assert!(!secret.with_file_name("x").exists() && secret.is_file(), "{state}");
     };
     check("created");
+    // An absolute link says where in the container, and not where in the directory that the archive goes to.
+    let mut absolute = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_mode(0o777);
+    header.set_size(0);
+    absolute.append_link(&mut header, "home", "/home").unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(1);
+    absolute.append_data(&mut header, "home/by-link", &b"x"[..]).unwrap();
+    assert_eq!(put(&lab, "c1", "path=/srv", &absolute.into_inner().unwrap()).status, 200);
+    assert_eq!(stat(&lab, "c1", "/home/by-link")["size"], 1);
+    assert_eq!(lab.get("/containers/c1/archive?path=/srv/home/home").unwrap().status, 404);
     lab.ask("/containers/c1/start", 204);
     assert_eq!(lab.exec("c1", &["stat", "-c", "%u:%g %Y", "/srv/d/f"]).ok(), "7:7 1600000000", "owners stay");
     check("running");
@@ -248,6 +263,21 @@ fn copies(lab: &Lab, cli: impl Fn(&[&str]) -> testkit::Output) {
         cli(&["cp", "cc:/none", &at("x")]).refused(),
         "Error response from daemon: Could not find the file /none in container cc"
     );
+    let gone = "Error response from daemon: No such container: nobody";
+    for arguments in [["cp", "nobody:/x", &at("x")], ["cp", &at("file"), "nobody:/x"], ["cp", "-L", "nobody:/x"]] {
+        let more = if arguments[1] == "-L" { vec![at("x")] } else { Vec::new() };
+        let arguments: Vec<&str> = arguments.into_iter().chain(more.iter().map(String::as_str)).collect();
+        assert_eq!(cli(&arguments).refused(), gone, "{arguments:?}");
+    }
+    // Special files come along; links that lead out of where they are put do not.
+    inside("mkdir /special && mkfifo /special/pipe && mknod /special/nought c 1 3 && ln -s /etc/passwd /special/abs");
+    cli(&["cp", "cc:/special", &at("special")]).ok();
+    let kinds = Command::new("stat").args(["-c", "%F %t:%T", &at("special/pipe"), &at("special/nought")]).output();
+    assert_eq!(String::from_utf8_lossy(&kinds.unwrap().stdout), "fifo 0:0\ncharacter special file 1:3\n");
+    assert_eq!(std::fs::read_link(at("special/abs")).unwrap().to_str(), Some("/etc/passwd"));
+    inside("mkdir /leads && ln -s ../../out /leads/out");
+    assert!(cli(&["cp", "cc:/leads", &at("leads")]).refused().contains("invalid symlink"));
+    assert!(std::fs::symlink_metadata(at("leads/out")).is_err());
     assert!(cli(&["cp", &at("none"), "cc:/srv"]).refused().contains("no such file or directory"));
     assert!(cli(&["cp", &at("tree"), &at("x")]).refused().contains("must specify at least one container source"));
     assert!(cli(&["cp", "cc:/a", "cc:/b"]).refused().contains("copying between containers is not supported"));
@@ -269,4 +299,41 @@ fn docker_cp_and_our_own_do_the_same() {
         assert_eq!(lab.docker(&["run", "--rm", "by:docker"]).expect("docker").ok(), "x");
     }
     copies(&lab, |arguments| lab.isle(arguments));
+}
+
+#[test]
+fn an_archive_of_a_container_that_is_removed_meanwhile_does_not_look_whole() {
+    use std::io::{Read, Write};
+    let lab = Lab::start(&program()).unwrap();
+    for (name, path) in [("copied", "archive?path=/srv"), ("exported", "export")] {
+        // More than all buffers on the way hold.
+        let script = "for i in $(seq 60); do yes | head -c 262144 > /srv/f$i; done; echo up; exec sleep 1000";
+        lab.run(name, json!({ "Cmd": ["sh", "-c", script] }));
+        lab.up(name);
+        let request = format!("GET /containers/{name}/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let mut stream = testkit::http::raw(&lab.socket(), b"").unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut got = vec![0; 4096];
+        stream.read_exact(&mut got).unwrap();
+        lab.remove(name);
+        stream.read_to_end(&mut got).unwrap();
+        assert!(String::from_utf8_lossy(&got[..12]).contains(" 200"));
+        // Neither the tar has an end, nor the body.
+        assert!(!got.ends_with(b"\r\n0\r\n\r\n"), "{name}");
+        let zeros = got.iter().rev().skip_while(|b| **b != 0).take_while(|b| **b == 0).count();
+        assert!(zeros < 1024, "{name}: {zeros} zero bytes in the end");
+    }
+    lab.run("cli", json!({ "Cmd": ["sh", "-c", "yes | head -c 30000000 > /srv/a; echo up; exec sleep 1000"] }));
+    lab.up("cli");
+    let copying = std::thread::scope(|scope| {
+        // It is held up by what nobody reads.
+        let copying = scope.spawn(|| {
+            let script = format!("set -o pipefail; {} cp cli:/srv - | (sleep 2; cat > /dev/null)", program().display());
+            lab.on_host(Command::new("bash").args(["-c", &script]).env("ISLE_HOST", lab.docker_host()))
+        });
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        lab.remove("cli");
+        copying.join().unwrap()
+    });
+    assert_ne!(copying.code, 0, "{}", copying.stderr);
 }

@@ -64,16 +64,12 @@ pub async fn copy(app: App, p: Parsed) -> anyhow::Result<u8> {
 /// What `X-Docker-Container-Path-Stat` says of a path in a container.
 async fn stat(app: &App, container: &str, path: &str) -> anyhow::Result<Value> {
     let query = Query::new().with("path", path);
-    let answer = app.client.stream(Method::HEAD, &format!("/containers/{}/archive{query}", segment(container))).await;
-    let answer = answer.map_err(|e| match is_not_found(&e) {
-        // An answer to HEAD has no words of its own.
-        true => crate::client::Refused {
-            status: 404,
-            message: format!("Could not find the file {path} in container {container}"),
-        }
-        .into(),
-        false => e,
-    })?;
+    let url = format!("/containers/{}/archive{query}", segment(container));
+    let answer = match app.client.stream(Method::HEAD, &url).await {
+        Ok(answer) => answer,
+        // An answer to HEAD has no words of its own: what asks for more has.
+        Err(e) => return Err(app.client.stream(Method::GET, &url).await.err().unwrap_or(e)),
+    };
     let header = answer.headers().get("X-Docker-Container-Path-Stat").map(|h| h.as_bytes().to_vec());
     let text = header
         .and_then(|h| STANDARD.decode(h).ok())
@@ -232,7 +228,14 @@ fn unpack(source: impl Read, placing: &Placing) -> anyhow::Result<()> {
                 directories.push((path, entry.header().mode()?));
             }
             tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => {
-                warn(format_args!("{} is left out: it is neither file, directory nor link", path.display()));
+                make_node(&path, entry.header()).map_err(failed)?;
+            }
+            tar::EntryType::Symlink => {
+                let link = entry.link_name()?.unwrap_or_default().into_owned();
+                if !stays_below(&root, parent, &link) {
+                    return Err(fail(format_args!("invalid symlink {path:?} -> {link:?}: it leads out of {root:?}")));
+                }
+                std::os::unix::fs::symlink(link, &path).map_err(failed)?;
             }
             _ => drop(entry.unpack(&path).map_err(failed)?),
         }
@@ -241,6 +244,37 @@ fn unpack(source: impl Read, placing: &Placing) -> anyhow::Result<()> {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode & 0o7777))?;
     }
     Ok(())
+}
+
+/// Whether a link's words stay below a directory, as Docker's client reads them: an absolute one means a place in the
+/// container, and nobody's here.
+fn stays_below(root: &Path, parent: &Path, link: &Path) -> bool {
+    let mut at = parent.to_owned();
+    for part in link.components() {
+        match part {
+            Component::Normal(name) => at.push(name),
+            Component::ParentDir => drop(at.pop()),
+            _ => {}
+        }
+    }
+    at.starts_with(root)
+}
+
+/// A device or a FIFO, with its mode. Only root makes devices: then others are told that it is not permitted.
+fn make_node(path: &Path, header: &tar::Header) -> io::Result<()> {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let kind = match header.entry_type() {
+        tar::EntryType::Char => FileType::CharacterDevice,
+        tar::EntryType::Block => FileType::BlockDevice,
+        _ => FileType::Fifo,
+    };
+    let device = match kind {
+        FileType::Fifo => 0,
+        _ => makedev(header.device_major()?.unwrap_or_default(), header.device_minor()?.unwrap_or_default()),
+    };
+    let mode = header.mode()? & 0o7777;
+    mknodat(CWD, path, kind, Mode::from_raw_mode(mode & 0o777), device)?;
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
 }
 
 struct Sending {
@@ -252,13 +286,14 @@ async fn send(app: &App, from: &str, container: &str, path: &str, how: Sending) 
     // A symlink at the end means where it leads, and nothing there is a new name.
     let mut path = path.to_owned();
     let mut there = None;
+    let mut missing = None;
     match stat(app, container, &path).await {
         Ok(found) if has(&found, IS_SYMLINK) => {
             path = found["linkTarget"].as_str().unwrap_or_default().to_owned();
             there = stat(app, container, &path).await.ok();
         }
         Ok(found) => there = Some(found),
-        Err(e) if is_not_found(&e) => {}
+        Err(e) if is_not_found(&e) => missing = Some(e),
         Err(e) => return Err(e),
     }
     let there = there.map(|found| has(&found, IS_DIRECTORY));
@@ -269,6 +304,10 @@ async fn send(app: &App, from: &str, container: &str, path: &str, how: Sending) 
     let url = |directory: &str| format!("/containers/{}/archive{}", segment(container), query(directory));
     if from == "-" {
         if there != Some(true) {
+            // A container that is not there has no destinations.
+            if let Some(e) = missing.filter(|e| e.to_string().contains("No such container")) {
+                return Err(e);
+            }
             return Err(fail(format_args!("destination \"{container}:{path}\" must be a directory")));
         }
         app.client.open(Method::PUT, &url(&path), from_reader(tokio::io::stdin()), "application/x-tar").await?;
@@ -338,6 +377,21 @@ impl<W: Write> Write for Counting<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_links_words_stay_below_the_destination() {
+        let (root, parent) = (Path::new("/dest"), Path::new("/dest/d"));
+        for (link, stays) in [
+            ("x", true),
+            ("../x", true),
+            ("../../x", false),
+            ("/etc/passwd", true),
+            ("../../dest/x", true),
+            ("a/../../../x", false),
+        ] {
+            assert_eq!(stays_below(root, parent, Path::new(link)), stays, "{link}");
+        }
+    }
 
     #[test]
     fn a_colon_names_a_container_unless_the_text_is_a_path() {

@@ -5,7 +5,7 @@ use super::{BuildError, Recipe};
 use crate::digest::{self, Hasher};
 use crate::error::{Attempt, Error};
 use crate::store::{Images, Scratch};
-use crate::unpack::{self, Options, is_for_containers};
+use crate::unpack::{self, Destination, Options, is_for_containers};
 use kernel::tree::{Dir, Facts, Kind};
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -37,7 +37,11 @@ impl Files {
                 std::fs::create_dir(&path).attempt(|| format!("cannot make {}", path.display()))?;
                 let root = Dir::open(&path).attempt(|| format!("cannot open {}", path.display()))?;
                 let (_, mut plain) = digest::decompress(archive).map_err(unpack::damaged)?;
-                unpack::unpack(&mut plain, &root, Options { no_devices: true, ..Options::default() })?;
+                unpack::unpack(
+                    &mut plain,
+                    Destination::whole(&root),
+                    Options { no_devices: true, ..Options::default() },
+                )?;
                 // the client is still sending the end of it
                 io::copy(&mut plain, &mut io::sink()).map_err(unpack::damaged)?;
                 (path, Some(scratch))

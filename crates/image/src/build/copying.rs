@@ -7,7 +7,7 @@ use super::glob::Ignore;
 use crate::copy::Copying;
 use crate::digest::{self, Hasher};
 use crate::error::{Attempt, Error};
-use crate::unpack::{self, Options};
+use crate::unpack::{self, Destination, Options};
 use crate::walk::walk;
 use kernel::tree::{Dir, Facts, Kind};
 use std::ffi::{OsStr, OsString};
@@ -138,10 +138,14 @@ impl Order {
             return Ok(copying.contents(&from, &to, &entry.path).attempt(shown)?);
         }
         if self.add && !entry.fetched && entry.facts.kind == Kind::File && is_archive(entry).attempt(shown)? {
-            let to = self.directory(root, Path::new(&self.destination))?;
+            let (_, at) = real_directory(root, Path::new(&self.destination), self.owner.unwrap_or((0, 0)))?;
             let file = entry.dir.read(&entry.name).attempt(shown)?;
             let (_, mut plain) = digest::decompress(file).map_err(unpack::damaged)?;
-            unpack::unpack(&mut plain, &to, Options { owner: self.owner, ..Options::default() })?;
+            unpack::unpack(
+                &mut plain,
+                Destination { root, at: &at },
+                Options { owner: self.owner, ..Options::default() },
+            )?;
             return Ok(());
         }
         let file_name = entry.path.file_name().unwrap_or(entry.name.as_os_str());
@@ -154,30 +158,15 @@ impl Order {
 
     /// Where a file goes: into the destination if that is a directory or must be one, else under its name.
     fn place_of_file(&self, root: &Dir, file_name: &OsStr) -> Result<(Dir, OsString), Error> {
-        let destination = Path::new(&self.destination);
-        let is_directory = self.destination.ends_with('/')
-            || root.facts_inside(destination).is_ok_and(|facts| facts.kind == Kind::Directory);
-        if is_directory {
-            return Ok((self.directory(root, destination)?, file_name.to_owned()));
-        }
-        let parent = destination.parent().unwrap_or(Path::new("/"));
-        let name = destination.file_name().unwrap_or(file_name).to_owned();
-        let owner = self.owner.unwrap_or((0, 0));
-        let (mut dir, mut real) = real_directory(root, parent, owner)?;
-        let mut name = name;
-        let shown = || format!("cannot look at {}", self.destination);
         // a symlink at the destination is followed, inside of the image
-        for _ in 0..MAX_LINKS {
-            match dir.facts(&name).attempt(shown)? {
-                Some(facts) if facts.kind == Kind::Symlink => {}
-                _ => return Ok((dir, name)),
-            }
-            let target = real.join(dir.target(&name).attempt(shown)?);
-            let Some(last) = target.file_name() else { return Ok((dir, name)) };
-            (dir, real) = real_directory(root, target.parent().unwrap_or(Path::new("/")), owner)?;
-            name = last.to_owned();
+        let shown = || format!("cannot look at {}", self.destination);
+        let real = walk(root, Path::new(&self.destination), |_, _, _| Ok(())).attempt(shown)?;
+        let is_directory = self.destination.ends_with('/')
+            || root.facts_inside(&real).is_ok_and(|facts| facts.kind == Kind::Directory);
+        match (real.parent(), real.file_name()) {
+            (Some(parent), Some(name)) if !is_directory => Ok((self.directory(root, parent)?, name.to_owned())),
+            _ => Ok((self.directory(root, &real)?, file_name.to_owned())),
         }
-        Err(io::Error::other("too many levels of symbolic links")).attempt(shown)
     }
 
     /// A directory of the image, made with its parents if need be.
@@ -237,8 +226,6 @@ pub(crate) fn follow(
 
 /// ENOTDIR.
 const NOT_A_DIRECTORY: i32 = 20;
-/// As many symlinks as the kernel follows.
-const MAX_LINKS: usize = 40;
 
 /// Whether a file is a tar, in any compression.
 fn is_archive(entry: &Entry) -> io::Result<bool> {
