@@ -128,6 +128,7 @@ impl Engine {
             state: State::created(),
             restarts: 0,
             stopped_by_client: false,
+            step: true,
         };
         let mut entry = Entry::new(record);
         entry.rootfs = Some(step.rootfs.clone());

@@ -57,6 +57,7 @@ impl Engine {
                 live.pause().await.map_err(|e| Error::internal(e).context("cannot pause the container"))?;
             }
             let images = engine.clone();
+            engine.faults.pass("commit").await?;
             let (container, parent) = (id.to_string(), record.image.clone());
             let made = blocking(move || images.images.commit(&container, &rootfs, Some(&parent), commit)).await;
             if let Some(live) = &paused

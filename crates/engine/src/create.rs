@@ -105,6 +105,7 @@ impl Engine {
                 state: State::created(),
                 restarts: 0,
                 stopped_by_client: false,
+                step: false,
             };
             mounts.clone_from(&record.mounts);
             let mut wanted =

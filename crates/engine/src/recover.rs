@@ -167,7 +167,7 @@ impl Engine {
             if let Some(now) = now {
                 if let Found::Running(container) = &now {
                     record.state.pid = u32::try_from(container.pid()).unwrap_or_default();
-                    record.state.status = if container.is_paused() { Status::Paused } else { Status::Running };
+                    record.state.status = paused_or_running(&record, container).await;
                     record.state.started = Some(container.started_at());
                 }
                 found.push((record.id, now));
@@ -207,6 +207,7 @@ impl Engine {
         });
         let held_ports = held.keys().filter_map(|k| if let Key::Ports(id) = k { Some(*id) } else { None }).collect();
         engine.settle(found, held_ports, proxy.map(Into::into)).await?;
+        engine.end_steps().await;
         if contents.unreadable {
             tracing::error!("some records of the store cannot be read: what has no record is left where it is");
         } else {
@@ -338,6 +339,20 @@ impl Engine {
         }
     }
 
+    /// Removes the containers of builds: whoever was to go on with their files has died with the last daemon.
+    async fn end_steps(self: &Arc<Self>) {
+        let steps: Vec<ContainerId> = {
+            let state = self.state();
+            state.containers.values().filter(|e| e.record.step).map(|e| e.record.id).collect()
+        };
+        for id in steps {
+            match self.remove_container(&id.to_string(), true, true).await {
+                Err(e) if e.kind != Kind::NotFound => tracing::warn!(container = ?id, "a build's container stays: {e}"),
+                _ => {}
+            }
+        }
+    }
+
     /// Takes away what a daemon left that died while it removed or made a container.
     async fn sweep(self: &Arc<Self>) {
         let known = |name: &str| name.parse::<ContainerId>().is_ok_and(|id| self.state().containers.contains_key(&id));
@@ -425,6 +440,24 @@ async fn find_running(
         (Err(e), _) => {
             tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
             None
+        }
+    }
+}
+
+/// Whether a container is to stand still. One that was frozen though nobody has asked for it, by a commit whose daemon
+/// was killed, goes on.
+async fn paused_or_running(record: &Container, container: &runtime::Container) -> Status {
+    if !container.is_paused() {
+        return Status::Running;
+    }
+    if record.state.status == Status::Paused {
+        return Status::Paused;
+    }
+    match container.unpause().await {
+        Ok(()) => Status::Running,
+        Err(e) => {
+            tracing::error!(container = ?record.id, "it stays paused: {}", crate::error::chain(&e));
+            Status::Paused
         }
     }
 }

@@ -355,17 +355,37 @@ impl Engine {
                 (Status::Running, false) => return Err(Error::conflict(format!("Container {id} is not paused"))),
                 _ => {}
             }
+            // What is frozen and not recorded so was a commit's, whose daemon died: the next one lets it go on.
+            if frozen {
+                engine.record_status(id, Status::Paused).await?;
+            }
             let done = if frozen { live.pause().await } else { live.unpause().await };
+            if frozen != done.is_ok() {
+                engine.record_status(id, Status::Running).await?;
+            }
             done.map_err(|e| match live.exit_status() {
                 Some(_) => Error::conflict(format!("Container {id} is not running")),
                 None => Error::internal(e).context(format!("cannot pause container {}", record.name)),
             })?;
-            let status = if frozen { Status::Paused } else { Status::Running };
-            engine.state().entry_mut(id)?.set_status(status);
             engine.tell_container(&record, if frozen { "pause" } else { "unpause" }, &[]);
             Ok(())
         })
         .await
+    }
+
+    async fn record_status(&self, id: ContainerId, status: Status) -> Result<()> {
+        let (record, before) = {
+            let mut state = self.state();
+            let entry = state.entry_mut(id)?;
+            let before = entry.record.state.status;
+            entry.set_status(status);
+            (entry.record.clone(), before)
+        };
+        let recorded = self.store.commit(vec![Write::Container(Box::new(record))]).await;
+        if recorded.is_err() {
+            self.state().entry_mut(id)?.set_status(before);
+        }
+        recorded
     }
 
     /// Removes a container; `force` kills it first, `volumes` takes its anonymous volumes along.

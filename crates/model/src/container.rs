@@ -302,6 +302,9 @@ pub struct Container {
     pub restarts: u32,
     /// The client stopped it: `unless-stopped` keeps it so across daemons.
     pub stopped_by_client: bool,
+    /// It runs a step of a build, and goes with the daemon that builds.
+    #[serde(default)]
+    pub step: bool,
 }
 
 /// That a container belongs to a network, whether or not it runs.

@@ -293,3 +293,45 @@ fn owners_of_shared_namespaces_are_started_before_their_sharers() {
     lab.start_daemon().unwrap();
     all_run(&lab, "after all have died");
 }
+
+#[test]
+fn a_container_that_a_killed_daemon_was_committing_goes_on_and_a_paused_one_stays_so() {
+    let mut lab = lab();
+    lab.run("c1", json!({ "Cmd": ["sleep", "600"] }));
+    lab.run("paused", json!({ "Cmd": ["sleep", "600"] }));
+    lab.ask("/containers/paused/pause", 204);
+    die_at(&mut lab, "commit", "POST", "/commit?container=c1");
+    assert_eq!((lab.status("c1"), lab.status("paused")), ("running".into(), "paused".into()));
+    assert_eq!(lab.exec("c1", &["echo", "on"]).ok(), "on");
+    // Nor does it stand still where that was not asked for.
+    lab.ask("/containers/paused/unpause", 204);
+    die_at(&mut lab, "commit", "POST", "/commit?container=paused&pause=0");
+    assert_eq!(lab.exec("paused", &["echo", "on"]).ok(), "on");
+}
+
+#[test]
+fn a_step_of_a_build_goes_with_the_daemon_that_builds() {
+    let mut lab = lab();
+    // The next daemon's world is the one to compare with: it holds what it has found, not what it has made.
+    lab.kill_daemon();
+    lab.start_daemon().unwrap();
+    let before = lab.still_world();
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    let dockerfile = "FROM busybox\nRUN echo begun; sleep 3600\n";
+    header.set_size(dockerfile.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
+    let context = archive.into_inner().unwrap();
+    let head = format!(
+        "POST /build HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+        context.len()
+    );
+    let _building = raw(&lab.socket(), &[head.as_bytes(), &context].concat()).unwrap();
+    let running = |lab: &Lab| lab.get("/containers/json").unwrap().json().as_array().unwrap().len();
+    within(Duration::from_secs(20), "the step runs", || running(&lab) == 1);
+    lab.kill_daemon();
+    lab.start_daemon().unwrap();
+    assert_eq!(lab.get("/containers/json?all=1").unwrap().json(), json!([]));
+    lab.world_is(&before, "the build's daemon was killed");
+}

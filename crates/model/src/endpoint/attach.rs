@@ -157,6 +157,7 @@ mod tests {
             state: crate::container::State::created(),
             restarts: 0,
             stopped_by_client: false,
+            step: false,
         };
         for (prefix, name) in [("../x", "eth0"), ("abcdefghijklm", "eth0"), ("lan", "lan0")] {
             network.options.insert(option::CONTAINER_IFACE_PREFIX.into(), prefix.into());
