@@ -331,7 +331,7 @@ fn inherited(state: &crate::state::State, host: &HostConfig) -> Result<Vec<Mount
         let from = state.find(container).map_err(|e| Error::invalid(e.message))?;
         for point in from.record.mounts.iter().filter(|m| m.kind != MountKind::Tmpfs) {
             all.retain(|m| m.destination != point.destination);
-            all.push(MountPoint { rw: point.rw && !words.contains(&"ro"), anonymous: false, ..point.clone() });
+            all.push(MountPoint { rw: point.rw && !words.contains(&"ro"), ..point.clone() });
         }
     }
     Ok(all)

@@ -377,7 +377,7 @@ impl MountRequest {
     /// As `inspect` shows it. `volume` is the volume's name and directory.
     pub fn point(&self, volume: Option<(&Volume, String)>) -> MountPoint {
         let (name, source, driver, anonymous) = match volume {
-            // Only what was made for this container goes with it.
+            // Only what was made for this container goes with it, or with the last of those that have it from this one.
             Some((v, path)) => (v.name.clone(), path, "local".to_owned(), v.anonymous && self.source.is_empty()),
             None => (String::new(), self.source.clone(), String::new(), false),
         };

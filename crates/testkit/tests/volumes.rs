@@ -249,7 +249,7 @@ fn volumes_come_from_other_containers() {
             lab.tell("/containers/create", json!({ "Image": "busybox", "HostConfig": from(&[text], &[]) }), 400);
         assert_eq!(refused.message(), words);
     }
-    // The anonymous volume is its maker's, whoever else goes.
+    // The anonymous volume stays as long as somebody has it, and goes with the last.
     lab.create("user", json!({ "Cmd": ["true"], "HostConfig": from(&["source"], &[]) }));
     let anonymous =
         lab.inspect("user")["Mounts"].as_array().unwrap().iter().find(|m| m["Destination"] == "/anon").unwrap()["Name"]
@@ -258,4 +258,11 @@ fn volumes_come_from_other_containers() {
             .to_owned();
     lab.remove("user");
     assert!(names(&lab).contains(&anonymous));
+    lab.create("last", json!({ "Cmd": ["cat", "/anon/f"], "HostConfig": from(&["source"], &[]) }));
+    lab.remove("source");
+    assert!(names(&lab).contains(&anonymous));
+    lab.ask("/containers/last/start", 204);
+    assert_eq!((lab.wait("last"), lab.logs("last", "").0.as_str()), (0, "a\n"));
+    lab.remove("last");
+    assert_eq!(names(&lab), ["data", "other"]);
 }
