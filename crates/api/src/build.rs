@@ -12,7 +12,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use buildkit::BuildKit;
-use image::build::{BuildEvent, BuildOptions, Context};
+use image::build::{BuildEvent, BuildOptions, Context, Written};
+use model::container::HostConfig;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,9 +29,7 @@ pub async fn build(
     if query.text("version") == Some("2") {
         return Err(no_buildkit());
     }
-    if let Some(remote) = query.text("remote").filter(|r| *r != "client-session") {
-        return Err(Failure::invalid(format!("cannot build from {remote}: send the build context as a tar archive")));
-    }
+    let remote = query.text("remote").filter(|r| *r != "client-session").map(remote).transpose()?;
     let options = BuildOptions {
         dockerfile: query.text("dockerfile").unwrap_or_default().to_owned(),
         tags: query.all("t").iter().filter(|t| !t.is_empty()).cloned().collect(),
@@ -49,6 +48,7 @@ pub async fn build(
         tag.parse::<model::reference::Reference>()
             .map_err(|e| Failure::invalid(format!("invalid argument \"{tag}\": {e}")))?;
     }
+    let limits = limits(&query)?;
     let credentials = crate::registries::all_credentials(&headers)?;
     let quiet = query.flag("q");
     let (lines, receiver) = mpsc::unbounded_channel();
@@ -56,21 +56,23 @@ pub async fn build(
         let lines = lines.clone();
         Arc::new(move |event: BuildEvent| {
             let line = match event {
-                BuildEvent::Stream(_) | BuildEvent::Output(_) if quiet => return,
+                BuildEvent::Stream(_) | BuildEvent::Output(..) if quiet => return,
                 // what these say stands in the stream too
                 BuildEvent::Begin(_) | BuildEvent::Cached | BuildEvent::End => return,
-                BuildEvent::Stream(text) | BuildEvent::Output(text) => json!({ "stream": text }),
+                // Red, as Docker has it.
+                BuildEvent::Output(Written::Error, text) => json!({ "stream": format!("\u{1b}[91m{text}\u{1b}[0m") }),
+                BuildEvent::Stream(text) | BuildEvent::Output(_, text) => json!({ "stream": text }),
                 BuildEvent::Progress(p) => serde_json::to_value(&p).unwrap_or_default(),
                 BuildEvent::Image(id) => json!({ "aux": { "ID": id } }),
             };
             let _ = lines.send(line);
         })
     };
-    let context = Context::Archive(Box::new(reader_of(body)));
+    let context = remote.unwrap_or_else(|| Context::Archive(Box::new(reader_of(body))));
     tokio::spawn(async move {
         // A client that goes away ends the build.
         let built = tokio::select! {
-            built = engine.build(context, options, Arc::new(credentials), events) => built,
+            built = engine.build(context, options, limits, Arc::new(credentials), events) => built,
             () = client.gone() => return,
         };
         let line = match built {
@@ -85,6 +87,44 @@ pub async fn build(
         let _ = lines.send(line);
     });
     Ok(json_lines(receiver).into_response())
+}
+
+/// A context that lies somewhere else.
+fn remote(address: &str) -> Answer<Context> {
+    let (place, is_web) = match address.split_once("://") {
+        Some(("http" | "https", rest)) => (rest, true),
+        _ => (address, false),
+    };
+    let before_fragment = place.split('#').next().unwrap_or_default();
+    let is_git = before_fragment.ends_with(".git")
+        || ["git://", "git@", "github.com/", "ssh://"].iter().any(|prefix| address.starts_with(prefix));
+    match (is_git, is_web) {
+        (true, _) => Err(Failure::invalid(format!(
+            "cannot build from {address}: repositories are not cloned here; clone it, and build the directory"
+        ))),
+        (false, true) => Ok(Context::Remote(address.to_owned())),
+        (false, false) => Err(Failure::invalid(format!("remoteURL ({address}) could not be recognized as URL"))),
+    }
+}
+
+/// What commands may use: parameters of the request, as a container's configuration has them.
+fn limits(query: &Query) -> Answer<HostConfig> {
+    let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
+    let number = |name: &str| Ok::<i64, Failure>(query.number(name)?.unwrap_or_default());
+    Ok(HostConfig {
+        memory: number("memory")?,
+        memory_swap: number("memswap")?,
+        cpu_shares: number("cpushares")?,
+        cpu_period: number("cpuperiod")?,
+        cpu_quota: number("cpuquota")?,
+        cpuset_cpus: text("cpusetcpus"),
+        cpuset_mems: text("cpusetmems"),
+        cgroup_parent: text("cgroupparent"),
+        shm_size: number("shmsize")?,
+        ulimits: query.json("ulimits")?,
+        security_opt: Some(query.all("securityopt").to_vec()).filter(|options| !options.is_empty()),
+        ..HostConfig::default()
+    })
 }
 
 pub async fn prune(State(engine): Ctx) -> Answer {

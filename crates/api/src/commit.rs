@@ -2,7 +2,7 @@
 
 use crate::Ctx;
 use crate::error::{Answer, Failure};
-use crate::query::Query;
+use crate::query::{Query, body};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -19,7 +19,7 @@ pub async fn commit(State(engine): Ctx, query: Query, bytes: Bytes) -> Answer {
     });
     let config = match bytes.trim_ascii() {
         b"" | b"null" | b"{}" => None,
-        sent => Some(serde_json::from_slice(sent).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))?),
+        _ => Some(body(&bytes)?),
     };
     let request = CommitRequest {
         name,

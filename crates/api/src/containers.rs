@@ -18,6 +18,7 @@ use model::container::{
 use model::desired::Attachment;
 use model::health::Health;
 use model::port::{Port, parse_range};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -29,20 +30,32 @@ fn time(at: Option<jiff::Timestamp>) -> String {
     at.map_or_else(|| NEVER.to_owned(), |t| t.to_string())
 }
 
+/// What stands in the object that is the configuration, beside it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct CreateBody {
+    host_config: Value,
+    networking_config: Value,
+    /// Where docker-py says it.
+    runtime: Option<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct NetworkingBody {
+    endpoints_config: Value,
+}
+
 pub async fn create(State(engine): Ctx, Extension(version): Extension<Version>, query: Query, bytes: Bytes) -> Answer {
-    let mut sent: Map<String, Value> = body(&bytes)?;
-    let host = sent.remove("HostConfig").unwrap_or(Value::Null);
-    let networking = sent.remove("NetworkingConfig").unwrap_or(Value::Null);
+    let CreateBody { host_config: host, networking_config: networking, runtime } = body(&bytes)?;
     for (what, part) in [("HostConfig", &host), ("NetworkingConfig", &networking)] {
         if !part.is_null() && !part.is_object() {
             return Err(Failure::invalid(format!("invalid JSON: {what}: an object is expected")));
         }
     }
-    // Where docker-py says it.
-    let runtime = sent.remove("Runtime");
     let invalid = |what: &str, e: serde_json::Error| Failure::invalid(format!("invalid JSON: {what}: {e}"));
-    let config: Config = serde_json::from_value(sent.into()).map_err(|e| invalid("Config", e))?;
-    let host: Option<HostConfig> = serde_json::from_value(host).map_err(|e| invalid("HostConfig", e))?;
+    let config: Config = body(&bytes)?;
+    let host: Option<HostConfig> = crate::keys::read(host).map_err(|e| invalid("HostConfig", e))?;
     let mut request = CreateRequest {
         name: query.text("name").map(str::to_owned),
         config,
@@ -55,10 +68,12 @@ pub async fn create(State(engine): Ctx, Extension(version): Extension<Version>, 
     {
         request.host.runtime = runtime;
     }
-    if let Some(endpoints) = networking.get("EndpointsConfig").and_then(Value::as_object) {
+    let networking: Option<NetworkingBody> =
+        crate::keys::read(networking).map_err(|e| invalid("NetworkingConfig", e))?;
+    if let Some(Value::Object(endpoints)) = networking.map(|n| n.endpoints_config) {
         for (network, settings) in endpoints {
             let settings: Option<EndpointSettings> =
-                serde_json::from_value(settings.clone()).map_err(|e| invalid("EndpointsConfig", e))?;
+                crate::keys::read(settings).map_err(|e| invalid("EndpointsConfig", e))?;
             request.endpoint_order.push(network.clone());
             request.endpoints.insert(network.clone(), settings.unwrap_or_default());
         }
@@ -115,13 +130,14 @@ pub async fn rename(State(engine): Ctx, Path(id): Path<String>, query: Query) ->
 /// Resources and the restart policy are in the body as in `HostConfig`.
 pub async fn update(State(engine): Ctx, Path(id): Path<String>, bytes: Bytes) -> Answer {
     let sent: Map<String, Value> = body(&bytes)?;
-    if let Some(field) = ["PortBindings", "PublishAllPorts", "ExposedPorts"].iter().find(|f| sent.contains_key(**f)) {
+    let has = |field: &&&str| sent.keys().any(|key| key.eq_ignore_ascii_case(field));
+    if let Some(field) = ["PortBindings", "PublishAllPorts", "ExposedPorts"].iter().find(has) {
         return Err(Failure::invalid(format!(
             "{field}: the ports of a container are chosen when it is created; create it anew with others"
         )));
     }
     let wanted: HostConfig =
-        serde_json::from_value(sent.into()).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))?;
+        crate::keys::read(sent.into()).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))?;
     let warnings = engine.update(&id, wanted).await?;
     Ok(Json(json!({ "Warnings": warnings })).into_response())
 }

@@ -6,6 +6,7 @@ use crate::Ctx;
 use crate::bodies::{reader_of, stream_error, tar_stream};
 use crate::error::{Answer, Failure};
 use crate::query::Query;
+use crate::socket::Client;
 use crate::version::Version;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -129,7 +130,13 @@ pub async fn get(
 }
 
 /// `POST /images/{name}/{tag,push}`.
-pub async fn post(State(engine): Ctx, Path(path): Path<String>, query: Query, headers: HeaderMap) -> Answer {
+pub async fn post(
+    State(engine): Ctx,
+    Extension(client): Extension<Client>,
+    Path(path): Path<String>,
+    query: Query,
+    headers: HeaderMap,
+) -> Answer {
     if let Some(name) = path.strip_suffix("/tag") {
         let repository = query.text("repo").ok_or_else(|| Failure::invalid("repo is missing"))?;
         let new = match query.text("tag") {
@@ -140,7 +147,7 @@ pub async fn post(State(engine): Ctx, Path(path): Path<String>, query: Query, he
         return Ok(StatusCode::CREATED.into_response());
     }
     if let Some(name) = path.strip_suffix("/push") {
-        return crate::registries::push(&engine, name, query.text("tag"), &headers).await;
+        return crate::registries::push(&engine, client, name, query.text("tag"), &headers).await;
     }
     Err(crate::error::no_such_page(format!("/images/{path}").parse().unwrap_or_default()).await)
 }
@@ -177,7 +184,13 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, image::Err
 }
 
 /// `POST /images/create`: pull, or import.
-pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: Body) -> Answer {
+pub async fn create(
+    State(engine): Ctx,
+    Extension(client): Extension<Client>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     let platform = query.text("platform").map(str::parse).transpose().map_err(Failure::invalid)?;
     if let Some(source) = query.text("fromSrc") {
         if source != "-" {
@@ -199,7 +212,7 @@ pub async fn create(State(engine): Ctx, query: Query, headers: HeaderMap, body: 
         let line = json!({ "status": id });
         return Ok(([("Content-Type", "application/json")], format!("{line}\r\n")).into_response());
     }
-    crate::registries::pull(&engine, &query, &headers, platform).await
+    crate::registries::pull(&engine, client, &query, &headers, platform).await
 }
 
 pub async fn load(State(engine): Ctx, body: Body) -> Answer {

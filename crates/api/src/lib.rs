@@ -20,6 +20,7 @@ mod exec;
 mod explain;
 mod hijack;
 mod images;
+mod keys;
 mod metrics;
 mod networks;
 mod query;

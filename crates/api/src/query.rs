@@ -197,7 +197,7 @@ pub fn parse_time(text: &str) -> Answer<jiff::Timestamp> {
     jiff::Timestamp::now().checked_sub(ago).map_err(|_| invalid())
 }
 
-/// A JSON body. An empty one is the default where `T` has one to give.
+/// A JSON body, whose keys count in any case. An empty one is the default where `T` has one to give.
 ///
 /// # Errors
 /// It is not JSON, or of another shape.
@@ -207,7 +207,8 @@ pub fn body<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(Failure::invalid("invalid JSON: an object is expected, not a list"));
     }
-    serde_json::from_slice(bytes).map_err(|e| Failure::invalid(format!("invalid JSON: {e}")))
+    let invalid = |e: serde_json::Error| Failure::invalid(format!("invalid JSON: {e}"));
+    crate::keys::read(serde_json::from_slice(bytes).map_err(invalid)?).map_err(invalid)
 }
 
 #[cfg(test)]

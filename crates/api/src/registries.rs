@@ -4,11 +4,12 @@ use crate::Ctx;
 use crate::bodies::{json_lines, json_lines_after, stream_error};
 use crate::error::{Answer, Failure};
 use crate::query::{Query, body};
-use axum::Json;
+use crate::socket::Client;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::Engine;
 use engine::images::Pull;
@@ -22,7 +23,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// `POST /images/create?fromImage=…`: one image, or without a tag all of a repository.
-pub async fn pull(engine: &Arc<Engine>, query: &Query, headers: &HeaderMap, platform: Option<Platform>) -> Answer {
+pub async fn pull(
+    engine: &Arc<Engine>,
+    client: Client,
+    query: &Query,
+    headers: &HeaderMap,
+    platform: Option<Platform>,
+) -> Answer {
     let from = query.text("fromImage").ok_or_else(|| Failure::invalid("fromImage or fromSrc is missing"))?;
     let reference = match query.text("tag") {
         Some(tag) if tag.contains(':') => format!("{from}@{tag}"),
@@ -32,11 +39,11 @@ pub async fn pull(engine: &Arc<Engine>, query: &Query, headers: &HeaderMap, plat
     let named = reference.parse::<model::reference::Reference>().map_err(Failure::invalid)?;
     let tags = if named.tag().or(named.digest()).is_some() { Tags::One } else { Tags::All };
     let pull = Pull { reference: &reference, platform, tags, credentials: credentials(headers) };
-    answer_with(|progress| Ok(engine.pull_image(pull, progress)?), |()| None).await
+    answer_with(client, |progress| Ok(engine.pull_image(pull, progress)?), |()| None).await
 }
 
 /// `POST /images/{name}/push`: one tag, or all that the repository has here.
-pub async fn push(engine: &Arc<Engine>, name: &str, tag: Option<&str>, headers: &HeaderMap) -> Answer {
+pub async fn push(engine: &Arc<Engine>, client: Client, name: &str, tag: Option<&str>, headers: &HeaderMap) -> Answer {
     let credentials = credentials(headers);
     let references = match tag {
         // A tag in the name gives way.
@@ -71,7 +78,7 @@ pub async fn push(engine: &Arc<Engine>, name: &str, tag: Option<&str>, headers: 
             json!({ "progressDetail": {}, "aux": { "Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size } }),
         )
     };
-    answer_with(pushing, aux).await
+    answer_with(client, pushing, aux).await
 }
 
 type Lines = Arc<dyn Fn(Progress) + Send + Sync>;
@@ -79,6 +86,7 @@ type Lines = Arc<dyn Fn(Progress) + Send + Sync>;
 /// Answers with the progress of some work, and a last line when it is done. What is wrong before anything was said is a
 /// status; the rest is told inside the stream. A client that goes away ends the work.
 async fn answer_with<T, F>(
+    client: Client,
     begin: impl FnOnce(Lines) -> Answer<F>,
     last: impl FnOnce(T) -> Option<Value> + Send + 'static,
 ) -> Answer
@@ -102,11 +110,14 @@ where
             drop((work, lines));
             return Ok(json_lines(receiver).into_response());
         }
+        () = client.gone() => return Err(gone()),
     };
     tokio::spawn(async move {
         let done = tokio::select! {
             done = &mut work => done,
             () = lines.closed() => return,
+            // Before the next line is written to nobody.
+            () = client.gone() => return,
         };
         let line = match done {
             Ok(value) => last(value),
@@ -119,12 +130,30 @@ where
     Ok(json_lines_after(first, receiver).into_response())
 }
 
+/// What nobody reads: Docker's words for it.
+fn gone() -> Failure {
+    Failure::invalid("context canceled")
+}
+
+/// Asks a registry for something as long as the client is there to hear of it.
+async fn while_there<T>(client: &Client, asking: impl Future<Output = engine::Result<T>>) -> Answer<T> {
+    tokio::select! {
+        told = asking => Ok(told?),
+        () = client.gone() => Err(gone()),
+    }
+}
+
 /// `GET /distribution/{name}/json`.
-pub async fn inspect(State(engine): Ctx, Path(path): Path<String>, headers: HeaderMap) -> Answer {
+pub async fn inspect(
+    State(engine): Ctx,
+    Extension(client): Extension<Client>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
     let Some(name) = path.strip_suffix("/json") else {
         return Err(crate::error::no_such_page(format!("/distribution/{path}").parse().unwrap_or_default()).await);
     };
-    let found = engine.inspect_remote(name, credentials(&headers)).await?;
+    let found = while_there(&client, engine.inspect_remote(name, credentials(&headers))).await?;
     let platforms: Vec<Value> = found.platforms.iter().map(show_platform).collect();
     Ok(Json(json!({
         "Descriptor": { "mediaType": found.media_type, "digest": found.digest, "size": found.size },
@@ -142,18 +171,18 @@ fn show_platform(platform: &Platform) -> Value {
 }
 
 /// `POST /auth`. Nothing is kept: clients keep what they send with each request.
-pub async fn log_in(State(engine): Ctx, bytes: Bytes) -> Answer {
+pub async fn log_in(State(engine): Ctx, Extension(client): Extension<Client>, bytes: Bytes) -> Answer {
     let asked: LogIn = body(&bytes)?;
-    engine.log_in(&asked.serveraddress, asked.credentials).await?;
+    let account: Credentials = body(&bytes)?;
+    while_there(&client, engine.log_in(&asked.serveraddress, account)).await?;
     Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": "" })).into_response())
 }
 
+/// Beside the account, in the same object.
 #[derive(Deserialize)]
-pub struct LogIn {
+struct LogIn {
     #[serde(default)]
     serveraddress: String,
-    #[serde(flatten)]
-    credentials: Credentials,
 }
 
 /// `GET /images/search`.
@@ -188,5 +217,6 @@ fn encoded<T: serde::de::DeserializeOwned>(headers: &HeaderMap, name: &str) -> A
     let decoder = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
     let invalid = |e: &dyn std::fmt::Display| Failure::invalid(format!("invalid {name} header: {e}"));
     let bytes = decoder.decode(text).map_err(|e| invalid(&e))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| invalid(&e))
+    let value = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
+    crate::keys::read(value).map(Some).map_err(|e| invalid(&e))
 }

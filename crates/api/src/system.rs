@@ -45,12 +45,12 @@ pub async fn version(State(engine): Ctx) -> Answer {
         "Version": version,
         "ApiVersion": API_VERSION.to_string(),
         "MinAPIVersion": MIN_API_VERSION.to_string(),
-        "GitCommit": "",
-        "GoVersion": "",
+        "GitCommit": "unknown",
+        "GoVersion": "none (Rust)",
         "Os": "linux",
         "Arch": arch(),
         "KernelVersion": info.kernel,
-        "BuildTime": "",
+        "BuildTime": "unknown",
     }))
     .into_response())
 }

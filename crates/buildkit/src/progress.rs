@@ -3,7 +3,7 @@
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::WarnRequest;
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
-use image::build::BuildEvent;
+use image::build::{BuildEvent, Written};
 use sha2::{Digest, Sha256};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
@@ -107,7 +107,7 @@ impl Progress {
                 drop(told);
                 return self.end(step, None);
             }
-            BuildEvent::Output(text) => {
+            BuildEvent::Output(written, text) => {
                 let Some(step) = &mut told.step else { return };
                 if step.logged > LOG {
                     return;
@@ -115,7 +115,8 @@ impl Progress {
                 step.logged += text.len();
                 let clipped = format!("{text}\n[output clipped, log limit 2MiB reached]\n");
                 let msg = if step.logged > LOG { clipped } else { text }.into_bytes();
-                let log = VertexLog { vertex: step.vertex.digest.clone(), timestamp: Some(now()), stream: 1, msg };
+                let stream = if written == Written::Error { 2 } else { 1 };
+                let log = VertexLog { vertex: step.vertex.digest.clone(), timestamp: Some(now()), stream, msg };
                 StatusResponse { logs: vec![log], ..StatusResponse::default() }
             }
             BuildEvent::Progress(line) => {

@@ -58,7 +58,8 @@ impl BuildKit {
             Arc::new(move |event| progress.happens(event))
         };
         let context = Context::Archive(Box::new(SyncIoBridge::new(archive)));
-        let mut building = pin!(self.engine.build(context, options, Arc::new(session.clone()), events));
+        let mut building =
+            pin!(self.engine.build(context, options, Default::default(), Arc::new(session.clone()), events));
         tokio::select! {
             built = &mut building => return built.map_err(status),
             sent = sending => match sent {

@@ -9,10 +9,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What the file calls Docker's own registry.
 pub const DEFAULT_SERVER: &str = "https://index.docker.io/v1/";
@@ -64,11 +65,20 @@ impl Credentials {
         Self::read_from(directory.join("config.json"))
     }
 
+    /// The same for who can do without: what is wrong with the file is told, and there are no accounts.
+    pub fn read_or_warn() -> Self {
+        Self::read().unwrap_or_else(|e| {
+            crate::output::warn(format_args!("WARNING: {e:#}"));
+            Self { path: PathBuf::new(), file: Map::new() }
+        })
+    }
+
     fn read_from(path: PathBuf) -> anyhow::Result<Self> {
         let file = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", path.display()))?,
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("Error parsing config file ({})", path.display()))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Map::new(),
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+            Err(e) => return Err(e).with_context(|| format!("Error loading config file ({})", path.display())),
         };
         Ok(Self { path, file })
     }
@@ -232,10 +242,16 @@ fn ask(helper: &str, server: &str) -> anyhow::Result<Option<Account>> {
     Ok(Some(account))
 }
 
+/// How long a helper may think: somebody may be typing a password into it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Runs a helper; what it says on its output.
 fn run(helper: &str, verb: &str, input: &str) -> anyhow::Result<Vec<u8>> {
-    let program = format!("docker-credential-{helper}");
-    let mut child = Command::new(&program)
+    run_within(&format!("docker-credential-{helper}"), verb, input, PATIENCE)
+}
+
+fn run_within(program: &str, verb: &str, input: &str, limit: Duration) -> anyhow::Result<Vec<u8>> {
+    let mut child = Command::new(program)
         .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -245,16 +261,40 @@ fn run(helper: &str, verb: &str, input: &str) -> anyhow::Result<Vec<u8>> {
     // One that does not want to know has gone already.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
-    let output = child.wait_with_output().with_context(|| format!("cannot run {program}"))?;
-    if !output.status.success() {
-        bail!("{program} {verb} failed: {}", String::from_utf8_lossy(&output.stdout).trim());
+    let mut stdout = child.stdout.take().context("a pipe")?;
+    let (telling, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        let read = stdout.read_to_end(&mut said).map(|_| said);
+        let _ = telling.send(read);
+    });
+    let Ok(said) = told.recv_timeout(limit) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        bail!("{program} {verb} does not answer within {} seconds: it was ended", limit.as_secs_f32());
+    };
+    let said = said.with_context(|| format!("cannot run {program}"))?;
+    if !child.wait().with_context(|| format!("cannot run {program}"))?.success() {
+        bail!("{program} {verb} failed: {}", String::from_utf8_lossy(&said).trim());
     }
-    Ok(output.stdout)
+    Ok(said)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_helper_that_does_not_answer_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let helper = directory.path().join("helper");
+        std::fs::write(&helper, "#!/bin/sh\ncase $1 in get) echo said ;; *) exec sleep 600 ;; esac\n").unwrap();
+        std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let run = |verb: &str, limit| run_within(helper.to_str().unwrap(), verb, "", limit);
+        assert_eq!(run("get", PATIENCE).unwrap(), b"said\n");
+        let ended = run("list", Duration::from_millis(300)).unwrap_err().to_string();
+        assert!(ended.contains("list does not answer within 0.3 seconds"), "{ended}");
+    }
 
     fn empty(directory: &Path) -> Credentials {
         Credentials::read_from(directory.join("config.json")).unwrap()

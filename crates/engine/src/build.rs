@@ -6,10 +6,11 @@ use crate::images::{Pull, registry_of};
 use crate::state::Entry;
 use crate::stop::Until;
 use crate::{Engine, Error, Kind};
-use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner, StepMount};
+use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner, StepMount, Written};
 use image::{Credentials, Tags};
 use model::container::{
-    Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, MountKind, MountPoint, NetworkMode, State,
+    Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, MountKind, MountPoint, NetworkMode,
+    RestartPolicy, State,
 };
 use model::id::ContainerId;
 use model::image::{ImageId, Platform};
@@ -37,7 +38,8 @@ impl Accounts for BTreeMap<String, Credentials> {
 }
 
 impl Engine {
-    /// Builds an image; what happens is told by `events`. Dropping the future stops the build.
+    /// Builds an image; what happens is told by `events`. Its commands have what `limits` says, and the daemon's
+    /// defaults. Dropping the future stops the build.
     ///
     /// # Errors
     /// The Dockerfile is wrong, or a step fails.
@@ -45,16 +47,29 @@ impl Engine {
         self: &Arc<Self>,
         context: Context,
         options: BuildOptions,
+        limits: HostConfig,
         accounts: Arc<dyn Accounts>,
         events: Events,
     ) -> Result<ImageId> {
-        let runner = Steps { engine: self.clone(), accounts };
+        let mut limits = HostConfig {
+            auto_remove: true,
+            log_config: LogConfig { driver: "none".into(), ..LogConfig::default() },
+            restart_policy: RestartPolicy { name: "no".into(), ..RestartPolicy::default() },
+            runtime: "isle".into(),
+            ipc_mode: "private".into(),
+            cgroupns_mode: "private".into(),
+            ..limits
+        };
+        self.settings.containers.complete(&mut limits);
+        let any_command = Config { cmd: Some(vec!["sh".into()]), ..Config::default() };
+        crate::create::check(&any_command, &limits)?;
+        let runner = Steps { engine: self.clone(), limits, accounts };
         let built = self.images.build(context, options, &runner, events).await;
         built.map_err(crate::images::image_error)
     }
 
     /// Makes a container for a step. It is like any other, but its file system is the build's, and it leaves nothing.
-    fn step_container(self: &Arc<Self>, step: &RunStep) -> Result<ContainerId> {
+    fn step_container(self: &Arc<Self>, step: &RunStep, limits: &HostConfig) -> Result<ContainerId> {
         let id = ContainerId::new(crate::random());
         let mut state = self.state();
         let name = format!("build-{}", id.short());
@@ -70,13 +85,8 @@ impl Engine {
         };
         let host = HostConfig {
             network_mode: step.network_mode.clone().filter(|m| m != "default").unwrap_or_else(|| "bridge".into()),
-            auto_remove: true,
             extra_hosts: Some(step.extra_hosts.clone()),
-            log_config: LogConfig { driver: "none".into(), ..LogConfig::default() },
-            runtime: "isle".into(),
-            ipc_mode: "private".into(),
-            cgroupns_mode: "private".into(),
-            ..HostConfig::default()
+            ..limits.clone()
         };
         let mut host = host;
         let mut mounts = Vec::new();
@@ -136,16 +146,17 @@ impl Engine {
         Ok(id)
     }
 
-    async fn run_step(self: &Arc<Self>, step: RunStep, output: Output) -> Result<i32> {
-        let id = self.step_container(&step)?;
+    async fn run_step(self: &Arc<Self>, step: RunStep, limits: &HostConfig, output: Output) -> Result<i32> {
+        let id = self.step_container(&step, limits)?;
         let reference = id.to_string();
         let guard = Stop { engine: self.clone(), id };
         let ended = self.wait(&reference, Until::NextExit)?;
         let stdio = self.attach(&reference, runtime::AttachOptions::OUTPUT).await?.stdio;
         self.start(&reference).await?;
         if let Ok(mut stdio) = stdio.await {
-            while let Some((_, bytes)) = stdio.output.next().await {
-                output(&bytes);
+            while let Some((stream, bytes)) = stdio.output.next().await {
+                let is_error = stream == runtime::Stream::Stderr;
+                output(if is_error { Written::Error } else { Written::Output }, &bytes);
             }
         }
         let ended = ended.await;
@@ -182,6 +193,7 @@ impl Drop for Stop {
 /// Runs the steps of one build.
 struct Steps {
     engine: Arc<Engine>,
+    limits: HostConfig,
     accounts: Arc<dyn Accounts>,
 }
 
@@ -191,7 +203,7 @@ impl Runner for Steps {
     }
 
     fn run<'a>(&'a self, step: RunStep, output: Output) -> BoxFuture<'a, std::result::Result<i32, String>> {
-        Box::pin(async move { self.engine.run_step(step, output).await.map_err(|e: Error| e.message) })
+        Box::pin(async move { self.engine.run_step(step, &self.limits, output).await.map_err(|e: Error| e.message) })
     }
 
     fn pull<'a>(

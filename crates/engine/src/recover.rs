@@ -80,6 +80,10 @@ impl Engine {
             .map_err(|e| Error::new(Kind::Internal, format!("the store's root id cannot be read: {e}")))?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         let same_boot = contents.facts.get("boot") == Some(&boot);
+        if same_boot {
+            let running = contents.containers.iter().filter(|c| c.state.is_running()).count();
+            check_descriptors(running, hard)?;
+        }
         store.record(vec![Write::Fact("boot", boot)]);
 
         let keeper_settings = crate::keeper::Settings {
@@ -149,7 +153,7 @@ impl Engine {
             // Asked of every container: one may run though its record has not come to say so.
             let held_process = held.remove(&Key::Process(record.id));
             let of_shim = match same_boot {
-                true => find_running(&runtime, &settings, &record, held_process).await,
+                true => find_running(&runtime, &settings, &record, held_process).await?,
                 false => None,
             };
             let has_word = matches!(of_shim, Some(runtime::Reconnected::Exited(_)));
@@ -419,6 +423,26 @@ impl Engine {
     }
 }
 
+/// What a daemon has open for a container that it finds running, and beside all of them.
+const DESCRIPTORS_PER_CONTAINER: usize = 15;
+const OWN_DESCRIPTORS: usize = 48;
+
+/// A daemon without descriptors for its containers would take them for ended: it had better not start, since they and
+/// their names do without one.
+fn check_descriptors(running: usize, limit: Option<u64>) -> Result<()> {
+    let needed = OWN_DESCRIPTORS + DESCRIPTORS_PER_CONTAINER * running;
+    match limit.and_then(|limit| usize::try_from(limit).ok()) {
+        Some(limit) if limit < needed => Err(Error::new(
+            Kind::Internal,
+            format!(
+                "{running} containers run, and this daemon may open {limit} files only: about {needed} are needed. Raise \
+                 its limit (LimitNOFILE= of its unit, or ulimit -Hn) and start it again; the containers run on meanwhile"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Asks the shim of a container, or, if it was killed while no daemon was there, has a new one take over what the keeper
 /// has held.
 async fn find_running(
@@ -426,21 +450,24 @@ async fn find_running(
     settings: &Settings,
     record: &Container,
     held: Option<Vec<OwnedFd>>,
-) -> Option<runtime::Reconnected> {
+) -> Result<Option<runtime::Reconnected>> {
     let log = || log_of(settings, record);
+    // Who has no descriptors left must not take what runs for ended.
+    let told = |what: &str, e: &dyn std::error::Error| {
+        let why = crate::error::chain(e);
+        if why.contains("Too many open files") {
+            return Err(Error::new(Kind::Internal, why).context(format!("container {} runs, and {what}", record.name)));
+        }
+        tracing::error!(container = ?record.id, "{what}: {why}");
+        Ok(None)
+    };
     match (runtime.reconnect(record.id, log()).await, held) {
         (Ok(None), Some(held)) => match runtime.adopt(record.id, held, stdio_of(record), log()).await {
-            Ok(adopted) => adopted.map(runtime::Reconnected::Running),
-            Err(e) => {
-                tracing::error!(container = ?record.id, "no shim can take it over: {}", crate::error::chain(&e));
-                None
-            }
+            Ok(adopted) => Ok(adopted.map(runtime::Reconnected::Running)),
+            Err(e) => told("no shim can take it over", &e),
         },
-        (Ok(found), _) => found,
-        (Err(e), _) => {
-            tracing::error!(container = ?record.id, "its shim cannot be asked: {}", crate::error::chain(&e));
-            None
-        }
+        (Ok(found), _) => Ok(found),
+        (Err(e), _) => told("its shim cannot be asked", &e),
     }
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Store, Tar, busybox};
-use image::build::{BoxFuture, BuildEvent, BuildOptions, Context, Output, RunStep, Runner};
+use image::build::{BoxFuture, BuildEvent, BuildOptions, Context, Output, RunStep, Runner, Written};
 use image::{Image, Kind, Progress};
 use model::image::{ImageId, Platform};
 use model::reference::Reference;
@@ -44,8 +44,8 @@ impl Runner for Chroot {
                 .output()
                 .await
                 .map_err(|e| e.to_string())?;
-            output(&ran.stdout);
-            output(&ran.stderr);
+            output(Written::Output, &ran.stdout);
+            output(Written::Error, &ran.stderr);
             Ok(ran.status.code().unwrap_or(-1))
         })
     }
@@ -114,7 +114,7 @@ impl World {
             Arc::new(move |event| {
                 let mut said = said.lock().unwrap();
                 match event {
-                    BuildEvent::Stream(text) | BuildEvent::Output(text) => said.0.push_str(&text),
+                    BuildEvent::Stream(text) | BuildEvent::Output(_, text) => said.0.push_str(&text),
                     BuildEvent::Progress(line) => said.0.push_str(&format!("{}\n", line.status)),
                     BuildEvent::Image(id) => said.1.push(id),
                     BuildEvent::Begin(_) | BuildEvent::Cached | BuildEvent::End => {}

@@ -163,3 +163,68 @@ fn stages_that_nobody_needs_are_not_built() {
     let failing = lab.post_bytes("/build?target=not", &context(&[("Dockerfile", dockerfile)])).unwrap();
     assert_eq!(last_line(&failing.text())["errorDetail"]["code"], 1);
 }
+
+#[test]
+fn commands_have_the_limits_that_their_build_is_given() {
+    let lab = Lab::start_with(&program(), &["--default-ulimit", "nofile=640:1280"]).unwrap();
+    let dockerfile = "FROM busybox\nRUN ulimit -n; ulimit -c; df /dev/shm | awk 'END { print $2 }'; grep -h . \
+        /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; grep here /etc/hosts\n";
+    let ulimits = "%5B%7B%22Name%22%3A%22core%22%2C%22Soft%22%3A1024%2C%22Hard%22%3A2048%7D%5D";
+    let query = format!("memory=67108864&shmsize=10485760&ulimits={ulimits}&extrahosts=here:192.0.2.7");
+    let said = build(&lab, &query, &[("Dockerfile", dockerfile)]);
+    for line in ["640\\n", "10240\\n", "67108864\\n", "192.0.2.7"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let small = lab.post_bytes("/build?memory=1", &context(&[("Dockerfile", "FROM busybox\n")])).unwrap().text();
+    assert!(small.contains("Minimum memory limit allowed is 6MB"), "{small}");
+    // By our client, too.
+    let directory = lab.directory().join("limited");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("Dockerfile"), "FROM busybox\nRUN ulimit -n; df /dev/shm | awk 'END { print $2 }'\n")
+        .unwrap();
+    let said = lab.isle(&["build", "--shm-size", "5m", "--ulimit", "nofile=99", directory.to_str().unwrap()]).ok();
+    assert!(said.contains("\n99\n5120\n"), "{said}");
+}
+
+#[test]
+fn what_a_command_says_of_errors_is_red_and_the_last_line_tells_the_name() {
+    let lab = Lab::start(&program()).unwrap();
+    let said = build(
+        &lab,
+        "t=named&cachefrom=%5B%22none-such%22%5D",
+        &[("Dockerfile", "FROM busybox\nRUN echo o; echo e >&2\n")],
+    );
+    let texts: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let streams: Vec<&str> = texts.iter().filter_map(|t| t["stream"].as_str()).collect();
+    assert!(streams.contains(&"o\n") && streams.contains(&"\u{1b}[91me\n\u{1b}[0m"), "{said}");
+    assert_eq!(streams.last(), Some(&"Successfully tagged named:latest\n"));
+}
+
+#[test]
+fn a_context_comes_from_an_address() {
+    let lab = Lab::start(&program()).unwrap();
+    let archive = context(&[("Dockerfile", "FROM busybox\nCOPY one /\nRUN cat /one\n"), ("one", "of the archive\n")]);
+    let server = lab.in_host(|| std::net::TcpListener::bind("127.0.0.1:8000").unwrap());
+    std::thread::spawn(move || {
+        for mut stream in server.incoming().flatten() {
+            let mut head = [0; 1024];
+            let length = stream.read(&mut head).unwrap_or_default();
+            let body = match String::from_utf8_lossy(&head[..length]).contains("GET /context.tar ") {
+                true => archive.clone(),
+                false => b"FROM busybox\nRUN echo by itself\n".to_vec(),
+            };
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(&body);
+        }
+    });
+    let ask = |remote: &str| lab.post_bytes(&format!("/build?remote={remote}"), b"").unwrap();
+    let whole = ask("http://127.0.0.1:8000/context.tar").text();
+    assert!(whole.contains("of the archive") && whole.contains("Successfully built"), "{whole}");
+    assert!(lab.isle(&["build", "http://127.0.0.1:8000/Dockerfile"]).ok().contains("\nby itself\n"));
+    let refused = ask("https://example.org/x/y.git%23main");
+    assert!(refused.status == 400 && refused.message().contains("clone it"), "{}", refused.text());
+    assert_eq!(
+        (ask("nowhere").status, ask("nowhere").message()),
+        (400, "remoteURL (nowhere) could not be recognized as URL".into())
+    );
+}

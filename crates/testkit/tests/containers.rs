@@ -531,3 +531,23 @@ fn the_daemon_takes_all_descriptors_it_may_and_containers_get_what_it_was_given(
     assert_eq!(files(&lab.exec("cc", &["cat", "/proc/1/limits"]).ok()), given);
     assert_eq!(files(&lab.exec("cc", &["cat", "/proc/self/limits"]).ok()), given);
 }
+
+#[test]
+fn keys_of_bodies_count_in_any_case() {
+    let lab = Lab::start(&program()).unwrap();
+    let network = lab.tell("/networks/create", json!({ "name": "front", "labels": { "Name": "kept" } }), 201).json();
+    assert_eq!(lab.get("/networks/front").unwrap().json()["Labels"], json!({ "Name": "kept" }));
+    let body = json!({
+        "image": "busybox", "cmd": ["sleep", "600"], "hostConfig": { "networkMode": "bridge", "memory": 67_108_864 },
+    });
+    let id = lab.tell("/containers/create?name=web", body, 201).json()["Id"].clone();
+    lab.ask("/containers/web/start", 204);
+    let shown = lab.inspect("web");
+    assert_eq!(shown["HostConfig"]["Memory"], 67_108_864);
+    lab.tell(&format!("/networks/{}/connect", network["Id"].as_str().unwrap()), json!({ "container": id }), 200);
+    assert!(!lab.address("web", "front").is_empty());
+    let exec = json!({ "cmd": ["echo", "said"], "attachStdout": true, "detachKeys": "ctrl-a" });
+    let exec = lab.tell("/containers/web/exec", exec, 201).json()["Id"].as_str().unwrap().to_owned();
+    let said = testkit::http::stream(&lab.socket(), &format!("/exec/{exec}/start"), b"{\"detach\":false}").unwrap();
+    assert_eq!(testkit::http::demultiplex(&said).0, "said\n");
+}

@@ -438,3 +438,33 @@ fn without_live_restore_the_daemon_stops_its_containers_first_and_the_next_one_s
     assert_eq!((ended["Status"].as_str(), ended["ExitCode"].as_i64()), (Some("exited"), Some(3)));
     assert_eq!(lab.status("stopped"), "exited");
 }
+
+#[test]
+fn a_daemon_that_may_not_hold_its_containers_says_so_and_loses_none() {
+    let mut lab = Lab::start(&program()).unwrap();
+    lab.network(json!({ "Name": "front" }));
+    let names: Vec<String> = (0..12).map(|n| format!("c{n}")).collect();
+    for name in &names {
+        lab.run(name, json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "front" } }));
+    }
+    let pids: Vec<String> = names.iter().map(|name| pid(&lab, name)).collect();
+    lab.kill_daemon();
+    for limit in [40, 100, 160] {
+        let mut poor = Command::new("prlimit");
+        poor.arg(format!("--nofile={limit}:{limit}")).arg(program()).arg("daemon");
+        poor.args(["--host", &lab.docker_host()]).arg("--shim").arg(lab.shim());
+        poor.arg("--root").arg(lab.root_directory()).arg("--run").arg(lab.run_directory());
+        poor.arg("--resolv-conf").arg(lab.resolv_conf());
+        let refused =
+            lab.on_host(Command::new("timeout").arg("20").arg(poor.get_program()).args(poor.get_args())).refused();
+        assert!(
+            refused.contains(&format!("12 containers run, and this daemon may open {limit} files only")),
+            "{refused}"
+        );
+    }
+    lab.start_daemon().unwrap();
+    for (name, pid_before) in names.iter().zip(&pids) {
+        assert_eq!((lab.status(name), &pid(&lab, name)), ("running".into(), pid_before));
+    }
+    assert_eq!(lab.lookup("c0", "c11"), [lab.address("c11", "front")]);
+}

@@ -169,3 +169,49 @@ fn what_a_registry_has_is_told_without_fetching_it() {
     let refused = world.run("isle", &["search", "busybox"]).refused();
     assert!(refused.contains("only Docker's own registry"), "{refused}");
 }
+
+#[test]
+fn a_registry_is_asked_no_longer_when_the_client_has_gone() {
+    use std::io::{Read, Write};
+    let lab = Lab::start(&program()).unwrap();
+    lab.ask("/images/busybox/tag?repo=127.0.0.1:5001/x&tag=1", 201);
+    let silent = lab.in_host(|| std::net::TcpListener::bind("127.0.0.1:5001").unwrap());
+    let login = r#"{"username":"me","password":"x","serveraddress":"127.0.0.1:5001"}"#;
+    for (request, body) in [
+        ("POST /images/create?fromImage=127.0.0.1:5001/x&tag=1", ""),
+        ("POST /images/127.0.0.1:5001/x/push?tag=1", ""),
+        ("GET /distribution/127.0.0.1:5001/x:1/json", ""),
+        ("POST /auth", login),
+    ] {
+        let head = format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let mut client = testkit::http::raw(&lab.socket(), b"").unwrap();
+        client.write_all(head.as_bytes()).unwrap();
+        // By HTTPS first; the daemon waits for the registry's greeting.
+        let (mut asked, _) = silent.accept().unwrap();
+        let mut hello = [0; 5];
+        asked.read_exact(&mut hello).unwrap();
+        drop(client);
+        asked.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut rest = Vec::new();
+        assert!(asked.read_to_end(&mut rest).is_ok(), "{request}: it still waits");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_told_and_nobody_is_logged_in() {
+    let world = World::new();
+    std::fs::create_dir(world.config()).unwrap();
+    std::fs::write(world.config().join("config.json"), "{").unwrap();
+    let run = |client: &str, arguments: &[&str]| world.run(client, arguments);
+    run("isle", &["tag", "busybox", "localhost:5000/x"]).ok();
+    for client in ["docker", "isle"] {
+        let refused = run(client, &["push", "localhost:5000/x"]).refused();
+        assert!(refused.contains("WARNING: Error parsing config file ("), "{client}: {refused}");
+        assert!(
+            refused.contains("authentication required") || refused.contains("no basic auth"),
+            "{client}: {refused}"
+        );
+        assert!(!refused.contains("pull access denied"), "{client}: {refused}");
+    }
+    assert!(run("isle", &["login", "-u", "me", "-p", "secret", "localhost:5000"]).code != 0, "it is not replaced");
+}

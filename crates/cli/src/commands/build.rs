@@ -21,8 +21,14 @@ use std::path::{Path, PathBuf};
 pub async fn build(app: App, p: Parsed) -> anyhow::Result<u8> {
     let place = p.args[0].as_str();
     let file = p.text("file");
+    let mut remote = "";
     let (body, dockerfile) = match place {
         "-" => from_stdin(file)?,
+        url if url.starts_with("http://") || url.starts_with("https://") => {
+            let name = if file.is_empty() { "Dockerfile" } else { file };
+            remote = url;
+            (full(bytes::Bytes::new()), name.to_owned())
+        }
         url if url.contains("://") || url.starts_with("git@") => {
             bail!("unable to prepare context: building from {url} is not supported: clone it and build the directory")
         }
@@ -50,6 +56,13 @@ pub async fn build(app: App, p: Parsed) -> anyhow::Result<u8> {
         .with("networkmode", p.last("network").unwrap_or("default"))
         .some("target", p.text("target"))
         .some("platform", p.text("platform"))
+        .some("remote", remote)
+        .some("cpuperiod", p.text("cpu-period"))
+        .some("cpuquota", p.text("cpu-quota"))
+        .some("cpushares", p.text("cpu-shares"))
+        .some("cpusetcpus", p.text("cpuset-cpus"))
+        .some("cpusetmems", p.text("cpuset-mems"))
+        .some("cgroupparent", p.text("cgroup-parent"))
         .with("version", "1");
     for tag in p.list("tag") {
         query = query.with("t", tag);
@@ -57,10 +70,24 @@ pub async fn build(app: App, p: Parsed) -> anyhow::Result<u8> {
     if p.given("cache-from") {
         query = query.with("cachefrom", json!(p.split("cache-from")).to_string());
     }
+    for (flag, name) in [("memory", "memory"), ("memory-swap", "memswap"), ("shm-size", "shmsize")] {
+        if p.given(flag) {
+            let bytes = crate::text::parse_bytes(p.text(flag)).map_err(anyhow::Error::msg)?;
+            query = query.with(name, bytes.to_string());
+        }
+    }
+    if p.given("ulimit") {
+        let limits: Result<Vec<Value>, String> =
+            p.list("ulimit").iter().map(|text| super::run::flags::ulimit(text)).collect();
+        query = query.with("ulimits", Value::Array(limits.map_err(anyhow::Error::msg)?).to_string());
+    }
+    for option in p.split("security-opt") {
+        query = query.with("securityopt", option);
+    }
     for host in p.list("add-host") {
         query = query.with("extrahosts", host);
     }
-    let accounts = Credentials::read()?.all();
+    let accounts = Credentials::read_or_warn().all();
     let header = || URL_SAFE.encode(json!(accounts).to_string());
     let accounts = (!accounts.is_empty()).then(|| ("x-registry-config", header()));
     let answer =

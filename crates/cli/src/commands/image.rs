@@ -186,7 +186,7 @@ fn canonical(reference: &str, all: bool) -> String {
 
 /// The header that says who asks the registry of an image.
 fn account_for(reference: &str) -> anyhow::Result<Option<(&'static str, String)>> {
-    let account = Credentials::read()?.get(&server_of(reference)?)?;
+    let account = Credentials::read_or_warn().get(&server_of(reference)?)?;
     Ok(account.map(|a| ("x-registry-auth", a.header())))
 }
 

@@ -33,11 +33,11 @@ pub async fn version(app: App, p: Parsed) -> anyhow::Result<u8> {
         "Version": env!("CARGO_PKG_VERSION"),
         "ApiVersion": API,
         "DefaultAPIVersion": API,
-        "GitCommit": "",
-        "GoVersion": "",
+        "GitCommit": "unknown",
+        "GoVersion": "none (Rust)",
         "Os": "linux",
         "Arch": arch(),
-        "BuildTime": "",
+        "BuildTime": "unknown",
         "Context": "default",
     });
     let server = app.client.get("/version").await;

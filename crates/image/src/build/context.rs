@@ -18,6 +18,8 @@ pub enum Context {
     Directory(PathBuf),
     /// A tar in any compression.
     Archive(Box<dyn Read + Send>),
+    /// The http or https address of one, or of a Dockerfile by itself.
+    Remote(String),
 }
 
 /// A context, laid out.
@@ -31,6 +33,7 @@ impl Files {
     pub(crate) fn lay_out(images: &Images, context: Context) -> Result<Self, Error> {
         let (path, scratch) = match context {
             Context::Directory(path) => (path, None),
+            Context::Remote(url) => return Err(BuildError::RemoteSource(url).into()), // fetched before
             Context::Archive(archive) => {
                 let scratch = images.scratch()?;
                 let path = scratch.path().join("context");

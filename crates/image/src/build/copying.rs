@@ -229,12 +229,16 @@ const NOT_A_DIRECTORY: i32 = 20;
 
 /// Whether a file is a tar, in any compression.
 fn is_archive(entry: &Entry) -> io::Result<bool> {
-    let Ok((_, plain)) = digest::decompress(entry.dir.read(&entry.name)?) else { return Ok(false) };
+    Ok(is_tar(entry.dir.read(&entry.name)?))
+}
+
+pub(crate) fn is_tar(file: impl Read + Send) -> bool {
+    let Ok((_, plain)) = digest::decompress(file) else { return false };
     let mut block = Vec::new();
     if plain.take(512).read_to_end(&mut block).is_err() || block.len() < 512 {
-        return Ok(false);
+        return false;
     }
     let header = tar::Header::from_byte_slice(&block);
     let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum::<u32>() + 8 * 32;
-    Ok(block.iter().any(|&b| b != 0) && header.cksum().is_ok_and(|c| c == sum))
+    block.iter().any(|&b| b != 0) && header.cksum().is_ok_and(|c| c == sum)
 }

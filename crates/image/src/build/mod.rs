@@ -25,7 +25,7 @@ pub(crate) use config::apply_changes;
 pub(crate) use copying::{follow, make_directories};
 pub(crate) use glob::matches;
 
-use crate::error::{Error, Kind};
+use crate::error::{Attempt, Error, Kind};
 use crate::progress::Progress;
 use crate::store::Images;
 use model::image::{ImageId, Platform};
@@ -107,8 +107,15 @@ impl StepMount {
     }
 }
 
-/// What a step's command wrote, as it comes, from standard output and error alike.
-pub type Output = Arc<dyn Fn(&[u8]) + Send + Sync>;
+/// Where a step's command writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Output,
+    Error,
+}
+
+/// What a step's command wrote, as it comes.
+pub type Output = Arc<dyn Fn(Written, &[u8]) + Send + Sync>;
 
 /// Where a build's events go.
 pub type Events = Arc<dyn Fn(BuildEvent) + Send + Sync>;
@@ -151,7 +158,7 @@ pub enum BuildEvent {
     /// The step that was begun last is done. One that fails has no end.
     End,
     /// What a command wrote.
-    Output(String),
+    Output(Written, String),
     /// Text for people, with its line ends: Docker's `stream`.
     Stream(String),
     /// A base image is being fetched.
@@ -166,10 +173,17 @@ impl Images {
     pub async fn build(
         &self,
         context: Context,
-        options: BuildOptions,
+        mut options: BuildOptions,
         runner: &dyn Runner,
         events: Events,
     ) -> Result<ImageId, Error> {
+        let context = match context {
+            Context::Remote(url) => {
+                events(BuildEvent::Stream(format!("Downloading build context from remote url: {url}\n")));
+                self.fetch_context(&url, &mut options).await?
+            }
+            given => given,
+        };
         let built = stage::build(self, context, options, runner, events).await;
         let images = self.clone();
         // finished steps are in the cache whether or not the last one came
@@ -177,6 +191,34 @@ impl Images {
         let id = built?;
         flushed?;
         Ok(id)
+    }
+}
+
+impl Images {
+    /// What lies at an address: an archive, or a Dockerfile by itself.
+    async fn fetch_context(&self, url: &str, options: &mut BuildOptions) -> Result<Context, Error> {
+        let scratch = self.scratch()?;
+        let path = scratch.path().join("remote");
+        crate::registry::fetch(url, &path).await?;
+        blocking(move || {
+            let shown = || format!("cannot read {}", path.display());
+            let open = || std::fs::File::open(&path).attempt(shown);
+            if copying::is_tar(open()?) {
+                // Open, it outlives its name.
+                return Ok((Context::Archive(Box::new(open()?)), None));
+            }
+            let text = std::fs::read_to_string(&path).attempt(shown)?;
+            drop(scratch);
+            let nothing = Context::Archive(Box::new(std::io::Cursor::new(vec![0; 1024])));
+            Ok((nothing, Some(Recipe { text, ignore: None })))
+        })
+        .await
+        .map(|(context, recipe)| {
+            if recipe.is_some() {
+                options.recipe = recipe;
+            }
+            context
+        })
     }
 }
 

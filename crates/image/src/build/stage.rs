@@ -13,7 +13,8 @@ use super::mounts::{self, Kinds, Mount};
 use super::parse::{self, Command, Copy, Dockerfile, Heredoc, Instruction, RunFlags};
 use super::words::expand;
 use super::{
-    BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, Step, StepMount, blocking, users,
+    BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, Step, StepMount, Written, blocking,
+    users,
 };
 use crate::digest;
 use crate::error::{Attempt, Error};
@@ -645,8 +646,9 @@ impl Build<'_> {
     /// Turns what a command writes into events; a character that comes in two pieces is put together.
     fn output(&self) -> Output {
         let events = self.events.clone();
-        let rest: Mutex<Vec<u8>> = Mutex::default();
-        Arc::new(move |bytes| {
+        let (output, error): (Mutex<Vec<u8>>, Mutex<Vec<u8>>) = Default::default();
+        Arc::new(move |written, bytes| {
+            let rest = if written == Written::Error { &error } else { &output };
             let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
             rest.extend_from_slice(bytes);
             let whole = match std::str::from_utf8(&rest) {
@@ -656,7 +658,7 @@ impl Build<'_> {
             if whole > 0 {
                 let text = String::from_utf8_lossy(&rest[..whole]).into_owned();
                 rest.drain(..whole);
-                events(BuildEvent::Output(text));
+                events(BuildEvent::Output(written, text));
             }
         })
     }

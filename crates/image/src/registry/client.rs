@@ -13,11 +13,47 @@ use serde::Deserialize;
 use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
-/// How long a registry may take to say that it is one, as for Docker.
-const FIRST_ANSWER: Duration = Duration::from_secs(15);
+/// How long a registry may take.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// To say that it is one, as for Docker.
+    first: Duration,
+    /// For an answer that is no layer, to its end.
+    whole: Duration,
+    /// For the next part of a layer, either way.
+    idle: Duration,
+}
+
+const PATIENCE: Patience =
+    Patience { first: Duration::from_secs(15), whole: Duration::from_secs(120), idle: Duration::from_secs(60) };
+
+/// When something was last sent.
+#[derive(Clone)]
+pub(super) struct Beat(Arc<Mutex<Instant>>);
+
+impl Beat {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(super) fn touch(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Resolves when nothing was sent for so long.
+    async fn stopped(&self, idle: Duration) {
+        loop {
+            let since = self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            match idle.checked_sub(since) {
+                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+                _ => return,
+            }
+        }
+    }
+}
 
 /// The host of Docker's own registry is not the one in its images' names.
 const DOCKER_HUB: &str = "registry-1.docker.io";
@@ -38,6 +74,9 @@ pub(super) async fn body_of(mut answer: Response) -> reqwest::Result<Vec<u8>> {
 
 pub(super) struct Client {
     http: reqwest::Client,
+    /// For what takes as long as it is being sent.
+    uploads: reqwest::Client,
+    patience: Patience,
     registry: String,
     /// `https://host`, without a slash.
     base: String,
@@ -52,7 +91,7 @@ pub(super) struct Client {
 /// trusts; what the file contains, nobody vouches for.
 pub(crate) async fn fetch(url: &str, to: &std::path::Path) -> Result<(), Error> {
     let told = |why: String| Error::from(RegistryError::Malformed { url: url.to_owned(), why });
-    let mut answer = http(false).get(url).send().await.map_err(|error| told(reason(&error)))?;
+    let mut answer = http(false, Some(PATIENCE.idle)).get(url).send().await.map_err(|error| told(reason(&error)))?;
     if !answer.status().is_success() {
         return Err(told(answer.status().to_string()));
     }
@@ -78,7 +117,7 @@ impl Client {
         if access.insecure || is_loopback(host) {
             bases = vec![(format!("https://{host}"), true), (format!("http://{host}"), true)];
         }
-        Self::connect_to(&bases, registry, scope, access.credentials.clone(), FIRST_ANSWER).await
+        Self::connect_to(&bases, registry, scope, access.credentials.clone(), PATIENCE).await
     }
 
     /// Finds out how a mirror is spoken to; it is not told who asks.
@@ -86,7 +125,7 @@ impl Client {
         let base = mirror.trim_end_matches('/').to_owned();
         let host = base.split_once("://").map_or("", |(_, rest)| rest);
         let any_certificate = is_loopback(host);
-        Self::connect_to(&[(base, any_certificate)], registry, scope, None, FIRST_ANSWER).await
+        Self::connect_to(&[(base, any_certificate)], registry, scope, None, PATIENCE).await
     }
 
     /// Tries base addresses in turn, each with whether any certificate will do.
@@ -95,21 +134,23 @@ impl Client {
         registry: &str,
         scope: String,
         credentials: Option<Credentials>,
-        patience: Duration,
+        patience: Patience,
     ) -> Result<Self, RegistryError> {
         let ready = credentials.as_ref().filter(|c| !c.registrytoken.is_empty());
         let ready = ready.map(|c| format!("Bearer {}", c.registrytoken));
         let mut refusals = Vec::new();
         for (base, any_certificate) in bases {
             let client = Self {
-                http: http(*any_certificate),
+                http: http(*any_certificate, Some(patience.idle)),
+                uploads: http(*any_certificate, None),
+                patience,
                 registry: registry.to_owned(),
                 base: base.clone(),
                 credentials: credentials.clone(),
                 scope: scope.clone(),
                 authorization: Mutex::new(ready.clone()),
             };
-            match client.http.get(format!("{base}/v2/")).timeout(patience).send().await {
+            match client.http.get(format!("{base}/v2/")).timeout(patience.first).send().await {
                 Ok(answer) => {
                     if answer.status() == StatusCode::UNAUTHORIZED {
                         client.authorize(answer.headers()).await?;
@@ -130,10 +171,15 @@ impl Client {
         Err(RegistryError::Unreachable { registry: registry.to_owned(), why })
     }
 
-    /// Asks for something below the repository.
-    pub(super) async fn get(&self, path: &str, accept: &str, from: Option<u64>) -> Result<Response, RegistryError> {
-        self.send(|http, base| {
-            let request = http.get(format!("{base}/v2/{path}")).header(ACCEPT, accept);
+    /// Asks for something small, which is to be here soon.
+    pub(super) async fn get(&self, path: &str, accept: &str) -> Result<Response, RegistryError> {
+        self.send(|http, base| http.get(format!("{base}/v2/{path}")).header(ACCEPT, accept)).await
+    }
+
+    /// Asks for a layer, or what is left of it: however long it takes, as long as some of it comes.
+    pub(super) async fn get_layer(&self, path: &str, from: Option<u64>) -> Result<Response, RegistryError> {
+        self.send_by(&self.http, |http, base| {
+            let request = http.get(format!("{base}/v2/{path}")).header(ACCEPT, "*/*");
             match from {
                 Some(from) => request.header(RANGE, format!("bytes={from}-")),
                 None => request,
@@ -142,13 +188,36 @@ impl Client {
         .await
     }
 
-    /// Sends a request, and once more with new rights if the registry wants others.
+    /// Sends a request whose answer is small.
     pub(super) async fn send(
         &self,
         make: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<Response, RegistryError> {
+        self.send_by(&self.http, |http, base| make(http, base).timeout(self.patience.whole)).await
+    }
+
+    /// Sends a layer: however long it takes, as long as the beat is touched for each part that goes.
+    pub(super) async fn upload(
+        &self,
+        make: impl Fn(&reqwest::Client, &Beat) -> reqwest::RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let beat = Beat::new();
+        tokio::select! {
+            sent = self.send_by(&self.uploads, |http, _| make(http, &beat)) => sent,
+            () = beat.stopped(self.patience.idle) => {
+                Err(RegistryError::Unreachable { registry: self.registry.clone(), why: SILENT.to_owned() })
+            }
+        }
+    }
+
+    /// Sends a request, and once more with new rights if the registry wants others.
+    async fn send_by(
+        &self,
+        http: &reqwest::Client,
+        make: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+    ) -> Result<Response, RegistryError> {
         for attempt in 0..2 {
-            let mut request = make(&self.http, &self.base);
+            let mut request = make(http, &self.base);
             if let Some(authorization) = self.authorization() {
                 request = request.header(AUTHORIZATION, authorization);
             }
@@ -241,7 +310,7 @@ impl Client {
                 }
             }
         };
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let answer = request.timeout(self.patience.whole).send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         let body = body_of(answer).await.map_err(|error| self.unreachable(&error))?;
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
@@ -348,21 +417,26 @@ fn reason(error: &reqwest::Error) -> String {
         text = source.to_string();
         next = source.source();
     }
-    if error.is_timeout() { "it does not answer in time".to_owned() } else { text }
+    if error.is_timeout() { SILENT.to_owned() } else { text }
 }
+
+const SILENT: &str = "it does not answer in time";
 
 /// A client for one pull. What is dear, reading the certificates that the machine trusts, is done once; connections are
 /// not kept beyond, since they belong to the runtime that made them.
-fn http(any_certificate: bool) -> reqwest::Client {
+fn http(any_certificate: bool, idle: Option<Duration>) -> reqwest::Client {
     static TLS: [OnceLock<rustls::ClientConfig>; 2] = [OnceLock::new(), OnceLock::new()];
     let tls = TLS[usize::from(any_certificate)].get_or_init(|| tls(any_certificate)).clone();
-    reqwest::Client::builder()
+    let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("isle/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(Duration::from_secs(15))
-        .read_timeout(Duration::from_secs(60))
-        .build()
-        .expect("a client of constant settings")
+        .connect_timeout(Duration::from_secs(15));
+    // It runs while a body is being sent, too.
+    let client = match idle {
+        Some(idle) => client.read_timeout(idle),
+        None => client,
+    };
+    client.build().expect("a client of constant settings")
 }
 
 fn tls(any_certificate: bool) -> rustls::ClientConfig {
@@ -445,13 +519,79 @@ mod tests {
         let host = silent.local_addr().unwrap().to_string();
         let bases = [(format!("http://{host}"), true), (format!("http://{host}/twice"), true)];
         let began = std::time::Instant::now();
-        let patience = Duration::from_millis(500);
+        let patience = Patience { first: Duration::from_millis(500), ..PATIENCE };
         let given_up = Client::connect_to(&bases, &host, String::new(), None, patience).await.err().unwrap();
         assert_eq!(given_up.to_string(), format!("cannot reach registry {host}: it does not answer in time"));
         // Far below what a whole answer may take.
         assert!(began.elapsed() < Duration::from_secs(30));
         silent.set_nonblocking(true).unwrap();
         assert_eq!(silent.incoming().take_while(Result::is_ok).count(), 1);
+    }
+
+    /// A registry that takes its time: it answers at once to who asks whether it is one, and then a byte every 50 ms, or
+    /// when all of a body has come.
+    fn slow() -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let (mut head, mut byte) = (Vec::new(), [0]);
+                    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                        head.push(byte[0]);
+                    }
+                    let head = String::from_utf8_lossy(&head).into_owned();
+                    if head.starts_with("GET /v2/ ") {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                    } else if head.starts_with("GET") {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+                        while stream.write_all(b"x").is_ok() {
+                            std::thread::sleep(Duration::from_millis(50));
+                        }
+                    } else {
+                        let mut body = [0; 10];
+                        let _ = stream.read_exact(&mut body);
+                        let _ = stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+                    }
+                });
+            }
+        });
+        host
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_to_its_end_in_time_and_a_layer_takes_as_long_as_it_is_sent() {
+        let host = slow();
+        let base = [(format!("http://{host}"), true)];
+        let patience = Patience { whole: Duration::from_millis(500), idle: Duration::from_millis(400), ..PATIENCE };
+        let client = Client::connect_to(&base, &host, String::new(), None, patience).await.unwrap();
+        // Some of it comes all the time.
+        let small = body_of(client.get("x/manifests/1", "*/*").await.unwrap()).await;
+        assert!(small.unwrap_err().is_timeout());
+        // One byte every 100 ms, ten in all: longer than any silence may be.
+        let body = |beat: &Beat, parts: usize| {
+            let beat = beat.clone();
+            let part = move |n: usize| {
+                let beat = beat.clone();
+                async move {
+                    if n == parts {
+                        return std::future::pending().await;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    beat.touch();
+                    (n < 10).then(|| (Ok::<_, std::io::Error>(vec![b'x']), n + 1))
+                }
+            };
+            reqwest::Body::wrap_stream(futures_util::stream::unfold(0, part))
+        };
+        let put = |http: &reqwest::Client, beat: &Beat, parts| {
+            http.put(format!("http://{host}/upload")).header("content-length", 10).body(body(beat, parts))
+        };
+        let sent = client.upload(|http, beat| put(http, beat, usize::MAX)).await.unwrap();
+        assert_eq!(sent.status(), StatusCode::CREATED);
+        let silent = client.upload(|http, beat| put(http, beat, 3)).await.unwrap_err();
+        assert_eq!(silent.to_string(), format!("cannot reach registry {host}: {SILENT}"));
     }
 
     #[test]

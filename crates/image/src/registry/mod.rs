@@ -69,7 +69,7 @@ pub enum RegistryError {
     Unsupported { reference: String, media_type: String },
     #[error("An image does not exist locally with the tag: {reference}")]
     NotHere { reference: String },
-    #[error("push access denied: {0}")]
+    #[error("push access denied, repository does not exist or may require authorization: {0}")]
     PushDenied(String),
     #[error("unauthorized: {0}")]
     WrongCredentials(String),

@@ -123,6 +123,13 @@ impl Images {
             let puller = Puller::connect(reference, &options.access).await?;
             self.pull_from(&puller, reference, options, progress).await
         };
+        // A mirror does not know whether there is such a repository: it is said as Docker says it of who may not know.
+        let missing = missing.map(|error| match error {
+            Error::Registry(why @ (RegistryError::NoManifest { .. } | RegistryError::NoRepository { .. })) => {
+                RegistryError::Denied { name: reference.familiar_name(), why: why.to_string() }.into()
+            }
+            error => error,
+        });
         pulled.await.map_err(|error| better(error, missing))
     }
 
@@ -291,7 +298,7 @@ impl Images {
     /// Whether a registry takes these credentials: `login`.
     pub async fn check_credentials(&self, registry: &str, access: Access) -> Result<(), Error> {
         let client = Client::connect(registry, String::new(), &access).await?;
-        let answer = client.get("", "*/*", None).await?;
+        let answer = client.get("", "*/*").await?;
         match answer.status() {
             status if status.is_success() => Ok(()),
             status => {
@@ -400,7 +407,7 @@ impl Puller {
         let mut tags = Vec::new();
         let mut path = format!("{}/tags/list", self.reference.path());
         for _ in 0..MAX_PAGES {
-            let answer = self.get(&path, "application/json", None).await?;
+            let answer = self.get(&path, "application/json").await?;
             let status = answer.status();
             let next = answer.headers().get(LINK).and_then(|h| h.to_str().ok()).and_then(next_page);
             let bytes = body_of(answer).await.map_err(|e| self.client.unreachable(&e))?;
@@ -421,14 +428,14 @@ impl Puller {
         Ok(tags)
     }
 
-    async fn get(&self, path: &str, accept: &str, from: Option<u64>) -> Result<reqwest::Response, Error> {
-        Ok(self.client.get(path, accept, from).await.map_err(|error| denied(&self.reference, error))?)
+    async fn get(&self, path: &str, accept: &str) -> Result<reqwest::Response, Error> {
+        Ok(self.client.get(path, accept).await.map_err(|error| denied(&self.reference, error))?)
     }
 
     /// A manifest by tag or digest.
     async fn manifest(&self, tag: &str) -> Result<Got, Error> {
         let path = format!("{}/manifests/{tag}", self.reference.path());
-        let mut answer = self.get(&path, MANIFEST_TYPES, None).await?;
+        let mut answer = self.get(&path, MANIFEST_TYPES).await?;
         let status = answer.status();
         let sent_type = answer.headers().get(CONTENT_TYPE).and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
         let mut bytes = Vec::new();
@@ -489,7 +496,7 @@ impl Puller {
     /// A small blob, checked.
     async fn blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         let path = format!("{}/blobs/{}", self.reference.path(), descriptor.digest);
-        let mut answer = self.get(&path, "*/*", None).await?;
+        let mut answer = self.get(&path, "*/*").await?;
         let status = answer.status();
         let mut bytes = Vec::new();
         let mut verifier = Verifier::for_digest(&descriptor.digest);
@@ -558,7 +565,8 @@ impl Puller {
     ) -> Result<(), Error> {
         let path = format!("{}/blobs/{}", self.reference.path(), layer.digest);
         let from = (download.done > 0).then_some(download.done);
-        let mut answer = self.get(&path, "*/*", from).await?;
+        let asked = self.client.get_layer(&path, from).await;
+        let mut answer = asked.map_err(|error| denied(&self.reference, error))?;
         match answer.status() {
             StatusCode::PARTIAL_CONTENT if from.is_some() => {}
             // it was all there, and only the end of the connection was missed

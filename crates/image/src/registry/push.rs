@@ -2,8 +2,8 @@
 //!
 //! What was pulled goes out as it came: the same blobs, and the same manifest where all of it is still here.
 
-use super::client::{Client, Complaint, body_of};
-use super::pull::{Lines, Pace, denied, short};
+use super::client::{Beat, Client, Complaint, body_of};
+use super::pull::{Lines, Pace, short};
 use super::{Access, RegistryError};
 use crate::archive::{Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, json};
 use crate::build::blocking;
@@ -51,7 +51,7 @@ impl Images {
         }
         let scope = format!("repository:{}:pull,push", reference.path());
         let connected = Client::connect(reference.registry(), scope, &access).await;
-        let client = connected.map_err(|error| denied(&reference, error))?;
+        let client = connected.map_err(denied)?;
         let pusher = Pusher { client, reference: reference.clone(), progress };
 
         let config = Descriptor::new(OCI_CONFIG, id.as_str(), self.read_blob(id.as_str())?.len() as u64);
@@ -102,6 +102,14 @@ impl Images {
     }
 }
 
+/// Whoever has no right to a repository is not told whether it exists.
+fn denied(error: RegistryError) -> RegistryError {
+    match error {
+        RegistryError::WrongCredentials(why) => RegistryError::PushDenied(format!("unauthorized: {why}")),
+        other => other,
+    }
+}
+
 struct Pusher {
     client: Client,
     reference: Reference,
@@ -138,15 +146,17 @@ impl Pusher {
         // opened once here, so that a missing blob is told as such
         File::open(&path).attempt(|| format!("cannot read {}", path.display()))?;
         let sent = self
-            .send(|client, _| {
-                let body = self.body(path.clone(), blob.size, id.clone(), is_layer);
+            .client
+            .upload(|client, beat| {
+                let body = self.body(path.clone(), blob.size, id.clone(), is_layer, beat.clone());
                 client
                     .put(to.clone())
                     .header(CONTENT_TYPE, "application/octet-stream")
                     .header(CONTENT_LENGTH, blob.size)
                     .body(body)
             })
-            .await?;
+            .await
+            .map_err(denied)?;
         if !sent.status().is_success() {
             return Err(self.refused(to.path(), sent).await);
         }
@@ -155,11 +165,12 @@ impl Pusher {
     }
 
     /// A file, read as it is sent.
-    fn body(&self, path: PathBuf, size: u64, id: String, is_layer: bool) -> Body {
+    fn body(&self, path: PathBuf, size: u64, id: String, is_layer: bool, beat: Beat) -> Body {
         let pace = Arc::new(Mutex::new(Pace::new()));
         let progress = self.progress.clone();
         let chunks = stream::try_unfold((None, 0u64), move |(file, done)| {
             let (path, id, pace, progress) = (path.clone(), id.clone(), pace.clone(), progress.clone());
+            beat.touch();
             async move {
                 let mut file = match file {
                     Some(file) => file,
@@ -200,7 +211,7 @@ impl Pusher {
         &self,
         make: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, Error> {
-        Ok(self.client.send(make).await.map_err(|error| denied(&self.reference, error))?)
+        Ok(self.client.send(make).await.map_err(denied)?)
     }
 
     async fn refused(&self, path: &str, answer: reqwest::Response) -> Error {

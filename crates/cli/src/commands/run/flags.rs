@@ -67,7 +67,11 @@ fn add_host(text: &str) -> Result<String, String> {
     }
 }
 
-fn ulimit(text: &str) -> Result<Value, String> {
+/// `NAME=SOFT[:HARD]`, as the API has it.
+///
+/// # Errors
+/// It is none.
+pub fn ulimit(text: &str) -> Result<Value, String> {
     let Ulimit { name, soft, hard } = text.parse().map_err(|e: model::spec::Refusal| e.to_string())?;
     Ok(json!({ "Name": name, "Soft": soft, "Hard": hard }))
 }
