@@ -150,8 +150,6 @@ pub enum Match {
     Masked(Field, &'static [u8], &'static [u8], &'static str),
     In(&'static [Field], Set),
     NotIn(&'static [Field], Set),
-    /// What other rules have noted on the packet.
-    Marked(Mark),
     /// Any of these bits (linux/netfilter/nf_conntrack_common.h), and their names.
     State(u32, &'static str),
     Translated,
@@ -163,6 +161,8 @@ pub enum Match {
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
     Accept,
+    /// Accept what other rules have marked so.
+    AcceptMarked(Mark),
     /// Counted; the text is the rule's comment, for whoever looks for lost packets (OB-05).
     Drop(&'static str),
     Return,
@@ -357,12 +357,11 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
         Rule(&[In(&[InputName], Set::Bridges)], Jump("from-network")),
         Rule(&[In(&[OutputName], Set::Bridges), NotIn(&[InputName], Set::Bridges)], Jump("to-network")),
     ];
-    // Conditions are static, and so is what a daemon is told: the few bytes are its own for good.
-    let marked: Option<&'static [Match]> = variant.accept_mark.map(|m| Box::leak(Box::new([Marked(m)])) as &[Match]);
+    let marked = variant.accept_mark.map(|mark| Rule(&[], AcceptMarked(mark)));
     if variant.br_netfilter {
         forward.insert(0, Rule(&[Translated, In(&[InputName], Set::Bridges)], Note));
     }
-    let mut chains = vec![
+    vec![
         Chain {
             name: "direct",
             hook: None,
@@ -376,23 +375,34 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
         Chain {
             name: "from-network",
             hook: None,
-            rules: vec![
+            rules: [
                 Rule(&[INVALID], Drop("no part of a connection")),
                 Rule(&[In(&[InputName], Set::Internal)], Drop("from an internal network")),
                 Rule(&[In(&[OutputName], Set::Internal)], Drop("to an internal network")),
                 Rule(&[Translated], Accept),
+            ]
+            .into_iter()
+            // before what would drop it, after what an internal network drops
+            .chain(marked)
+            .chain([
                 Rule(&[V4, In(&[OutputName], Set::Open4)], Jump("direct")),
                 Rule(&[V6, In(&[OutputName], Set::Open6)], Jump("direct")),
                 Rule(&[In(&[OutputName], Set::Bridges)], Drop("from another network")),
-            ],
+            ])
+            .collect(),
         },
         Chain {
             name: "to-network",
             hook: None,
-            rules: vec![
+            rules: [
                 Rule(&[INVALID], Drop("no part of a connection")),
                 Rule(&[In(&[OutputName], Set::Internal)], Drop("to an internal network")),
                 Rule(&[Translated], Accept),
+            ]
+            .into_iter()
+            // before what would drop it, after what an internal network drops
+            .chain(marked)
+            .chain([
                 Rule(&[V4, In(&[OutputName], Set::Unprotected4)], Accept),
                 Rule(&[V6, In(&[OutputName], Set::Unprotected6)], Accept),
                 Rule(&[V4, ICMP, In(&[OutputName], Set::Open4)], Accept),
@@ -401,7 +411,8 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[V6, In(&[OutputName], Set::Open6)], Jump("direct")),
                 Rule(&[In(&[InputName, OutputName], Set::Trusted)], Jump("direct")),
                 Rule(&[], Drop("port not published")),
-            ],
+            ])
+            .collect(),
         },
         Chain {
             name: "publish",
@@ -525,15 +536,7 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[V6, In(&[InputName], Set::Masquerade6), NotIn(&[OutputName], Set::Bridges)], Masquerade),
             ],
         },
-    ];
-    for chain in &mut chains {
-        // Before what would drop it, after what an internal network drops.
-        let last = chain.rules.iter().position(|r| matches!(r, Rule([Translated], Accept)));
-        if let (Some(marked), "from-network" | "to-network", Some(at)) = (marked, chain.name, last) {
-            chain.rules.insert(at + 1, Rule(marked, Accept));
-        }
-    }
-    chains
+    ]
 }
 
 /// The chains of table bridge.
@@ -677,11 +680,6 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
             }
             Match::In(fields, set) => look_up(fields, *set, None, false, &mut out),
             Match::NotIn(fields, set) => look_up(fields, *set, None, true, &mut out),
-            Match::Marked(mark) => {
-                out.push(Expression::Meta { key: Meta::Mark, into: FIRST });
-                out.push(Expression::Mask { register: FIRST, mask: mark.mask.to_ne_bytes().to_vec() });
-                compare(&mut out, true, &mark.value.to_ne_bytes());
-            }
             Match::State(bits, _) => {
                 // invalid is bit 0, established 1, related 2: NF_CT_STATE_BIT
                 out.push(Expression::Track { key: Track::State, into: FIRST });
@@ -703,6 +701,12 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
     }
     match rule.1 {
         Act::Accept => out.push(Expression::Verdict(nft::Verdict::Accept)),
+        Act::AcceptMarked(mark) => {
+            out.push(Expression::Meta { key: Meta::Mark, into: FIRST });
+            out.push(Expression::Mask { register: FIRST, mask: mark.mask.to_ne_bytes().to_vec() });
+            compare(&mut out, true, &mark.value.to_ne_bytes());
+            out.push(Expression::Verdict(nft::Verdict::Accept));
+        }
         Act::Drop(_) => out.extend([Expression::Counter, Expression::Verdict(nft::Verdict::Drop)]),
         Act::Return => out.push(Expression::Verdict(nft::Verdict::Return)),
         Act::Jump(chain) => out.push(Expression::Verdict(nft::Verdict::Jump(chain.into()))),
@@ -756,7 +760,6 @@ pub fn render(rule: &Rule) -> String {
             Match::Masked(field, _, _, text) => format!("{} {text}", field.text()),
             Match::In(fields, set) => format!("{} @{}", key_text(fields), set.name()),
             Match::NotIn(fields, set) => format!("{} != @{}", key_text(fields), set.name()),
-            Match::Marked(mark) => format!("meta mark & {:#x} == {:#x}", mark.mask, mark.value),
             Match::State(_, names) => format!("ct state {names}"),
             Match::Translated => "ct status dnat".into(),
             Match::Local => "fib daddr type local".into(),
@@ -764,6 +767,7 @@ pub fn render(rule: &Rule) -> String {
     }
     words.push(match rule.1 {
         Act::Accept => "accept".into(),
+        Act::AcceptMarked(mark) => format!("meta mark & {:#x} == {:#x} accept", mark.mask, mark.value),
         Act::Drop(why) => format!("counter drop comment \"{why}\""),
         Act::Return => "return".into(),
         Act::Jump(chain) => format!("jump {chain}"),

@@ -76,16 +76,12 @@ fn row(line: &str) -> Option<(&str, &str)> {
     Some((operation, rest.split(" | ").next()?))
 }
 
-/// Whether a request is one for an operation: each word in braces stands for one part of the path, or, of an image's
-/// name, for several.
+/// Whether a request is one for an operation: each word in braces stands for one part of the path.
 fn is(operation: &str, method: &str, path: &str) -> bool {
     let Some((its_method, template)) = operation.split_once(' ') else { return false };
     let (wanted, asked): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
-    let same = |w: &[&str], a: &[&str]| {
-        w.len() == a.len()
-            && w.iter().zip(a).all(|(w, a)| w == a || w.starts_with('{') && !RESERVED.contains(&(wanted[1], *a)))
-    };
-    its_method == method && same(&wanted, &asked)
+    let stands_for = |w: &str, a: &str| w == a || w.starts_with('{') && !RESERVED.contains(&(wanted[1], a));
+    its_method == method && wanted.len() == asked.len() && wanted.iter().zip(&asked).all(|(w, a)| stands_for(w, a))
 }
 
 /// Words that stand where an id could: they are operations of their own.

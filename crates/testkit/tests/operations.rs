@@ -14,8 +14,11 @@ mod description {
         pub fn find() -> Option<Self> {
             let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/spec/engine-api-v1.50.yaml");
             let named = std::env::var("ENGINE_API_DESCRIPTION").unwrap_or_else(|_| beside.into());
-            let text = std::fs::read_to_string(named).ok()?;
-            Some(Self(serde_yaml_ng::from_str(&text).expect("the description is YAML")))
+            Some(Self::of(&std::fs::read_to_string(named).ok()?))
+        }
+
+        pub fn of(text: &str) -> Self {
+            Self(serde_yaml_ng::from_str(text).expect("the description is YAML"))
         }
 
         /// The operations, as `GET /networks/{id}`.
@@ -159,6 +162,42 @@ fn context() -> Vec<u8> {
     header.set_mode(0o644);
     archive.append_data(&mut header, "Dockerfile", dockerfile.as_slice()).unwrap();
     archive.into_inner().unwrap()
+}
+
+#[test]
+fn an_answer_that_is_not_as_described_is_seen() {
+    let description = Description::of(
+        r#"
+paths:
+  /things:
+    get:
+      responses:
+        "200": { schema: { type: array, items: { $ref: '#/definitions/Thing' } } }
+definitions:
+  Thing:
+    type: object
+    required: [Id]
+    properties:
+      Id: { type: string, x-nullable: false }
+      Size: { type: integer }
+      State: { type: string, enum: [made, gone] }
+      Made: { type: string, format: dateTime }
+      Labels: { type: object, additionalProperties: { type: string } }
+"#,
+    );
+    let wrong = |status, thing: Value| description.wrong("GET /things", status, Some(&json!([thing])));
+    assert_eq!(wrong(200, json!({ "Id": "a", "Size": 1, "State": "made", "Labels": null })), [""; 0]);
+    assert_eq!(wrong(204, json!({ "Id": "a" })), ["status 204 is not described"]);
+    for thing in [
+        json!({}),
+        json!({ "Id": null }),
+        json!({ "Id": "a", "Size": "1" }),
+        json!({ "Id": "a", "State": "lost" }),
+        json!({ "Id": "a", "Made": "today" }),
+        json!({ "Id": "a", "Labels": { "b": 1 } }),
+    ] {
+        assert_eq!(wrong(200, thing.clone()).len(), 1, "{thing}");
+    }
 }
 
 #[test]
