@@ -31,9 +31,13 @@ pub fn json_lines_after(first: Option<Value>, lines: mpsc::UnboundedReceiver<Val
     ([("Content-Type", "application/json")], Body::from_stream(stream))
 }
 
-/// How a failure looks inside a stream.
-pub fn stream_error(message: &str) -> Value {
-    json!({ "errorDetail": { "message": message }, "error": message })
+/// How a failure looks inside a stream. docker's client exits with the code.
+pub fn stream_error(message: &str, code: Option<i32>) -> Value {
+    let mut detail = json!({ "message": message });
+    if let Some(code) = code {
+        detail["code"] = code.into();
+    }
+    json!({ "errorDetail": detail, "error": message })
 }
 
 /// A tar that is written while it is read. Its status is out by then: what fails cuts it short.

@@ -1,9 +1,10 @@
 //! `/build`, the classic builder; `/grpc` and `/session`, BuildKit.
 
 use crate::Ctx;
-use crate::bodies::{json_lines, reader_of, stream_error};
+use crate::bodies::reader_of;
 use crate::error::{Answer, Failure};
 use crate::hijack::Takeover;
+use crate::progress::{Teller, told};
 use crate::query::Query;
 use crate::socket::Client;
 use axum::body::Body;
@@ -17,7 +18,6 @@ use model::container::HostConfig;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 pub async fn build(
     State(engine): Ctx,
@@ -51,42 +51,26 @@ pub async fn build(
     let limits = limits(&query)?;
     let credentials = crate::registries::all_credentials(&headers)?;
     let quiet = query.flag("q");
-    let (lines, receiver) = mpsc::unbounded_channel();
-    let events = {
-        let lines = lines.clone();
-        Arc::new(move |event: BuildEvent| {
-            let line = match event {
-                BuildEvent::Stream(_) | BuildEvent::Output(..) if quiet => return,
-                // what these say stands in the stream too
-                BuildEvent::Begin(_) | BuildEvent::Cached | BuildEvent::End => return,
-                // Red, as Docker has it.
-                BuildEvent::Output(Written::Error, text) => json!({ "stream": format!("\u{1b}[91m{text}\u{1b}[0m") }),
-                BuildEvent::Stream(text) | BuildEvent::Output(_, text) => json!({ "stream": text }),
-                BuildEvent::Progress(p) => serde_json::to_value(&p).unwrap_or_default(),
-                BuildEvent::Image(id) => json!({ "aux": { "ID": id } }),
-            };
-            let _ = lines.send(line);
-        })
-    };
     let context = remote.unwrap_or_else(|| Context::Archive(Box::new(reader_of(body))));
-    tokio::spawn(async move {
-        // A client that goes away ends the build.
-        let built = tokio::select! {
-            built = engine.build(context, options, limits, Arc::new(credentials), events) => built,
-            () = client.gone() => return,
-        };
-        let line = match built {
-            Ok(id) if quiet => json!({ "stream": format!("{id}\n") }),
-            Ok(_) => return,
-            // docker's client exits as the command did
-            Err(e) => match e.exit_code {
-                Some(code) => json!({ "errorDetail": { "code": code, "message": e.message }, "error": e.message }),
-                None => stream_error(&e.message),
-            },
-        };
-        let _ = lines.send(line);
-    });
-    Ok(json_lines(receiver).into_response())
+    let building = |teller: Teller| {
+        let events = Arc::new(move |event| tell(&teller, quiet, event));
+        Ok(async move { engine.build(context, options, limits, Arc::new(credentials), events).await })
+    };
+    told(client, building, move |id| quiet.then(|| json!({ "stream": format!("{id}\n") }))).await
+}
+
+/// Says what happens in a build. A quiet one says so only if it fails.
+fn tell(teller: &Teller, quiet: bool, event: BuildEvent) {
+    let line = match event {
+        // What these say stands in the stream too.
+        BuildEvent::Begin(_) | BuildEvent::Cached | BuildEvent::End => return,
+        // Red, as Docker has it.
+        BuildEvent::Output(Written::Error, text) => json!({ "stream": format!("\u{1b}[91m{text}\u{1b}[0m") }),
+        BuildEvent::Stream(text) | BuildEvent::Output(_, text) => json!({ "stream": text }),
+        BuildEvent::Progress(p) => return teller.say(&p),
+        BuildEvent::Image(id) => return teller.say(&json!({ "aux": { "ID": id } })),
+    };
+    if quiet { teller.withhold(line) } else { teller.say(&line) }
 }
 
 /// A context that lies somewhere else.

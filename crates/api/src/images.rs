@@ -221,7 +221,7 @@ pub async fn load(State(engine): Ctx, body: Body) -> Answer {
         Ok(loaded) => loaded,
         // Clients look for it in the stream.
         Err(failure) => {
-            let line = format!("{}\r\n", stream_error(&failure.message));
+            let line = format!("{}\r\n", stream_error(&failure.message, None));
             return Ok(([("Content-Type", "application/json")], line).into_response());
         }
     };

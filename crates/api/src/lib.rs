@@ -23,6 +23,7 @@ mod images;
 mod keys;
 mod metrics;
 mod networks;
+mod progress;
 mod query;
 mod registries;
 mod serve;

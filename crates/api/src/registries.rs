@@ -1,8 +1,8 @@
 //! What registries are asked: pull, push, login, and what is there under a name.
 
 use crate::Ctx;
-use crate::bodies::{json_lines, json_lines_after, stream_error};
 use crate::error::{Answer, Failure};
+use crate::progress::{Teller, gone, told};
 use crate::query::{Query, body};
 use crate::socket::Client;
 use axum::body::Bytes;
@@ -13,14 +13,13 @@ use axum::{Extension, Json};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::Engine;
 use engine::images::Pull;
-use image::{Credentials, Progress, Tags};
+use image::{Credentials, Tags};
 use model::image::Platform;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// `POST /images/create?fromImage=…`: one image, or without a tag all of a repository.
 pub async fn pull(
@@ -39,7 +38,7 @@ pub async fn pull(
     let named = reference.parse::<model::reference::Reference>().map_err(Failure::invalid)?;
     let tags = if named.tag().or(named.digest()).is_some() { Tags::One } else { Tags::All };
     let pull = Pull { reference: &reference, platform, tags, credentials: credentials(headers) };
-    answer_with(client, |progress| Ok(engine.pull_image(pull, progress)?), |()| None).await
+    told(client, |teller| Ok(engine.pull_image(pull, teller.progress())?), |()| None).await
 }
 
 /// `POST /images/{name}/push`: one tag, or all that the repository has here.
@@ -59,7 +58,8 @@ pub async fn push(engine: &Arc<Engine>, client: Client, name: &str, tag: Option<
             format!("An image does not exist locally with the tag: {name}"),
         ));
     }
-    let pushing = |progress: Lines| {
+    let pushing = |teller: Teller| {
+        let progress = teller.progress();
         let mut pushes = Vec::new();
         for reference in &references {
             pushes.push(engine.push_image(reference, credentials.clone(), progress.clone())?);
@@ -78,61 +78,7 @@ pub async fn push(engine: &Arc<Engine>, client: Client, name: &str, tag: Option<
             json!({ "progressDetail": {}, "aux": { "Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size } }),
         )
     };
-    answer_with(client, pushing, aux).await
-}
-
-type Lines = Arc<dyn Fn(Progress) + Send + Sync>;
-
-/// Answers with the progress of some work, and a last line when it is done. What is wrong before anything was said is a
-/// status; the rest is told inside the stream. A client that goes away ends the work.
-async fn answer_with<T, F>(
-    client: Client,
-    begin: impl FnOnce(Lines) -> Answer<F>,
-    last: impl FnOnce(T) -> Option<Value> + Send + 'static,
-) -> Answer
-where
-    T: Send + 'static,
-    F: Future<Output = engine::Result<T>> + Send + 'static,
-{
-    let (lines, mut receiver) = mpsc::unbounded_channel();
-    let said = lines.clone();
-    let progress = Arc::new(move |line: Progress| {
-        let _ = said.send(serde_json::to_value(&line).unwrap_or_default());
-    });
-    let mut work = Box::pin(begin(progress)?);
-    let first = tokio::select! {
-        biased;
-        first = receiver.recv() => first,
-        done = &mut work => {
-            if let Some(line) = last(done?) {
-                let _ = lines.send(line);
-            }
-            drop((work, lines));
-            return Ok(json_lines(receiver).into_response());
-        }
-        () = client.gone() => return Err(gone()),
-    };
-    tokio::spawn(async move {
-        let done = tokio::select! {
-            done = &mut work => done,
-            () = lines.closed() => return,
-            // Before the next line is written to nobody.
-            () = client.gone() => return,
-        };
-        let line = match done {
-            Ok(value) => last(value),
-            Err(e) => Some(stream_error(&e.message)),
-        };
-        if let Some(line) = line {
-            let _ = lines.send(line);
-        }
-    });
-    Ok(json_lines_after(first, receiver).into_response())
-}
-
-/// What nobody reads: Docker's words for it.
-fn gone() -> Failure {
-    Failure::invalid("context canceled")
+    told(client, pushing, aux).await
 }
 
 /// Asks a registry for something as long as the client is there to hear of it.

@@ -68,6 +68,28 @@ fn build(lab: &Lab, query: &str, files: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn a_build_that_fails_before_it_said_anything_has_a_status_and_a_quiet_one_shows_what_it_kept_back() {
+    let lab = Lab::start(&program()).unwrap();
+    let ask = |query: &str, dockerfile: &str| {
+        lab.post_bytes(&format!("/build?{query}"), &context(&[("Dockerfile", dockerfile)])).unwrap()
+    };
+    let unknown = ask("q=1", "FROM busybox\nRUM true\n");
+    assert_eq!(unknown.status, 400, "{}", unknown.text());
+    assert!(unknown.message().contains("unknown instruction: RUM"), "{}", unknown.text());
+    assert_eq!(ask("dockerfile=none", "FROM busybox\n").status, 400);
+    assert_eq!(ask("memory=1", "FROM busybox\n").status, 400);
+
+    let good = ask("q=1", "FROM busybox\nRUN echo unheard\n");
+    let lines: Vec<Value> = good.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["stream"].as_str().is_some_and(|s| s.starts_with("sha256:"))), "{lines:?}");
+    assert!(!good.text().contains("unheard"), "{lines:?}");
+    let bad = ask("q=1", "FROM busybox\nRUN echo heard; exit 3\n");
+    assert_eq!(bad.status, 200);
+    assert!(bad.text().contains("heard\\n"), "{}", bad.text());
+    assert_eq!(last_line(&bad.text())["errorDetail"]["code"], 3);
+}
+
+#[test]
 fn a_command_sees_mounts_that_are_not_in_its_image() {
     let lab = Lab::start(&program()).unwrap();
     let dockerfile = "FROM busybox AS made\nRUN mkdir /out && echo made > /out/file\nFROM busybox\nWORKDIR /src\n\
