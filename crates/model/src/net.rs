@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// A 48-bit hardware address.
@@ -14,6 +15,13 @@ impl MacAddr {
     pub const fn local(mut random: [u8; 6]) -> Self {
         random[0] = random[0] & 0xfc | 0x02;
         Self(random)
+    }
+
+    /// The link-local address that goes with it (RFC 4291, appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let word = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, word(a ^ 2, b), word(c, 0xff), word(0xfe, d), word(e, f))
     }
 }
 impl fmt::Display for MacAddr {
@@ -148,6 +156,7 @@ mod tests {
     fn mac_addresses_read_back() {
         let mac: MacAddr = "02:42:ac:11:00:02".parse().unwrap();
         assert_eq!(mac.to_string(), "02:42:ac:11:00:02");
+        assert_eq!(mac.link_local(), "fe80::42:acff:fe11:2".parse::<Ipv6Addr>().unwrap());
         for wrong in ["", "02:42", "02:42:ac:11:00:02:03", "02:42:ac:11:00:0g", "2:42:ac:11:00:02"] {
             assert!(wrong.parse::<MacAddr>().is_err(), "{wrong}");
         }

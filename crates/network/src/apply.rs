@@ -8,6 +8,7 @@ mod parent;
 mod repair;
 
 use crate::chores::Chores;
+use crate::elements::{self, Elements};
 use crate::error::{Attempt, Error, all, unless_gone};
 use crate::features::Features;
 use crate::observe::{self, Observed};
@@ -16,7 +17,7 @@ use crate::plan::{self, Step};
 use crate::reconcile::{self, NOTHING, Repair, Report, Settled, mark};
 use crate::reserve::{self, Means, PortError, PortRequest, Reservation};
 use crate::resolver::{self, ResolverSockets};
-use crate::ruleset::{self, Elements, Variant};
+use crate::ruleset::Variant;
 use crate::sandbox::{InterfaceStats, Sandbox};
 use crate::tables::Tables;
 use crate::watch::Watch;
@@ -108,7 +109,7 @@ impl Network {
         let variant = Variant { accept_mark, ..features.variant() };
         let tables = Tables::new(root.as_str(), owner, variant, features.owned_tables)?;
         tables.claim()?;
-        let base = ruleset::base_elements(proxy_port);
+        let base = elements::of_nobody(proxy_port);
         tables.change(&Elements::new(), &base).attempt("tell the firewall of", "the proxy's port")?;
 
         let nothing = format!("isle-{root}");
@@ -300,7 +301,7 @@ impl Network {
 
     /// Leads host ports to containers: all, or none. UDP flows that began before follow within 60 ms (PT-15).
     pub fn publish(&self, publications: &BTreeSet<Publication>) -> Result<(), Error> {
-        let elements = self.0.publication_elements(publications);
+        let elements = self.0.of_publication(publications);
         self.0.tables.change(&Elements::new(), &elements).attempt("publish", show(publications))?;
         self.0.chores.forget_flows(publications);
         Ok(())
@@ -308,7 +309,7 @@ impl Network {
 
     /// Leads them nowhere. Those that are not published are no error.
     pub fn unpublish(&self, publications: &BTreeSet<Publication>) -> Result<(), Error> {
-        let elements = self.0.publication_elements(publications);
+        let elements = self.0.of_publication(publications);
         let removed = self.0.tables.remove(&elements).attempt("unpublish", show(publications));
         self.0.chores.forget_flows(publications);
         removed
@@ -465,8 +466,8 @@ impl Inner {
         self.tables.remove(elements).attempt("take out of the firewall", of)
     }
 
-    fn publication_elements(&self, publications: &BTreeSet<Publication>) -> Elements {
-        publications.iter().flat_map(|p| ruleset::publication_elements(p, self.proxy)).collect()
+    fn of_publication(&self, publications: &BTreeSet<Publication>) -> Elements {
+        publications.iter().flat_map(|p| elements::of_publication(p, self.proxy)).collect()
     }
 
     #[cfg(not(test))]

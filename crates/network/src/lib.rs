@@ -1,7 +1,8 @@
 //! Makes networks real: bridges, sandboxes, attachments, the firewall, published ports.
 //!
-//! The files follow the thought. What shall be is [`model::desired`]; [`plan`] and [`ruleset`] turn it into steps and
-//! firewall elements, purely; [`observe`] reads what is; [`reconcile`] says what differs, purely; [`apply`] acts.
+//! The files follow the thought. What shall be is [`model::desired`]; [`plan`] and [`elements`] turn it into steps and
+//! elements of the firewall, whose rules are [`ruleset`], purely; [`observe`] reads what is; [`reconcile`] says what
+//! differs, purely; [`apply`] acts.
 //!
 //! ```text
 //!                 sandbox                  sandbox
@@ -21,6 +22,7 @@ extern crate self as network;
 
 pub mod apply;
 mod chores;
+pub mod elements;
 pub mod error;
 pub mod features;
 pub mod observe;

@@ -1,7 +1,7 @@
 //! What is in the kernel: it is read to find drift, never to learn what we meant.
 
+use crate::elements::Elements;
 use crate::error::{Attempt, Error};
-use crate::ruleset::Elements;
 use crate::tables::Tables;
 use kernel::address::{self, Address};
 use kernel::link::{self, Link, Stats};

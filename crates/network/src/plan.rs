@@ -3,8 +3,8 @@
 //! The firewall knows an endpoint before its port exists, so there is no moment in which a container could pose as
 //! another. Each step is undone in reverse when a later one fails.
 
+use crate::elements::{self, Elements};
 use crate::features::Features;
-use crate::ruleset::{self, Elements};
 use ipnet::IpNet;
 use kernel::link::Port;
 use model::desired::{Attachment, Bridge, OnParent};
@@ -30,10 +30,10 @@ pub enum Step<'a> {
 pub fn plan_attach<'a>(attachments: &'a [Attachment], others: &[Vec<IpNet>], features: &Features) -> Vec<Step<'a>> {
     let mut steps = Vec::with_capacity(1 + 4 * attachments.len());
     let mut elements: Elements =
-        attachments.iter().flat_map(|a| ruleset::attachment_elements(a, features.variant())).collect();
+        attachments.iter().flat_map(|a| elements::of_attachment(a, features.variant())).collect();
     let before = others.iter().map(Vec::as_slice);
     let now = before.clone().chain(attachments.iter().map(|a| a.addresses.as_slice()));
-    elements.extend(ruleset::shared_elements(now).difference(&ruleset::shared_elements(before)).cloned());
+    elements.extend(elements::of_sandbox(now).difference(&elements::of_sandbox(before)).cloned());
     if !elements.is_empty() {
         steps.push(Step::Elements(elements));
     }

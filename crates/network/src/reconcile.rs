@@ -1,10 +1,10 @@
 //! What differs between what shall be and what is: pure. The differences are mended at start, after a foreign flush,
 //! and on request; each mending is idempotent.
 
+use crate::elements::{self, Elements};
 use crate::features::Features;
 use crate::observe::Observed;
 use crate::plan;
-use crate::ruleset::{self, Elements};
 use ipnet::IpNet;
 use kernel::link::Link;
 use kernel::neighbour::Neighbour;
@@ -152,20 +152,20 @@ pub fn plan_repairs(
 
 /// All elements that shall be.
 pub fn elements(desired: &Desired, features: &Features, proxy: Option<u16>) -> Elements {
-    let mut all = ruleset::base_elements(proxy);
+    let mut all = elements::of_nobody(proxy);
     for bridge in desired.bridges.values() {
-        all.extend(ruleset::bridge_elements(bridge));
+        all.extend(elements::of_bridge(bridge));
     }
     for attachment in desired.attachments.values() {
-        all.extend(ruleset::attachment_elements(attachment, features.variant()));
+        all.extend(elements::of_attachment(attachment, features.variant()));
     }
     let mut sandboxes: BTreeMap<SandboxId, Vec<&[IpNet]>> = BTreeMap::new();
     for attachment in desired.attachments.values() {
         sandboxes.entry(attachment.sandbox).or_default().push(&attachment.addresses);
     }
-    all.extend(sandboxes.into_values().flat_map(ruleset::shared_elements));
+    all.extend(sandboxes.into_values().flat_map(elements::of_sandbox));
     for publication in desired.publications.values().flatten() {
-        all.extend(ruleset::publication_elements(publication, proxy));
+        all.extend(elements::of_publication(publication, proxy));
     }
     all
 }
@@ -270,7 +270,10 @@ mod tests {
         let stray = {
             let mut other = desired();
             other.bridges.values_mut().for_each(|bridge| bridge.internal = true);
-            elements(&other, &FEATURES, None).into_iter().find(|(set, _)| *set == ruleset::Set::Internal).unwrap()
+            elements(&other, &FEATURES, None)
+                .into_iter()
+                .find(|(set, _)| *set == crate::ruleset::Set::Internal)
+                .unwrap()
         };
         found.insert(stray.clone());
         let observed = Observed { elements: Some(found), ..Observed::default() };

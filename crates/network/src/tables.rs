@@ -3,8 +3,9 @@
 //! Everything that changes them goes through one socket. Where the kernel knows ownership, nobody else's can: the
 //! keeper holds that socket, so the tables outlive the daemon.
 
+use crate::elements::Elements;
 use crate::error::{Attempt, Error};
-use crate::ruleset::{self, Elements, Set, Variant};
+use crate::ruleset::{self, Set, Variant};
 use kernel::netlink::{Errno, Protocol, Refusal, Socket};
 use kernel::nft::{self, Element, Family, OWNED, Table};
 use std::collections::BTreeMap;

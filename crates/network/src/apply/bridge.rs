@@ -24,7 +24,7 @@ impl Inner {
             }
             Some(_) => false,
         };
-        let elements = ruleset::bridge_elements(bridge);
+        let elements = elements::of_bridge(bridge);
         let mut undo = Undo::default();
         self.tables.change(&Elements::new(), &elements).attempt("tell the firewall of", thing())?;
         if found.is_none() {
@@ -87,7 +87,7 @@ impl Inner {
             .map(|net| Address { link: index, ip: net.addr(), prefix: net.prefix_len() })
             .collect();
         if ours && ipv6 && plan::has_ipv6(bridge) {
-            wanted.push(Address { link: index, ip: ruleset::link_local(bridge.mac).into(), prefix: 64 });
+            wanted.push(Address { link: index, ip: bridge.mac.link_local().into(), prefix: 64 });
         }
         self.with_route(|socket| {
             let mut batch = Batch::default();
@@ -110,7 +110,7 @@ impl Inner {
         let name = bridge.device.as_str();
         let thing = || format!("bridge {name}");
         let mut failures = Vec::new();
-        failures.extend(self.remove_elements(&ruleset::bridge_elements(bridge), thing()).err());
+        failures.extend(self.remove_elements(&elements::of_bridge(bridge), thing()).err());
         self.tell_others(|others| others.remove(name));
         let alias = mark(self.root.as_str(), &bridge.network.to_string());
         match self.find(name) {

@@ -146,7 +146,7 @@ impl Inner {
             give(net.addr(), net.prefix_len());
         }
         if ipv6 && attachment.addresses.iter().any(|net| net.addr().is_ipv6()) {
-            give(ruleset::link_local(attachment.mac).into(), 64);
+            give(attachment.mac.link_local().into(), 64);
         }
         for gateway in &attachment.gateways {
             neighbour::add(&mut batch, &Neighbour { link: pair.inner, ip: *gateway, mac: pair.bridge_mac });
@@ -209,9 +209,9 @@ impl Inner {
         failures.extend(self.release(std::slice::from_ref(attachment)).err());
         let shared = {
             let mut endpoints = sandbox.endpoints();
-            let before = ruleset::shared_elements(endpoints.values().map(Vec::as_slice));
+            let before = elements::of_sandbox(endpoints.values().map(Vec::as_slice));
             endpoints.remove(&attachment.endpoint);
-            let after = ruleset::shared_elements(endpoints.values().map(Vec::as_slice));
+            let after = elements::of_sandbox(endpoints.values().map(Vec::as_slice));
             before.difference(&after).cloned().collect()
         };
         failures.extend(self.remove_elements(&shared, sandbox.thing()).err());
@@ -221,12 +221,12 @@ impl Inner {
     pub(super) fn release(&self, attachments: &[Attachment]) -> Result<(), Error> {
         let mut failures = Vec::new();
         let mut elements: Elements =
-            attachments.iter().flat_map(|a| ruleset::attachment_elements(a, self.features.variant())).collect();
+            attachments.iter().flat_map(|a| elements::of_attachment(a, self.features.variant())).collect();
         let mut sandboxes: HashMap<SandboxId, Vec<&[IpNet]>> = HashMap::new();
         for attachment in attachments {
             sandboxes.entry(attachment.sandbox).or_default().push(&attachment.addresses);
         }
-        elements.extend(sandboxes.into_values().flat_map(ruleset::shared_elements));
+        elements.extend(sandboxes.into_values().flat_map(elements::of_sandbox));
         failures.extend(self.remove_elements(&elements, "released endpoints").err());
         for attachment in attachments.iter().filter(|a| a.on_parent.is_none()) {
             match self.find(attachment.bridge.as_str()) {
