@@ -4,9 +4,15 @@
 //! process's output is not read while one attached client has too much of it unread; a client's stdin is not read
 //! while the process does not take it. The log and an absent daemon hold nothing up.
 
+mod client;
+mod deaths;
+mod output;
+mod requests;
+
 use crate::log::{self, Stream, Writer};
 use crate::stdio::{self, Ends, Read, STDIN_MAX, Slot};
 use crate::{child, foreign, launch, sys};
+use client::{Attached, Client};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat, renameat};
 use rustix::io::Errno;
@@ -52,31 +58,6 @@ struct Launched {
     user_namespace: bool,
     /// Processes may outlive the container's own one.
     shares_pids: bool,
-}
-
-#[derive(Default)]
-struct Client {
-    socket: Option<OwnedFd>,
-    decoder: Decoder,
-    received: VecDeque<OwnedFd>,
-    /// What is to be sent, each with the descriptors that go with its first byte.
-    outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
-    /// How much of the first is sent.
-    sent: usize,
-    behind: usize,
-    attached: Option<Attached>,
-    subscribed: bool,
-    gone: bool,
-    /// Close once everything is sent.
-    closing: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Attached {
-    process: Process,
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -138,7 +119,7 @@ impl Shim {
     /// Told to go, with everything said and everybody reaped: nobody else may be there to do it.
     fn may_go(&self) -> bool {
         let running = self.slots.values().any(|slot| slot.is_running() && !slot.adopted);
-        self.go && !running && self.clients.values().all(|client| client.outbox.is_empty())
+        self.go && !running && self.clients.values().all(|client| client.is_told())
     }
 
     /// What is ready, as far as it is wanted now.
@@ -148,18 +129,17 @@ impl Shim {
             (self.signals.as_fd(), PollFlags::IN, Source::Signals),
         ];
         for (id, client) in &self.clients {
-            let Some(socket) = &client.socket else { continue };
             let full = client
                 .attached
                 .and_then(|attached| self.slots.get(&attached.process))
                 .is_some_and(|slot| slot.pending.len() >= STDIN_MAX);
             let mut flags = if full { PollFlags::empty() } else { PollFlags::IN };
-            if !client.outbox.is_empty() {
+            if !client.is_told() {
                 flags |= PollFlags::OUT;
             }
             // Not asked about, a closed connection would wake us without end.
             if !flags.is_empty() {
-                wanted.push((socket.as_fd(), flags, Source::Client(*id)));
+                wanted.push((client.socket.as_fd(), flags, Source::Client(*id)));
             }
         }
         for (process, slot) in &self.slots {
@@ -200,7 +180,7 @@ impl Shim {
     fn accept(&mut self) {
         let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
         while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
-            let mut client = Client { socket: Some(socket), ..Client::default() };
+            let mut client = Client::new(socket);
             client.send(&Message::Hello { version: VERSION }, Vec::new());
             self.clients.insert(self.next_client, client);
             self.next_client += 1;
@@ -213,8 +193,7 @@ impl Shim {
         let mut buffer = [0; 32 * 1024];
         loop {
             let Some(client) = self.clients.get_mut(&id) else { return };
-            let Some(socket) = &client.socket else { return };
-            match transport::receive_now(socket, &mut buffer, &mut client.received) {
+            match transport::receive_now(&client.socket, &mut buffer, &mut client.received) {
                 Ok(n) if n > 0 => client.decoder.push(&buffer[..n]),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,
@@ -285,431 +264,6 @@ impl Shim {
         }
     }
 
-    fn act(
-        &mut self,
-        id: u64,
-        request: Request,
-        descriptors: VecDeque<OwnedFd>,
-    ) -> Result<(Reply, Vec<OwnedFd>), Refusal> {
-        let done = Ok((Reply::Done, Vec::new()));
-        match request {
-            Request::Launch(launch) => self.launch(&launch, descriptors),
-            Request::Adopt(adopt) => self.adopt(*adopt, descriptors),
-            Request::Signal { whom: Whom::One(process), signal } => {
-                let slot = self.slot(process)?;
-                let pidfd = slot.pidfd.as_ref().filter(|_| slot.is_running()).ok_or(Refusal::NotRunning)?;
-                sys::pidfd_signal(pidfd, signal).map_err(|errno| match errno {
-                    Errno::SRCH => Refusal::NotRunning,
-                    errno => kernel("signal the process", errno),
-                })?;
-                done
-            }
-            Request::Signal { whom: Whom::All, signal } => {
-                self.signal_all(signal);
-                done
-            }
-            Request::Attach { process, stdin, stdout, stderr } => {
-                self.slot(process)?;
-                if let Some(client) = self.clients.get_mut(&id) {
-                    client.attached = Some(Attached { process, stdin, stdout, stderr });
-                }
-                done
-            }
-            Request::Resize { process, size } => {
-                let slot = self.slots.get_mut(&process).ok_or(Refusal::NoSuchExec)?;
-                match &slot.ends.stdout {
-                    Some(master) if slot.stdio.tty => {
-                        child::set_size(master, size).map_err(|errno| kernel("resize the terminal", errno))?;
-                    }
-                    _ if matches!(slot.state, State::Prepared) => slot.stdio.size = Some(size),
-                    // Without a terminal there is nothing to do, which is no mistake of the client's.
-                    _ if matches!(slot.state, State::Running(_)) => {}
-                    _ => return Err(Refusal::NotRunning),
-                }
-                done
-            }
-            Request::PrepareExec { stdio } => {
-                let exec = self.next_exec;
-                self.next_exec += 1;
-                self.slots.insert(Process::Exec(exec), Slot::new(stdio));
-                Ok((Reply::Exec(exec), Vec::new()))
-            }
-            Request::StartExec { exec, command } => self.start_exec(exec, &command),
-            Request::ForgetExec { exec } => {
-                let process = Process::Exec(exec);
-                if self.slot(process)?.is_running() {
-                    return Err(Refusal::AlreadyStarted);
-                }
-                self.end_output(process);
-                self.slots.remove(&process);
-                done
-            }
-            Request::Subscribe => {
-                if let Some(client) = self.clients.get_mut(&id) {
-                    client.subscribed = true;
-                    for (process, slot) in &self.slots {
-                        if let Some(exit) = slot.exit() {
-                            let event = Event::Exited { process: *process, exit: exit.clone() };
-                            client.send(&Message::Event(event), Vec::new());
-                        }
-                    }
-                }
-                done
-            }
-            Request::HandOver => self.hand_over(),
-            Request::Status => {
-                let execs = self
-                    .slots
-                    .iter()
-                    .filter_map(|(process, slot)| match process {
-                        Process::Exec(exec) => Some((*exec, slot.state.clone())),
-                        Process::Main => None,
-                    })
-                    .collect();
-                let main = self.slot(Process::Main)?.state.clone();
-                Ok((Reply::Status(Status { main, execs, lines_lost: self.lines_lost() }), Vec::new()))
-            }
-            Request::Go { force } => {
-                let main = self.slot(Process::Main)?;
-                if main.is_running() {
-                    if !force {
-                        return Err(Refusal::AlreadyStarted);
-                    }
-                    if let Some(pidfd) = &main.pidfd {
-                        let _ = sys::pidfd_signal(pidfd, libc::SIGKILL);
-                    }
-                    self.signal_all(libc::SIGKILL);
-                }
-                self.go = true;
-                done
-            }
-        }
-    }
-
-    fn slot(&self, process: Process) -> Result<&Slot, Refusal> {
-        self.slots.get(&process).ok_or(Refusal::NoSuchExec)
-    }
-
-    fn launch(&mut self, order: &Launch, joins: VecDeque<OwnedFd>) -> Result<(Reply, Vec<OwnedFd>), Refusal> {
-        if !matches!(self.slot(Process::Main)?.state, State::Prepared) {
-            return Err(Refusal::AlreadyStarted);
-        }
-        let early_size = self.slot(Process::Main)?.stdio.size;
-        let mut order = std::borrow::Cow::Borrowed(order);
-        if early_size.is_some() {
-            order.to_mut().stdio.size = early_size;
-        }
-        let result = self.open_log(&order).and_then(|()| match &order.foreign {
-            None => launch::container(&order, joins, &self.program),
-            Some(runtime) => foreign::container(&order, runtime),
-        });
-        match result {
-            Ok(started) => {
-                self.launched = Some(Launched {
-                    cgroup: order.cgroup.clone(),
-                    user_namespace: order.namespaces.user.is_some(),
-                    shares_pids: order.namespaces.pid != Namespace::New,
-                });
-                let reply = self.started(Process::Main, order.stdio, started)?;
-                if let (Reply::Started(running), _) = &reply {
-                    self.write_file(file::RUNNING, running);
-                }
-                Ok(reply)
-            }
-            Err(failure) => {
-                self.log = None;
-                if let Some(slot) = self.slots.get_mut(&Process::Main) {
-                    slot.state = State::Failed(failure.clone());
-                }
-                self.end_output(Process::Main);
-                Err(Refusal::Launch(failure))
-            }
-        }
-    }
-
-    fn open_log(&mut self, order: &Launch) -> Result<(), shim_protocol::launch::Failure> {
-        use crate::fail::At;
-        let step = shim_protocol::launch::Step::Log;
-        if cfg!(debug_assertions) && order.fail_at == Some(step) {
-            return Err(crate::fail::failure(step, Errno::CANCELED, "as a test asked"));
-        }
-        self.log = match &order.log {
-            None => None,
-            Some(log) => Some(Writer::open(log.clone()).at(step, log.path.display().to_string())?),
-        };
-        if let Some(log) = &mut self.log {
-            log.keep_partial(&self.home);
-        }
-        Ok(())
-    }
-
-    fn start_exec(
-        &mut self,
-        exec: u32,
-        command: &shim_protocol::launch::Command,
-    ) -> Result<(Reply, Vec<OwnedFd>), Refusal> {
-        let process = Process::Exec(exec);
-        let slot = self.slot(process)?;
-        if !matches!(slot.state, State::Prepared) {
-            return Err(Refusal::AlreadyStarted);
-        }
-        let main = self.slot(Process::Main)?;
-        let (Some(launched), Some(target), true) = (&self.launched, &main.pidfd, main.is_running()) else {
-            return Err(Refusal::NotRunning);
-        };
-        let stdio = slot.stdio;
-        match launch::command(command, &stdio, target, launched.user_namespace, &launched.cgroup, &self.program) {
-            Ok(started) => self.started(process, stdio, started),
-            Err(failure) => {
-                if let Some(slot) = self.slots.get_mut(&process) {
-                    slot.state = State::Failed(failure.clone());
-                }
-                self.end_output(process);
-                Err(Refusal::Launch(failure))
-            }
-        }
-    }
-
-    fn started(
-        &mut self,
-        process: Process,
-        stdio: Stdio,
-        started: launch::Started,
-    ) -> Result<(Reply, Vec<OwnedFd>), Refusal> {
-        let pidfd = started.pidfd.try_clone().map_err(|_| kernel("duplicate a descriptor", Errno::MFILE))?;
-        let running = Running { pid: started.pid, started: log::now(), warnings: started.warnings };
-        let slot = self.slots.get_mut(&process).ok_or(Refusal::NoSuchExec)?;
-        slot.stdio = stdio;
-        slot.ends = started.ends;
-        slot.pid = started.pid;
-        slot.pidfd = Some(started.pidfd);
-        slot.state = State::Running(running.clone());
-        slot.write_pending();
-        Ok((Reply::Started(running), vec![pidfd]))
-    }
-
-    fn adopt(
-        &mut self,
-        adopt: shim_protocol::Adopt,
-        mut descriptors: VecDeque<OwnedFd>,
-    ) -> Result<(Reply, Vec<OwnedFd>), Refusal> {
-        if !matches!(self.slot(Process::Main)?.state, State::Prepared) {
-            return Err(Refusal::AlreadyStarted);
-        }
-        let pidfd = descriptors.pop_front().ok_or(Refusal::Malformed)?;
-        let mut take = |there: bool| if there { descriptors.pop_front() } else { None };
-        let mut ends = Ends {
-            stdin: take(adopt.has_stdin),
-            stdout: take(adopt.has_stdout),
-            stderr: take(adopt.has_stderr),
-            slave: None,
-        };
-        if adopt.stdio.tty {
-            ends.slave = ends.stdout.as_ref().and_then(sys::terminal_of);
-        }
-        for fd in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
-            let _ = rustix::io::ioctl_fionbio(fd, true);
-        }
-        self.log = adopt.log.and_then(|log| Writer::open(log).ok());
-        if let Some(log) = &mut self.log {
-            log.keep_partial(&self.home);
-        }
-        self.launched = Some(Launched {
-            cgroup: adopt.cgroup,
-            user_namespace: has_own_users(adopt.pid),
-            shares_pids: !is_first_of_its_namespace(adopt.pid),
-        });
-        let running = Running { pid: adopt.pid, started: adopt.started, warnings: Vec::new() };
-        self.write_file(file::RUNNING, &running);
-        if let Some(slot) = self.slots.get_mut(&Process::Main) {
-            slot.stdio = adopt.stdio;
-            slot.ends = ends;
-            slot.pid = adopt.pid;
-            slot.pidfd = Some(pidfd);
-            slot.adopted = true;
-            slot.state = State::Running(running);
-        }
-        Ok((Reply::Done, Vec::new()))
-    }
-
-    fn hand_over(&self) -> Result<(Reply, Vec<OwnedFd>), Refusal> {
-        let main = self.slot(Process::Main)?;
-        let pidfd = main.pidfd.as_ref().filter(|_| main.is_running()).ok_or(Refusal::NotRunning)?;
-        let mut held = Vec::new();
-        let Ends { stdin, stdout, stderr, .. } = &main.ends;
-        for fd in [Some(pidfd), stdin.as_ref(), stdout.as_ref(), stderr.as_ref()].into_iter().flatten() {
-            held.push(fd.try_clone().map_err(|_| kernel("duplicate a descriptor", Errno::MFILE))?);
-        }
-        let reply = Reply::Held {
-            stdio: main.stdio,
-            stdin: main.ends.stdin.is_some(),
-            stdout: main.ends.stdout.is_some(),
-            stderr: main.ends.stderr.is_some(),
-        };
-        Ok((reply, held))
-    }
-
-    /// A terminal's input never ends: whoever detaches from it may come back, or somebody else.
-    fn stdin_ended(&mut self, process: Process) {
-        if let Some(slot) = self.slots.get_mut(&process)
-            && !slot.stdio.tty
-            && (slot.stdio.stdin_once || matches!(process, Process::Exec(_)) || matches!(slot.state, State::Prepared))
-        {
-            slot.stdin_ends = true;
-            slot.write_pending();
-        }
-    }
-
-    /// Read one process's stream once, and pass it on.
-    fn read_output(&mut self, process: Process, stream: Stream) {
-        let mut buffer = [0; 32 * 1024];
-        let Some(slot) = self.slots.get(&process) else { return };
-        let end = match stream {
-            Stream::Stdout => &slot.ends.stdout,
-            Stream::Stderr => &slot.ends.stderr,
-        };
-        let Some(fd) = end else { return };
-        match stdio::read(fd, &mut buffer) {
-            Read::Bytes(n) => self.pass_on(process, stream, &buffer[..n]),
-            Read::Nothing => {}
-            Read::End => self.stream_ended(process, stream),
-        }
-    }
-
-    fn pass_on(&mut self, process: Process, stream: Stream, bytes: &[u8]) {
-        if process == Process::Main
-            && let Some(log) = &mut self.log
-        {
-            log.write(stream, bytes, log::now());
-        }
-        for client in self.clients.values_mut() {
-            let Some(attached) = client.attached.filter(|attached| attached.process == process) else { continue };
-            match stream {
-                Stream::Stdout if attached.stdout => client.send_bytes(Kind::Stdout, bytes),
-                Stream::Stderr if attached.stderr => client.send_bytes(Kind::Stderr, bytes),
-                _ => {}
-            }
-        }
-    }
-
-    fn stream_ended(&mut self, process: Process, stream: Stream) {
-        if process == Process::Main
-            && let Some(log) = &mut self.log
-        {
-            log.finish(stream, log::now());
-        }
-        let Some(slot) = self.slots.get_mut(&process) else { return };
-        match stream {
-            Stream::Stdout => slot.ends.stdout = None,
-            Stream::Stderr => slot.ends.stderr = None,
-        }
-        // A process may close its output long before it ends.
-        if slot.ends.stdout.is_none() && slot.ends.stderr.is_none() && !slot.is_running() {
-            self.end_output(process);
-        }
-    }
-
-    /// Tell everybody attached that there is no more.
-    fn end_output(&mut self, process: Process) {
-        if let Some(slot) = self.slots.get_mut(&process) {
-            slot.ended = true;
-            slot.patience = None;
-            slot.ends = Ends::default();
-            slot.pending.clear();
-        }
-        for client in self.clients.values_mut() {
-            if client.attached.is_some_and(|attached| attached.process == process) {
-                client.end();
-            }
-        }
-    }
-
-    /// Everything that has died.
-    fn reap(&mut self) {
-        let mut sink = [0; 1280];
-        while rustix::io::read(&self.signals, &mut sink).is_ok_and(|n| n > 0) {}
-        while let Some((pid, status)) = sys::reap() {
-            let found = self.slots.iter().find(|(_, slot)| slot.pid == pid && slot.is_running());
-            if let Some(process) = found.map(|(process, _)| *process) {
-                self.died(process, Some(status));
-            }
-        }
-    }
-
-    fn adopted_died(&mut self, process: Process) {
-        let Some(pidfd) = self.slots.get(&process).and_then(|slot| slot.pidfd.as_ref()) else { return };
-        // Its parent may not have reaped it yet: then the kernel does not tell by the pidfd, but of the zombie. And it may
-        // do so between the two questions.
-        let of_zombie = || {
-            let pid = self.slots.get(&process)?.pid;
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            // The same process before and after: a reused number is told by the pidfd.
-            sys::pidfd_signal(pidfd, 0).ok()?;
-            stat.rsplit(' ').next()?.trim().parse().ok()
-        };
-        let status = sys::exit_info(pidfd).or_else(of_zombie).or_else(|| sys::exit_info(pidfd));
-        self.died(process, status);
-    }
-
-    fn died(&mut self, process: Process, status: Option<i32>) {
-        if process == Process::Main && self.launched.as_ref().is_some_and(|launched| launched.shares_pids) {
-            self.signal_all(libc::SIGKILL);
-        }
-        // The log is whole before anybody hears of the end.
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            self.drain(process, stream);
-        }
-        let oom = self.launched.as_ref().is_some_and(|launched| oom_killed(&launched.cgroup));
-        let signal = status.map(|status| status & 0x7f).filter(|signal| *signal != 0);
-        let code = status.map(|status| signal.map_or((status >> 8) & 0xff, |signal| 128 + signal));
-        let exit = ExitRecord { code, signal, at: log::now(), oom };
-        if process == Process::Main {
-            if let Some(log) = &mut self.log {
-                log.finish(Stream::Stdout, exit.at);
-                log.finish(Stream::Stderr, exit.at);
-            }
-            self.write_file(file::EXIT, &exit);
-        }
-        if let Some(slot) = self.slots.get_mut(&process) {
-            slot.state = State::Exited(exit.clone());
-            slot.pidfd = None;
-            slot.ends.slave = None;
-            slot.ends.stdin = None;
-            slot.pending.clear();
-            if slot.stdio.tty {
-                slot.ends.stdout = None;
-            }
-            slot.patience = Some(Instant::now() + PATIENCE);
-            if slot.ends.stdout.is_none() && slot.ends.stderr.is_none() {
-                self.end_output(process);
-            }
-        }
-        let event = Message::Event(Event::Exited { process, exit });
-        for client in self.clients.values_mut().filter(|client| client.subscribed) {
-            client.send(&event, Vec::new());
-        }
-    }
-
-    /// Read what is there, until nothing is.
-    fn drain(&mut self, process: Process, stream: Stream) {
-        let mut buffer = [0; 32 * 1024];
-        // Something else that writes without end must not keep us here.
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            let Some(slot) = self.slots.get(&process) else { return };
-            let end = match stream {
-                Stream::Stdout => &slot.ends.stdout,
-                Stream::Stderr => &slot.ends.stderr,
-            };
-            let Some(fd) = end else { return };
-            match stdio::read(fd, &mut buffer) {
-                Read::Bytes(n) => self.pass_on(process, stream, &buffer[..n]),
-                Read::Nothing => return,
-                Read::End => return self.stream_ended(process, stream),
-            }
-        }
-    }
-
     fn lose_patience(&mut self) {
         let now = Instant::now();
         let over: Vec<Process> = self
@@ -728,10 +282,6 @@ impl Shim {
                 self.go = true;
             }
         }
-    }
-
-    fn lines_lost(&self) -> u64 {
-        self.log.as_ref().map_or(self.lines_lost_told, |log| log.lost)
     }
 
     fn tell_lost_lines(&mut self) {
@@ -757,31 +307,6 @@ impl Shim {
         }
     }
 
-    /// To every process of the container's: what forks meanwhile is met in the next round.
-    fn signal_all(&self, signal: i32) {
-        let Some(launched) = &self.launched else { return };
-        let cgroup = &launched.cgroup;
-        if signal == libc::SIGKILL
-            && let Some(directory) = &cgroup.v2
-            && let Ok(kill) =
-                openat(CWD, directory.join("cgroup.kill"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        {
-            let _ = rustix::io::write(kill, b"1");
-        }
-        let Some(directory) = cgroup.v1.first().or(cgroup.v2.as_ref()) else { return };
-        let rounds = if signal == libc::SIGKILL { 10 } else { 1 };
-        for _ in 0..rounds {
-            let Ok(text) = std::fs::read_to_string(directory.join("cgroup.procs")) else { return };
-            let pids: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect();
-            if pids.is_empty() {
-                return;
-            }
-            for pid in pids {
-                let _ = sys::kill(pid, signal);
-            }
-        }
-    }
-
     /// A small file in the run directory, framed as on a connection, there at once or not at all.
     fn write_file<T: serde::Serialize>(&self, name: &str, value: &T) {
         let mut bytes = Vec::new();
@@ -798,100 +323,4 @@ impl Shim {
         // Where the run directory is gone, nobody will look for it.
         let _: Result<(), Errno> = write();
     }
-}
-
-fn kernel(doing: &str, errno: Errno) -> Refusal {
-    Refusal::Kernel { doing: doing.to_owned(), errno: errno.raw_os_error() }
-}
-
-/// Whether a process is in another user namespace than we are.
-fn has_own_users(pid: i32) -> bool {
-    let namespace = |whose: &str| std::fs::read_link(format!("/proc/{whose}/ns/user")).ok();
-    namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) != namespace("self"))
-}
-
-/// Whether a process is number 1 of a pid namespace: with it go all others.
-fn is_first_of_its_namespace(pid: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    numbers.is_some_and(|numbers| numbers.split_whitespace().last() == Some("1"))
-}
-
-/// Whether the kernel has killed something there for want of memory.
-fn oom_killed(cgroup: &shim_protocol::launch::Cgroup) -> bool {
-    let Some(path) = &cgroup.oom else { return false };
-    let Ok(text) = std::fs::read_to_string(path) else { return false };
-    text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
-}
-
-impl Client {
-    fn send(&mut self, message: &Message, descriptors: Vec<OwnedFd>) {
-        let mut bytes = Vec::new();
-        if frame::encode_value(&mut bytes, message, descriptors.len()).is_ok() {
-            self.behind += bytes.len();
-            self.outbox.push_back((bytes, descriptors));
-        }
-    }
-
-    fn send_bytes(&mut self, kind: Kind, payload: &[u8]) {
-        let before = self.behind;
-        match self.outbox.back_mut() {
-            // Not the one that is being sent: its descriptors are out already.
-            Some((bytes, descriptors)) if descriptors.is_empty() && bytes.len() < frame::STDIO_MAX => {
-                self.behind += frame_into(bytes, kind, payload);
-            }
-            _ => {
-                let mut bytes = Vec::new();
-                self.behind += frame_into(&mut bytes, kind, payload);
-                self.outbox.push_back((bytes, Vec::new()));
-            }
-        }
-        // At once, if nothing waits before it.
-        if before == 0 {
-            self.flush();
-        }
-    }
-
-    /// No more output will come.
-    fn end(&mut self) {
-        if !self.closing {
-            self.send_bytes(Kind::End, b"");
-            self.closing = true;
-        }
-    }
-
-    fn flush(&mut self) {
-        let Some(socket) = &self.socket else { return };
-        while let Some((bytes, descriptors)) = self.outbox.front() {
-            let passed: Vec<BorrowedFd<'_>> =
-                if self.sent == 0 { descriptors.iter().map(AsFd::as_fd).collect() } else { Vec::new() };
-            match transport::send(socket, &bytes[self.sent..], &passed) {
-                Ok(n) => {
-                    self.sent += n;
-                    self.behind -= n;
-                    if self.sent == bytes.len() {
-                        self.outbox.pop_front();
-                        self.sent = 0;
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Err(_) => {
-                    self.gone = true;
-                    self.outbox.clear();
-                    self.behind = 0;
-                    return;
-                }
-            }
-        }
-        if self.closing {
-            self.gone = true;
-        }
-    }
-}
-
-fn frame_into(bytes: &mut Vec<u8>, kind: Kind, payload: &[u8]) -> usize {
-    let before = bytes.len();
-    frame::encode_bytes(bytes, kind, payload);
-    bytes.len() - before
 }
