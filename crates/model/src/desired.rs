@@ -166,9 +166,11 @@ pub struct Attachment {
     pub mtu: u32,
     /// The network has `icc=false`: the port is isolated from other isolated ports.
     pub isolated: bool,
-    /// The container has NET_ADMIN and may add addresses of its own: its port is not held to the assigned ones.
+    /// The container has NET_ADMIN and may add addresses of its own: its port is not held to the assigned ones, unless
+    /// it is isolated.
     pub trusted: bool,
-    /// Whether every packet's source address is checked ([`Bridge::check_sources`]); never where `trusted`.
+    /// Whether every packet's source address is checked: where the network asks for it ([`Bridge::check_sources`]), and
+    /// where the port is isolated, since who may take another's address could talk to him through a published port.
     pub check_sources: bool,
     /// Keys relative to `/proc/sys` inside the sandbox, dots as separators, `IFNAME` already replaced (BR-12).
     pub sysctls: BTreeMap<String, String>,

@@ -95,6 +95,11 @@ fn own_elements(bridge: &Bridge, name: &[u8]) -> Elements {
     // One of these may be the subnet: elements of an interval set must not overlap.
     let of_link = |net: &IpNet| matches!(net.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
     let nets = bridge.subnets.iter().filter(|net| !of_link(net)).map(|net| (net.network(), net.broadcast()));
+    for (first, last) in nets.clone() {
+        let set = if first.is_ipv4() { Set::Subnets4 } else { Set::Subnets6 };
+        let [key, end] = [first, last].map(octets).map(|ip| joined(&[&ip, &ip]));
+        elements.insert((set, Element { key, end: Some(end), data: None }));
+    }
     let link = (LINK6.0.into(), LINK6.1.into());
     for (first, last) in nets.chain([link]) {
         let set = if first.is_ipv4() { Set::Own4 } else { Set::Own6 };
@@ -125,7 +130,7 @@ pub fn of_attachment(attachment: &Attachment, variant: Variant) -> Elements {
     if attachment.isolated && variant.br_netfilter {
         elements.insert((Set::Isolated, plain(name_key(attachment.outer.as_str()))));
     }
-    if attachment.trusted {
+    if attachment.trusted && !attachment.isolated {
         return elements;
     }
     let port = name_key(attachment.outer.as_str());

@@ -19,6 +19,10 @@
 //! may have others (`Attachment::trusted`), where they forward for others, one that was sent to the network, or by it.
 //! ```
 //!
+//! What belongs to a flow passes, so the first packet of one must not lie about who began it: from an address of a
+//! network it comes by that network's bridge, or not at all. Inside a network members may take each other's names, where
+//! they reach each other anyway; where they do not (`icc=false`), each port is held to its own addresses.
+//!
 //! Rules are written in a small language, which [`compile()`] turns into the kernel's instructions, and [`render`] into
 //! text: the text is a snapshot in the tests, and its hash is the schema's version.
 
@@ -92,6 +96,7 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
     use Match::*;
     let mut forward = vec![
         Rule(&[ESTABLISHED], Accept),
+        Rule(&[], Jump("sources")),
         Rule(&[], Verdict(&[InputName, OutputName], Set::Links)),
         Rule(&[In(&[InputName], Set::Bridges)], Jump("from-network")),
         Rule(&[In(&[OutputName], Set::Bridges), NotIn(&[InputName], Set::Bridges)], Jump("to-network")),
@@ -109,6 +114,20 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(&[V6, In(&[Destination6, Transport, DestinationPort], Set::Direct6)], Accept),
                 Rule(&[V4, In(&[Destination4, Transport, DestinationPort], Set::DirectRange4)], Accept),
                 Rule(&[V6, In(&[Destination6, Transport, DestinationPort], Set::DirectRange6)], Accept),
+            ],
+        },
+        Chain {
+            name: "sources",
+            hook: None,
+            rules: vec![
+                Rule(
+                    &[V4, In(&[Source4, Source4], Set::Subnets4), NotIn(&[InputName, Source4], Set::Own4)],
+                    Drop("from an address of a network that it is not of"),
+                ),
+                Rule(
+                    &[V6, In(&[Source6, Source6], Set::Subnets6), NotIn(&[InputName, Source6], Set::Own6)],
+                    Drop("from an address of a network that it is not of"),
+                ),
             ],
         },
         Chain {
@@ -241,6 +260,7 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
             hook: base("filter", hook::INPUT, 0),
             rules: vec![
                 Rule(&[ESTABLISHED], Accept),
+                Rule(&[In(&[InputName], Set::Bridges)], Jump("sources")),
                 Rule(
                     &[
                         V4,

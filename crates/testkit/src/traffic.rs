@@ -201,35 +201,68 @@ fn ask(by: By, to: SocketAddr) -> io::Result<String> {
 /// # Panics
 /// The addresses are of different families.
 pub fn icmp_frame(to: [u8; 6], from: [u8; 6], source: IpAddr, destination: IpAddr, mut icmp: Vec<u8>) -> Vec<u8> {
-    let sum = |bytes: &[u8]| {
-        let mut sum: u32 = bytes.chunks(2).map(|p| u32::from(p[0]) << 8 | u32::from(*p.get(1).unwrap_or(&0))).sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        (!(sum as u16)).to_be_bytes()
-    };
-    let length = icmp.len();
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let check = sum(&icmp);
-            icmp[2..4].copy_from_slice(&check);
-            let mut header = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0];
-            header[2..4].copy_from_slice(&(20 + length as u16).to_be_bytes());
-            header.extend(source.octets());
-            header.extend(destination.octets());
-            let check = sum(&header);
-            header[10..12].copy_from_slice(&check);
-            [&to[..], &from, &[8, 0], &header, &icmp].concat()
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let pseudo =
-                [&source.octets()[..], &destination.octets(), &[0, 0, 0, length as u8, 0, 0, 0, 58], &icmp].concat();
-            let check = sum(&pseudo);
-            icmp[2..4].copy_from_slice(&check);
-            let header =
-                [&[0x60, 0, 0, 0, 0, length as u8, 58, 255][..], &source.octets(), &destination.octets()].concat();
-            [&to[..], &from, &[0x86, 0xdd], &header, &icmp].concat()
+    if source.is_ipv4() {
+        // That of IPv4 is of the message alone (RFC 792).
+        let check = checksum(&icmp);
+        icmp[2..4].copy_from_slice(&check);
+        return frame(to, from, (source, destination), 1, &icmp);
+    }
+    let check = checksum(&[pseudo_header((source, destination), 58, icmp.len()), icmp.clone()].concat());
+    icmp[2..4].copy_from_slice(&check);
+    frame(to, from, (source, destination), 58, &icmp)
+}
+
+/// A datagram in an Ethernet frame, with its checksum.
+///
+/// # Panics
+/// The addresses are of different families.
+pub fn udp_frame(to: [u8; 6], from: [u8; 6], source: SocketAddr, destination: SocketAddr, text: &str) -> Vec<u8> {
+    let ends = (source.ip(), destination.ip());
+    let length = 8 + text.len() as u16;
+    let words = [source.port(), destination.port(), length, 0].map(u16::to_be_bytes).concat();
+    let mut udp = [&words, text.as_bytes()].concat();
+    let check = checksum(&[pseudo_header(ends, 17, udp.len()), udp.clone()].concat());
+    udp[6..8].copy_from_slice(&check);
+    frame(to, from, ends, 17, &udp)
+}
+
+/// The checksum of the Internet (RFC 1071).
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let mut sum: u32 = bytes.chunks(2).map(|p| u32::from(p[0]) << 8 | u32::from(*p.get(1).unwrap_or(&0))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+/// What a checksum is also of (RFC 768; RFC 8200, 8.1).
+fn pseudo_header(ends: (IpAddr, IpAddr), protocol: u8, length: usize) -> Vec<u8> {
+    let [high, low] = (length as u16).to_be_bytes();
+    match ends {
+        (IpAddr::V4(from), IpAddr::V4(to)) => [&from.octets()[..], &to.octets(), &[0, protocol, high, low]].concat(),
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            [&from.octets()[..], &to.octets(), &[0, 0, high, low, 0, 0, 0, protocol]].concat()
         }
         _ => panic!("one family"),
     }
+}
+
+fn frame(to: [u8; 6], from: [u8; 6], ends: (IpAddr, IpAddr), protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = (payload.len() as u16).to_be_bytes();
+    let (kind, header) = match ends {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let [high, low] = (20 + payload.len() as u16).to_be_bytes();
+            let mut header = vec![0x45, 0, high, low, 0, 0, 0, 0, 64, protocol, 0, 0];
+            header.extend([source.octets(), destination.octets()].concat());
+            let check = checksum(&header);
+            header[10..12].copy_from_slice(&check);
+            ([8, 0], header)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let start = [0x60, 0, 0, 0, high, low, protocol, 255];
+            ([0x86, 0xdd], [&start[..], &source.octets(), &destination.octets()].concat())
+        }
+        _ => panic!("one family"),
+    };
+    [&to[..], &from, &kind, &header, payload].concat()
 }

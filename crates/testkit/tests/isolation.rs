@@ -12,7 +12,7 @@ use kernel::packet::announcement;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
-use testkit::traffic::{At, By, any, icmp_frame, publisher, sleeper};
+use testkit::traffic::{At, By, any, icmp_frame, publisher, sleeper, udp_frame};
 use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, within};
 
 const INTRUDER: At<'_> = At::Container("intruder");
@@ -441,6 +441,86 @@ fn eui64(mac: [u8; 6]) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac;
     let word = |high: u8, low: u8| u16::from_be_bytes([high, low]);
     Ipv6Addr::new(0xfe80, 0, 0, 0, word(a ^ 2, b), word(c, 0xff), word(0xfe, d), word(e, f))
+}
+
+/// Sends datagrams from somewhere to a port of the host's that leads to a listener: those with false sources, and then
+/// one with the sender's own, which shows that they have been dealt with. None of the false ones arrives: a flow that
+/// seems to come from somebody else would let the listener and him talk, as if he had begun.
+fn false_sources_do_not_arrive(
+    lab: &Lab,
+    (from, interface): (At<'_>, &str),
+    (host, bridge): (SocketAddr, [u8; 6]),
+    (own, listener): (IpAddr, &UdpSocket),
+    false_ones: &[IpAddr],
+) {
+    let mac = lab.mac(from, interface);
+    let say = |source: IpAddr| udp_frame(bridge, mac, SocketAddr::new(source, 9998), host, &source.to_string());
+    lab.send_frames(from, interface, &false_ones.iter().chain([&own]).copied().map(say).collect::<Vec<_>>());
+    let mut buffer = [0; 64];
+    let length = listener.recv(&mut buffer).expect("one with its own source arrives");
+    let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    assert_eq!(said, own.to_string(), "from {from:?} to {host}");
+}
+
+#[test]
+fn sec_12_a_false_source_begins_no_flow_between_others() {
+    for (on, lab) in labs() {
+        front_and_back(&lab);
+        network(&lab, "quiet", json!({ "com.docker.network.bridge.enable_icc": "false" }));
+        lab.network(json!({ "Name": "inner", "Internal": true, "EnableIPv6": true }));
+        lab.run("inmate", sleeper("inner"));
+        lab.run("two", sleeper("quiet"));
+        for (name, network) in [("accomplice", "front"), ("one", "quiet")] {
+            let mut body = publisher(network, &[("7777/udp", "", if name == "one" { "7778" } else { "7777" })]);
+            // Whoever may change its addresses is held to them, too, where members are kept apart.
+            if name == "one" && on {
+                body["HostConfig"]["CapAdd"] = json!(["NET_ADMIN"]);
+            }
+            lab.run(name, body);
+        }
+        for n in [0, 1] {
+            let host: IpAddr = [HOST.into(), HOST6.into()][n];
+            let outside: IpAddr = [OUTSIDE.into(), OUTSIDE6.into()][n];
+            let listen = |container| {
+                let socket = lab.inside(At::Container(container), || UdpSocket::bind((any(n == 1), 7777))).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                socket
+            };
+            let (target, inmate) = (lab.addresses("target", "back")[n], lab.addresses("inmate", "inner")[n]);
+            let (foreign, own) = (gateways(&lab, "back")[n], lab.addresses("accomplice", "front")[n]);
+            let listener = listen("accomplice");
+            let bridge = (SocketAddr::new(host, 7777), lab.mac(At::Host, "br-front"));
+            let at = (At::Container("accomplice"), "eth0");
+            false_sources_do_not_arrive(&lab, at, bridge, (own, &listener), &[target, inmate, foreign]);
+            let uplink = (SocketAddr::new(host, 7777), lab.mac(At::Host, "eth0"));
+            let at = (At::Outside, "uplink0");
+            false_sources_do_not_arrive(&lab, at, uplink, (outside, &listener), &[target, inmate, own, foreign]);
+
+            let listener = listen("one");
+            let (own, neighbour) = (lab.addresses("one", "quiet")[n], lab.addresses("two", "quiet")[n]);
+            let bridge = (SocketAddr::new(host, 7778), lab.mac(At::Host, "br-quiet"));
+            let at = (At::Container("one"), "eth0");
+            false_sources_do_not_arrive(&lab, at, bridge, (own, &listener), &[neighbour]);
+        }
+        // Nor a way back from outside, for what seems to have left.
+        let witness = lab.inside(At::Outside, || UdpSocket::bind((any(true), 4444))).unwrap();
+        witness.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for n in [0, 1] {
+            let outside: IpAddr = [OUTSIDE.into(), OUTSIDE6.into()][n];
+            let target = lab.addresses("target", "back")[n];
+            let to = (SocketAddr::new(outside, 4444), lab.mac(At::Host, "br-front"));
+            let own = lab.addresses("accomplice", "front")[n];
+            false_sources_do_not_arrive(&lab, (At::Container("accomplice"), "eth0"), to, (own, &witness), &[target]);
+        }
+        // And the host's services hear of nobody but who asks.
+        let service = lab.in_host(|| UdpSocket::bind((any(true), 5353))).unwrap();
+        service.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for n in [0, 1] {
+            let to = (SocketAddr::new(gateways(&lab, "front")[n], 5353), lab.mac(At::Host, "br-front"));
+            let (target, own) = (lab.addresses("target", "back")[n], lab.addresses("accomplice", "front")[n]);
+            false_sources_do_not_arrive(&lab, (At::Container("accomplice"), "eth0"), to, (own, &service), &[target]);
+        }
+    }
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub fn attachment(
         mtu: network.mtu(),
         isolated: bridge.as_ref().is_some_and(|b| !b.icc),
         trusted: container.host.may_change_addresses(),
-        check_sources: bridge.as_ref().is_some_and(|b| b.check_sources),
+        check_sources: bridge.as_ref().is_some_and(|b| b.check_sources || !b.icc),
         on_parent,
     })
 }

@@ -55,6 +55,9 @@ sets! {
     /// What is a network's own: its bridge, and its subnets.
     Own4 Inet "own4" [InputName Destination4] [] true,
     Own6 Inet "own6" [InputName Destination6] [] true,
+    /// The subnets of all networks: each twice, since the kernel's quick sets of intervals have keys of several parts.
+    Subnets4 Inet "subnets4" [Source4 Source4] [] true,
+    Subnets6 Inet "subnets6" [Source6 Source6] [] true,
     /// Addresses of the host that are one network's: its gateway.
     Gateways4 Inet "gateways4" [Destination4] [] false,
     Gateways6 Inet "gateways6" [Destination6] [] false,
