@@ -502,7 +502,7 @@ fn sec_12_a_false_source_begins_no_flow_between_others() {
             let at = (At::Container("one"), "eth0");
             false_sources_do_not_arrive(&lab, at, bridge, (own, &listener), &[neighbour]);
         }
-        // Nor a way back from outside, for what seems to have left.
+        // Nor has it a way back from outside, for what seems to have left.
         let witness = lab.inside(At::Outside, || UdpSocket::bind((any(true), 4444))).unwrap();
         witness.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         for n in [0, 1] {
@@ -511,6 +511,18 @@ fn sec_12_a_false_source_begins_no_flow_between_others() {
             let to = (SocketAddr::new(outside, 4444), lab.mac(At::Host, "br-front"));
             let own = lab.addresses("accomplice", "front")[n];
             false_sources_do_not_arrive(&lab, (At::Container("accomplice"), "eth0"), to, (own, &witness), &[target]);
+        }
+        // A neighbour who has the host forward him something in a container's name is still nobody that it talks to.
+        for n in [0, 1] {
+            let [outside, host]: [IpAddr; 2] = [[OUTSIDE.into(), HOST.into()], [OUTSIDE6.into(), HOST6.into()]][n];
+            let (target, witness_port) = (SocketAddr::new(lab.addresses("target", "back")[n], 80), 4444);
+            let (mac, to) = (lab.mac(At::Outside, "uplink0"), lab.mac(At::Host, "eth0"));
+            let witnessed = SocketAddr::new(outside, witness_port);
+            let frames = [(target, witnessed), (witnessed, target)].map(|(from, at)| udp_frame(to, mac, from, at, "?"));
+            lab.send_frames(At::Outside, "uplink0", &frames);
+            witness.send_to(b"?", (host, 8080)).unwrap();
+            let (_, from) = witness.recv_from(&mut [0; 64]).expect("the published port answers");
+            assert_eq!((from.ip().to_canonical(), from.port()), (host, 8080), "br_netfilter {on}");
         }
         // And the host's services hear of nobody but who asks.
         let service = lab.in_host(|| UdpSocket::bind((any(true), 5353))).unwrap();
