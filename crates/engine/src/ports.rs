@@ -7,9 +7,14 @@ use crate::{Engine, blocking};
 use keeper_protocol::Key;
 use model::container::Container;
 use model::port::{HostPort, Published, Wanted};
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+/// The default of `ip_local_port_range` begins above.
+const PROXY_PORTS: RangeInclusive<u16> = 31000..=32767;
 
 /// A container's addresses on its ways out, one a family: where its published ports lead (PT-11).
 #[derive(Clone, Copy)]
@@ -57,8 +62,13 @@ impl Engine {
             return Err(Error::new(Kind::Internal, busy).context(attempt()));
         }
         let requests = requests(wanted, own);
+        let others: Vec<Published> = {
+            let state = self.state();
+            let records = state.containers.values().map(|e| &e.record).filter(|other| other.id != record.id);
+            records.flat_map(|other| other.state.ports.iter().cloned()).collect()
+        };
         let engine = self.clone();
-        let reservations = blocking(move || engine.network.reserve(&requests))
+        let reservations = blocking(move || engine.network.reserve(&requests, &others))
             .await
             .map_err(|e| port_error(&e, own.ipv4.or(own.ipv6), wanted).context(attempt()))?;
         let mut published = Vec::new();
@@ -82,6 +92,21 @@ impl Engine {
             return Err(e);
         }
         Ok(published)
+    }
+}
+
+/// Where the proxy listens when no earlier daemon has said so: below the ports that the kernel chooses from, and not among
+/// those that are published; dual-stack. `None` where the host has no IPv6, since there is nothing to carry.
+pub(crate) fn proxy_listener<'a>(published: impl Iterator<Item = &'a Published> + Clone) -> Option<TcpListener> {
+    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let mut free =
+        PROXY_PORTS.rev().filter(|port| !published.clone().any(|p| any.iter().any(|a| p.holds(*a, *port, 1))));
+    loop {
+        let port = free.next()?;
+        match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+            listener => return listener.ok(),
+        }
     }
 }
 

@@ -98,8 +98,7 @@ impl Engine {
         let proxy = match held.remove(&Key::Proxy).and_then(|mut fds| fds.pop()) {
             _ if !settings.networking.proxy => None,
             Some(socket) => Some(std::net::TcpListener::from(socket)),
-            // Dual-stack. Where the host has no IPv6 there is nothing to carry.
-            None => std::net::TcpListener::bind("[::]:0").ok(),
+            None => crate::ports::proxy_listener(contents.containers.iter().flat_map(|c| &c.state.ports)),
         };
         let proxy_port = proxy.as_ref().and_then(|p| p.local_addr().ok()).map(|a| a.port());
         settings.networking.pools.add_own(&engine_id);

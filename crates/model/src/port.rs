@@ -235,13 +235,17 @@ impl Published {
     /// Whether both hold a port of the same address.
     pub fn collides(&self, wanted: &Wanted) -> bool {
         let HostPort::Exactly(first) = wanted.host else { return false };
+        self.protocol == wanted.protocol && wanted.hosts.iter().any(|host| self.holds(*host, first, wanted.count))
+    }
+
+    /// Whether one of `count` ports of a host address, from `first` on, is among these.
+    pub fn holds(&self, host: IpAddr, first: u16, count: u16) -> bool {
         let ends = |first: u16, count: u16| u32::from(first) + u32::from(count);
         let same_host =
-            |a: &IpAddr, b: &IpAddr| a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified());
-        self.protocol == wanted.protocol
-            && u32::from(self.host_port) < ends(first, wanted.count)
+            |a: &IpAddr| a.is_ipv4() == host.is_ipv4() && (*a == host || a.is_unspecified() || host.is_unspecified());
+        u32::from(self.host_port) < ends(first, count)
             && u32::from(first) < ends(self.host_port, self.count)
-            && self.hosts.iter().any(|a| wanted.hosts.iter().any(|b| same_host(a, b)))
+            && self.hosts.iter().any(same_host)
     }
 }
 

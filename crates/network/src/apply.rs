@@ -32,6 +32,7 @@ use model::daemon::Mark;
 use model::desired::{Attachment, Bridge, Desired, Parent, Publication, Sharing};
 use model::id::{RootId, SandboxId};
 use model::net::{InterfaceName, MacAddr};
+use model::port::Published;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
@@ -293,15 +294,15 @@ impl Network {
         sandbox.set_default_routes(v4, v6)
     }
 
-    /// Reserves host ports: all, or none. The sockets are the reservation.
-    pub fn reserve(&self, requests: &[PortRequest]) -> Result<Vec<Reservation>, PortError> {
-        let means = Means { nothing: &self.0.nothing, proxy: self.0.proxy.is_some() };
-        self.0.at_home(|| reserve::reserve(requests, &means))?
+    /// Reserves host ports: all, or none. The sockets are the reservation. `others` have ports that no socket holds.
+    pub fn reserve(&self, requests: &[PortRequest], others: &[Published]) -> Result<Vec<Reservation>, PortError> {
+        let means = Means { nothing: &self.0.nothing, proxy: self.0.proxy };
+        self.0.at_home(|| reserve::reserve(requests, others, &means))?
     }
 
     /// Leads host ports to containers: all, or none. UDP flows that began before follow within 60 ms (PT-15).
     pub fn publish(&self, publications: &BTreeSet<Publication>) -> Result<(), Error> {
-        let elements = self.0.of_publication(publications);
+        let elements = self.0.elements_of(publications);
         self.0.tables.change(&Elements::new(), &elements).attempt("publish", show(publications))?;
         self.0.chores.forget_flows(publications);
         Ok(())
@@ -309,7 +310,7 @@ impl Network {
 
     /// Leads them nowhere. Those that are not published are no error.
     pub fn unpublish(&self, publications: &BTreeSet<Publication>) -> Result<(), Error> {
-        let elements = self.0.of_publication(publications);
+        let elements = self.0.elements_of(publications);
         let removed = self.0.tables.remove(&elements).attempt("unpublish", show(publications));
         self.0.chores.forget_flows(publications);
         removed
@@ -466,7 +467,7 @@ impl Inner {
         self.tables.remove(elements).attempt("take out of the firewall", of)
     }
 
-    fn of_publication(&self, publications: &BTreeSet<Publication>) -> Elements {
+    fn elements_of(&self, publications: &BTreeSet<Publication>) -> Elements {
         publications.iter().flat_map(|p| elements::of_publication(p, self.proxy)).collect()
     }
 

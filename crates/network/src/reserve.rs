@@ -1,18 +1,22 @@
 //! Host ports are promises: a published port is a bound socket, so that nobody else can take it, and 'already in use'
-//! is the kernel's own word (PT-05, PT-06).
+//! is the kernel's own word (PT-05, PT-06). Ranges too long for a socket a port are known to us alone: what asks for a
+//! port is told of them.
 
 use kernel::netlink::Errno;
 use kernel::reserve::{Transport, hold};
 use model::desired::Publication;
 use model::net::Protocol;
-use model::port::MOST_HELD;
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use model::port::{MOST_HELD, Published};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
 /// How often another port is tried when the kernel's choice on one address is taken on the next.
 const ATTEMPTS: usize = 64;
+/// What `ip_local_port_range` is, if nobody says otherwise.
+const EPHEMERAL_FIRST: u16 = 32768;
+const EPHEMERAL_LAST: u16 = 60999;
 
 /// Where a host address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,12 @@ pub struct PortRequest {
     /// How many consecutive ports.
     pub count: u16,
     pub container_port: u16,
+}
+
+impl PortRequest {
+    fn may_choose(&self) -> bool {
+        self.ports == (0..=0) || self.ports.len() > usize::from(self.count.max(1))
+    }
 }
 
 /// A port that is ours now, for as long as its sockets are open.
@@ -73,6 +83,11 @@ pub enum PortError {
     NotHere { host: IpAddr, port: u16, protocol: Protocol, source: Errno },
     #[error("all ports from {} to {} are already in use for {protocol} on {host}", ports.start(), ports.end())]
     NoneFree { host: IpAddr, ports: RangeInclusive<u16>, protocol: Protocol, source: Errno },
+    #[error(
+        "port {port}/tcp is where the daemon's own proxy listens, which serves [::1]: publish another one, or start the \
+         daemon with --userland-proxy=false"
+    )]
+    Proxys { port: u16 },
     #[error("the range of {count} ports from {first} ends after port 65535")]
     TooFar { first: u16, count: u16 },
     #[error("cannot publish port {port}/{protocol}: this kernel lacks {protocol} (its module 'sctp')")]
@@ -91,19 +106,78 @@ fn show(host: IpAddr, port: u16, protocol: Protocol) -> String {
 pub(crate) struct Means<'a> {
     /// A device that carries nothing.
     pub(crate) nothing: &'a str,
-    /// Whether there is a proxy to serve what the kernel cannot.
-    pub(crate) proxy: bool,
+    /// The port of the proxy that serves what the kernel cannot, if there is one.
+    pub(crate) proxy: Option<u16>,
 }
 
-/// Reserves it all, or nothing. Runs in the host's namespace.
-pub(crate) fn reserve(requests: &[PortRequest], means: &Means<'_>) -> Result<Vec<Reservation>, PortError> {
-    requests.iter().map(|request| reserve_one(request, means)).collect()
+/// Ports that nobody may have, held by a socket or not.
+struct Taken(Vec<Published>);
+
+impl Taken {
+    fn new(others: &[Published], proxy: Option<u16>) -> Self {
+        let own = proxy.map(|host_port| Published {
+            hosts: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+            protocol: Protocol::Tcp,
+            container_port: host_port,
+            count: 1,
+            host_port,
+        });
+        Self(others.iter().cloned().chain(own).collect())
+    }
+
+    /// The last of the held ports that are in the way.
+    fn blocks(&self, request: &PortRequest, first: u16, count: u16) -> Option<u16> {
+        let alike = self.0.iter().filter(|held| held.protocol == request.protocol);
+        let mut blocking = alike.filter(|held| request.targets.iter().any(|to| held.holds(to.host, first, count)));
+        blocking.next().map(|held| held.host_port.saturating_add(held.count - 1))
+    }
+
+    /// The next port, from one on, with `count` free ones behind it; in the range that the kernel chooses from, too.
+    fn next_free(&self, request: &PortRequest, from: u16, count: u16) -> u16 {
+        let mut port = from;
+        for _ in 0..=2 * self.0.len() {
+            match self.blocks(request, port, count) {
+                None => break,
+                Some(last) => port = if last < EPHEMERAL_LAST { last + 1 } else { EPHEMERAL_FIRST },
+            }
+        }
+        port
+    }
+
+    fn add(&mut self, request: &PortRequest, first: u16, count: u16) {
+        self.0.push(Published {
+            hosts: request.targets.iter().map(|target| target.host).collect(),
+            protocol: request.protocol,
+            container_port: request.container_port,
+            count,
+            host_port: first,
+        });
+    }
 }
 
-fn reserve_one(request: &PortRequest, means: &Means<'_>) -> Result<Reservation, PortError> {
+/// Reserves it all, or nothing, beside what others have. Runs in the host's namespace.
+pub(crate) fn reserve(
+    requests: &[PortRequest],
+    others: &[Published],
+    means: &Means<'_>,
+) -> Result<Vec<Reservation>, PortError> {
+    let mut taken = Taken::new(others, means.proxy);
+    let mut reservations = BTreeMap::new();
+    // Who may choose does so after those who may not.
+    let mut wishes: Vec<_> = requests.iter().enumerate().collect();
+    wishes.sort_by_key(|(_, request)| request.may_choose());
+    for (place, request) in wishes {
+        let reservation = reserve_one(request, &taken, means)?;
+        taken.add(request, reservation.host_port, request.count.max(1));
+        reservations.insert(place, reservation);
+    }
+    Ok(reservations.into_values().collect())
+}
+
+fn reserve_one(request: &PortRequest, others: &Taken, means: &Means<'_>) -> Result<Reservation, PortError> {
     let count = request.count.max(1);
     if request.ports == (0..=0) {
-        return ephemeral(request, count, means);
+        return ephemeral(request, count, others, means);
     }
     let (first, last) = (*request.ports.start(), *request.ports.end());
     let Some(last_start) = last.checked_sub(count - 1).filter(|start| *start >= first) else {
@@ -111,7 +185,7 @@ fn reserve_one(request: &PortRequest, means: &Means<'_>) -> Result<Reservation, 
     };
     let mut taken = None;
     for port in first..=last_start {
-        match hold_group(request, port, count, means) {
+        match hold_group(request, port, count, others, means) {
             Err(error @ PortError::Taken { .. }) => taken = Some(error),
             other => return other,
         }
@@ -120,13 +194,20 @@ fn reserve_one(request: &PortRequest, means: &Means<'_>) -> Result<Reservation, 
         Some(PortError::Taken { host, protocol, source, .. }) if last_start > first => {
             Err(PortError::NoneFree { host, ports: request.ports.clone(), protocol, source })
         }
-        Some(error) => Err(error),
+        Some(error) => Err(means
+            .proxy
+            .filter(|own| is_proxys(request, first..=last, *own))
+            .map_or(error, |port| PortError::Proxys { port })),
         None => Err(PortError::TooFar { first, count }),
     }
 }
 
+fn is_proxys(request: &PortRequest, ports: RangeInclusive<u16>, proxy: u16) -> bool {
+    request.protocol == Protocol::Tcp && ports.contains(&proxy)
+}
+
 /// The kernel chooses a port on the first address; the others must have it too.
-fn ephemeral(request: &PortRequest, count: u16, means: &Means<'_>) -> Result<Reservation, PortError> {
+fn ephemeral(request: &PortRequest, count: u16, others: &Taken, means: &Means<'_>) -> Result<Reservation, PortError> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let Some(first) = request.targets.first() else { break };
@@ -143,7 +224,8 @@ fn ephemeral(request: &PortRequest, count: u16, means: &Means<'_>) -> Result<Res
             }
             Err(errno) => return Err(failure(first.host, 0, request.protocol, errno)),
         };
-        match hold_group(request, port, count, means) {
+        let port = others.next_free(request, port, count);
+        match hold_group(request, port, count, others, means) {
             Err(error @ (PortError::Taken { .. } | PortError::TooFar { .. })) => last = Some(error),
             other => return other,
         }
@@ -151,9 +233,19 @@ fn ephemeral(request: &PortRequest, count: u16, means: &Means<'_>) -> Result<Res
     Err(last.unwrap_or(PortError::TooFar { first: 0, count }))
 }
 
-fn hold_group(request: &PortRequest, port: u16, count: u16, means: &Means<'_>) -> Result<Reservation, PortError> {
+fn hold_group(
+    request: &PortRequest,
+    port: u16,
+    count: u16,
+    others: &Taken,
+    means: &Means<'_>,
+) -> Result<Reservation, PortError> {
     if port.checked_add(count - 1).is_none() {
         return Err(PortError::TooFar { first: port, count });
+    }
+    if others.blocks(request, port, count).is_some() {
+        let host = request.targets.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |target| target.host);
+        return Err(PortError::Taken { host, port, protocol: request.protocol, source: Errno::ADDRINUSE });
     }
     let mut reservation = Reservation { host_port: port, publications: BTreeSet::new(), sockets: Vec::new() };
     for target in &request.targets {
@@ -189,7 +281,7 @@ fn hold_target(
     let (protocol, transport) = (request.protocol, transport(request.protocol));
     let udp = protocol == Protocol::Udp;
     let keep = count <= MOST_HELD;
-    let served = udp && keep && means.proxy && (host.is_ipv4() != container.is_ipv4() || host == LOCALHOST);
+    let served = udp && keep && means.proxy.is_some() && (host.is_ipv4() != container.is_ipv4() || host == LOCALHOST);
     let mut sockets = Vec::new();
     for offset in 0..count {
         let port = first + offset;
@@ -203,7 +295,7 @@ fn hold_target(
         let to = SocketAddr::new(container, request.container_port.wrapping_add(offset));
         let role = if served { Role::Serves(to) } else { Role::Holds };
         sockets.push(HeldSocket { fd: socket, host, protocol, port, role });
-        if udp && !served && means.proxy && host == EVERYWHERE {
+        if udp && !served && means.proxy.is_some() && host == EVERYWHERE {
             let (fd, _) = hold(transport, LOCALHOST, port, Some("lo")).map_err(|errno| (port, errno))?;
             sockets.push(HeldSocket { fd, host: LOCALHOST, protocol, port, role: Role::Serves(to) });
         }

@@ -335,22 +335,22 @@ fn pt_05_a_taken_port_and_an_address_of_somebody_else_are_told_apart() {
     let Some(world) = world() else { return };
     let a: IpAddr = "10.1.0.2".parse().unwrap();
     let _server = netns::inside(world.host.as_fd(), || TcpListener::bind((HOST4, 8080))).unwrap().unwrap();
-    let taken = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (8080, 8080), 1)]).unwrap_err();
+    let taken = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (8080, 8080), 1)], &[]).unwrap_err();
     assert!(matches!(taken, PortError::Taken { port: 8080, .. }), "{taken:?}");
     assert_eq!(taken.to_string(), "port 0.0.0.0:8080/tcp is already in use");
     let elsewhere = "192.0.2.1".parse().unwrap();
-    let absent = world.network.reserve(&[request(&[(elsewhere, a)], Tcp, (8080, 8080), 1)]).unwrap_err();
+    let absent = world.network.reserve(&[request(&[(elsewhere, a)], Tcp, (8080, 8080), 1)], &[]).unwrap_err();
     assert!(matches!(absent, PortError::NotHere { .. }), "{absent:?}");
     // the first free one of a range; and when none is
     let range = request(&[(ANY4, a)], Tcp, (8080, 8081), 1);
-    let got = world.network.reserve(std::slice::from_ref(&range)).unwrap();
+    let got = world.network.reserve(std::slice::from_ref(&range), &[]).unwrap();
     assert_eq!(got[0].host_port, 8081);
-    let none = world.network.reserve(&[range]).unwrap_err();
+    let none = world.network.reserve(&[range], &[]).unwrap_err();
     assert!(matches!(none, PortError::NoneFree { .. }), "{none:?}");
     // all or none: the first of two is free again
     let both = [request(&[(ANY4, a)], Tcp, (9000, 9000), 1), request(&[(ANY4, a)], Tcp, (8081, 8081), 1)];
-    assert!(world.network.reserve(&both).is_err());
-    assert!(world.network.reserve(&both[..1]).is_ok());
+    assert!(world.network.reserve(&both, &[]).is_err());
+    assert!(world.network.reserve(&both[..1], &[]).is_ok());
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn pt_03_all_addresses_of_a_group_get_the_same_port() {
     let Some(world) = world() else { return };
     let (v4, v6) = ("10.1.0.2".parse().unwrap(), "fd00:1::2".parse().unwrap());
     for protocol in [Tcp, Udp] {
-        let got = world.network.reserve(&[request(&[(ANY4, v4), (ANY6, v6)], protocol, (0, 0), 1)]).unwrap();
+        let got = world.network.reserve(&[request(&[(ANY4, v4), (ANY6, v6)], protocol, (0, 0), 1)], &[]).unwrap();
         assert_eq!(got[0].sockets.len(), 2);
         assert_ne!(got[0].host_port, 0);
         assert!(got[0].sockets.iter().all(|socket| socket.port == got[0].host_port));
@@ -374,8 +374,11 @@ fn pt_06_a_reserved_port_refuses_servers_and_clients_until_it_is_published() {
     for protocol in [Tcp, Udp] {
         for (n, (any, host)) in [(ANY4, HOST4), (ANY6, HOST6)].into_iter().enumerate() {
             serve(&a, protocol, a.both()[n], 80);
-            let got =
-                world.network.reserve(&[request(&[(any, a.both()[n])], protocol, (8080, 8080), 1)]).unwrap().remove(0);
+            let got = world
+                .network
+                .reserve(&[request(&[(any, a.both()[n])], protocol, (8080, 8080), 1)], &[])
+                .unwrap()
+                .remove(0);
             let bind = || match protocol {
                 Udp => UdpSocket::bind((any, 8080)).map(drop),
                 _ => TcpListener::bind((any, 8080)).map(drop),
@@ -396,17 +399,17 @@ fn pt_06_a_reserved_port_refuses_servers_and_clients_until_it_is_published() {
 fn pt_17_a_range_of_10000_ports_is_reserved_without_10000_sockets() {
     let Some(world) = world() else { return };
     let a = "10.1.0.2".parse().unwrap();
-    let got = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (20_000, 29_999), 10_000)]).unwrap();
+    let got = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (20_000, 29_999), 10_000)], &[]).unwrap();
     assert_eq!((got[0].host_port, got[0].sockets.len(), got[0].publications.len()), (20_000, 0, 1));
     let _server = netns::inside(world.host.as_fd(), || TcpListener::bind((HOST4, 25_000))).unwrap().unwrap();
-    let taken = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (20_000, 29_999), 10_000)]).unwrap_err();
+    let taken = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (20_000, 29_999), 10_000)], &[]).unwrap_err();
     assert!(matches!(taken, PortError::Taken { port: 25_000, .. }), "{taken:?}");
-    let got = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (20_000, 20_063), 64)]).unwrap();
+    let got = world.network.reserve(&[request(&[(ANY4, a)], Tcp, (20_000, 20_063), 64)], &[]).unwrap();
     assert_eq!(got[0].sockets.len(), 64);
     // UDP sockets are bound to a device that carries nothing: it comes back if it was deleted
     world.look(&["ip", "link", "del", &format!("isle-{}", root())]);
     world.network.reconcile(&Desired::default(), |_| None).unwrap();
-    assert!(world.network.reserve(&[request(&[(ANY4, a)], Udp, (20_000, 20_063), 64)]).is_ok());
+    assert!(world.network.reserve(&[request(&[(ANY4, a)], Udp, (20_000, 20_063), 64)], &[]).is_ok());
 }
 
 #[test]
@@ -419,10 +422,13 @@ fn v6_04_what_the_kernel_cannot_lead_to_a_container_goes_to_the_proxy() {
     let a = world.member(&world.bridge(1), 2);
     let got = world
         .network
-        .reserve(&[
-            request(&[(ANY6, a.v4()), (ANY4, a.v4())], Tcp, (8080, 8080), 1),
-            request(&[(ANY6, a.v6())], Tcp, (8081, 8081), 1),
-        ])
+        .reserve(
+            &[
+                request(&[(ANY6, a.v4()), (ANY4, a.v4())], Tcp, (8080, 8080), 1),
+                request(&[(ANY6, a.v6())], Tcp, (8081, 8081), 1),
+            ],
+            &[],
+        )
         .unwrap();
     for reservation in &got {
         world.network.publish(&reservation.publications).unwrap();
@@ -450,7 +456,10 @@ fn v6_04_what_the_kernel_cannot_lead_to_a_container_goes_to_the_proxy() {
     // UDP takes a socket a port
     let got = world
         .network
-        .reserve(&[request(&[(ANY6, a.v4())], Udp, (8080, 8080), 1), request(&[(ANY6, a.v6())], Udp, (8081, 8081), 1)])
+        .reserve(
+            &[request(&[(ANY6, a.v4())], Udp, (8080, 8080), 1), request(&[(ANY6, a.v6())], Udp, (8081, 8081), 1)],
+            &[],
+        )
         .unwrap();
     let serves = |n: usize| -> Vec<_> {
         got[n].sockets.iter().filter(|s| matches!(s.role, Role::Serves(_))).map(|s| (s.host, s.role)).collect()

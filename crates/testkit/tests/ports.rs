@@ -637,6 +637,65 @@ fn what_is_published_adds_no_rule() {
 }
 
 #[test]
+fn pt_03_ports_of_long_ranges_are_nobody_elses() {
+    let lab = lab();
+    lab.network(json!({ "Name": "front" }));
+    let published = |name: &str| -> Vec<u16> {
+        let shown = lab.inspect(name)["NetworkSettings"]["Ports"].clone();
+        let bindings = shown.as_object().unwrap().values().flat_map(|b| b.as_array().unwrap().clone());
+        bindings.map(|b| b["HostPort"].as_str().unwrap().parse().unwrap()).collect()
+    };
+    let range = |name: &str, hosts: &str, inner: &str| {
+        lab.isle(&[
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            "front",
+            "-p",
+            &format!("{hosts}:{inner}"),
+            "busybox",
+            "sleep",
+            "3600",
+        ])
+    };
+    range("equal", "10000-19999", "10000-19999").ok();
+    range("shifted", "20000-20100", "30000-30100").ok();
+    range("all", "32768-60900", "32768-60900").ok();
+    range("partly", "19990-20110", "80").ok();
+    assert_eq!(published("partly"), [20101, 20101]);
+    let none = range("none", "15000-15010", "80");
+    assert!(none.stderr.contains("all ports from 15000 to 15010 are already in use"), "{}", none.stderr);
+    let mut own = sleeper("front");
+    own["ExposedPorts"] = json!({ "80/tcp": {} });
+    own["HostConfig"]["PublishAllPorts"] = true.into();
+    for n in 0..8 {
+        lab.run(&format!("any{n}"), own.clone());
+        let ports = published(&format!("any{n}"));
+        assert!(ports.iter().all(|p| !(32768..=60900).contains(p)), "{ports:?}");
+    }
+    // One container's wishes do not meet either.
+    let both = [
+        "run",
+        "-d",
+        "--name",
+        "both",
+        "--network",
+        "front",
+        "-p",
+        "21000-21100:21000-21100",
+        "-p",
+        "21050-21200:80",
+        "busybox",
+        "sleep",
+        "3600",
+    ];
+    lab.isle(&both).ok();
+    assert!(published("both").contains(&21101) && published("both").len() == 2 * 102, "{:?}", published("both"));
+}
+
+#[test]
 fn pt_04_all_that_is_exposed_is_published_if_asked_for() {
     let lab = lab();
     lab.isle(&["run", "-d", "--name", "base", "busybox", "true"]).ok();
