@@ -49,9 +49,10 @@ impl Engine {
     /// `from` is nobody who could send anything, or nothing here is called `to`.
     pub async fn explain(self: &Arc<Self>, question: Question) -> Result<Explanation> {
         let engine = self.clone();
-        let (host, closed) = blocking(move || -> Result<_> {
-            let host = engine.network.host_addresses().map_err(Error::internal)?;
-            Ok((host, [false, true].map(|v6| engine.network.input_drops(v6))))
+        let (host, closed, gates) = blocking(move || -> Result<_> {
+            let network = &engine.network;
+            let host = network.host_addresses().map_err(Error::internal)?;
+            Ok((host, [false, true].map(|v6| network.input_drops(v6)), network.forward_drops()))
         })
         .await?;
         let state = self.state();
@@ -70,6 +71,9 @@ impl Engine {
                     let mut why = why_it_passes(&state, arrival);
                     if arrival.source == Source::Proxy && !address.is_loopback() {
                         why += &by_input(&closed[usize::from(address.is_ipv6())]);
+                    }
+                    if is_forwarded(&flow.from, arrival) && !gates.is_empty() {
+                        why += &format!("; but {} drops what it has no rule for", gates.join(" and "));
                     }
                     (called(&state, &arrival.at), why)
                 }
@@ -200,6 +204,16 @@ fn why_it_passes(state: &State, arrival: &Arrival) -> String {
 }
 
 /// What other firewalls have to say about a flow that the proxy carries.
+/// Whether a flow passes the rules of other firewalls for what is forwarded.
+fn is_forwarded(from: &Place, arrival: &Arrival) -> bool {
+    let crosses = match arrival.because {
+        Passage::Published(_) => arrival.source != Source::Proxy,
+        Passage::Direct(_) | Passage::Unprotected(_) | Passage::WayOut(Some(_)) => true,
+        _ => false,
+    };
+    crosses && *from != Place::Host
+}
+
 fn by_input(closed: &[String]) -> String {
     const FACT: &str = "; to other firewalls it goes to the host itself: their rules for what is forwarded, as in \
                         DOCKER-USER, do not see it, those for the host's input do";
@@ -229,6 +243,10 @@ fn why_it_stops(state: &State, obstacle: &Obstacle) -> String {
                 network(state, id)
             )
         }
+        Obstacle::ParentsHost(id) => format!(
+            "{} is on an interface of the host, over which the host itself and those on it do not reach each other",
+            network(state, id)
+        ),
         Obstacle::HostIsNotOn(id) => format!("the host has no address on {}, and no route to it", network(state, id)),
         Obstacle::Loopback => "loopback addresses are everybody's own".into(),
         Obstacle::NoProxy(endpoint) => format!(

@@ -99,7 +99,12 @@ impl Engine {
             warnings.push("IPv4 forwarding is disabled: containers reach only their own networks".to_owned());
         }
         warnings.extend(self.overlapping_routes());
-        warnings.extend(self.network.foreign_drops());
+        warnings.extend(self.network.forward_drops().into_iter().map(|chain| {
+            format!(
+                "firewall {chain} drops what is forwarded, and so what containers send beyond their networks and what \
+                 comes to published ports: it has to accept what comes from and goes to their bridges"
+            )
+        }));
         warnings.extend(self.closed_ports());
         let memory = read("/proc/meminfo")
             .lines()
@@ -176,7 +181,9 @@ impl Engine {
     fn overlapping_routes(&self) -> Vec<String> {
         let Ok(routes) = self.network.host_routes() else { return Vec::new() };
         let state = self.state();
-        let pools = state.networks.values().flat_map(|n| n.ipam.pools.iter().map(move |p| (n, p.subnet)));
+        // A network on an interface of the host's is meant to be where the host is.
+        let bridged = state.networks.values().filter(|n| n.bridge(&state.networking).is_some());
+        let pools = bridged.flat_map(|n| n.ipam.pools.iter().map(move |p| (n, p.subnet)));
         let clashes = pools.filter_map(|(network, subnet)| {
             let route = routes.iter().find(|r| r.contains(&subnet) || subnet.contains(*r))?;
             Some(format!(

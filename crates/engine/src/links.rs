@@ -35,6 +35,35 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Tells those that are linked to a container where it is now (BR-14). A link whose target is gone stays as it was.
+    pub(crate) fn tell_linkers(&self, target: &Container) {
+        let Some(network) = target.endpoints.iter().find(|e| e.network_name == "bridge").and_then(|e| e.network) else {
+            return;
+        };
+        let linkers: Vec<Container> = {
+            let state = self.state();
+            let members = state.containers.values().map(|e| &e.record).filter(|record| record.state.is_running());
+            let linked = members.filter(|record| {
+                let here = record.endpoints.iter().any(|e| e.network == Some(network));
+                let mut targets = record.host.links.iter().flatten().map(|link| target_of(link));
+                here && targets.any(|name| state.resolve(name).is_ok_and(|id| id == target.id))
+            });
+            linked.cloned().collect()
+        };
+        for linker in linkers {
+            if let Err(e) = self.write_files(&linker) {
+                tracing::warn!(container = ?linker.id, "its link to {} is not up to date: {e}", target.name);
+            }
+        }
+    }
+}
+
+/// Where a link, `target:alias`, leads.
+fn target_of(link: &str) -> &str {
+    link.split_once(':').map_or(link, |(target, _)| target)
+}
+
 /// The name that a link, `target:alias`, has for its owner.
 fn alias_of(link: &str) -> &str {
     let (_, alias) = link.split_once(':').unwrap_or((link, link));
@@ -65,9 +94,8 @@ pub fn links(state: &State, record: &Container) -> Result<Vec<Link>> {
     let given = record.host.links.iter().flatten().filter(|_| on_default);
     given
         .map(|link| {
-            let (target, _) = link.split_once(':').unwrap_or((link, link));
             let alias = alias_of(link);
-            let entry = state.find(target)?;
+            let entry = state.find(target_of(link))?;
             let address = entry.record.endpoints.iter().find(|e| e.network_name == "bridge");
             let address = address.and_then(|e| e.active.as_ref()?.ipv4()).ok_or_else(|| {
                 Error::conflict(format!("Cannot link to a non running container: /{} AS /{alias}", entry.record.name))

@@ -140,6 +140,7 @@ impl Engine {
         let known = self.store.commit(vec![Write::Container(Box::new(record.clone()))]);
         self.faults.pass("files").await?;
         self.write_files(&record)?;
+        self.tell_linkers(&record);
         self.faults.pass("order").await?;
         let mounted = Container { mounts: self.mount_volumes(&record).await?, ..record.clone() };
         let order = self.order(&mounted, &place, sandbox.as_ref()).await?;

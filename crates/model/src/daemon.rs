@@ -236,9 +236,9 @@ pub enum SettingsRefusal {
     RangeOutside { range: IpNet, subnet: IpNet },
     #[error("invalid --default-gateway {gateway}: it is not within the default bridge's subnet {subnet}")]
     GatewayOutside { gateway: IpAddr, subnet: IpNet },
-    #[error("invalid --bip {0}: it is the subnet's own address; one of a host is")]
+    #[error("invalid --bip {0}: it is the subnet's own address; it must be one of a host")]
     NoHostAddress(IpNet),
-    #[error("invalid MTU {0}: a number of bytes from 68 to 65535 is")]
+    #[error("invalid MTU {0}: it must be a number of bytes from 68 to 65535")]
     Mtu(u32),
     #[error(
         "the firewall cannot be turned off: what keeps networks apart and leads published ports is Isle's own table, \

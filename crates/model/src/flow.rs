@@ -116,6 +116,9 @@ pub enum Obstacle {
     Unpublished(NetworkId),
     /// The host has no address on this network, and so no route to it (BR-09 `isolated`, BR-11).
     HostIsNotOn(NetworkId),
+    /// This network is on an interface of the host, over which its members and the host do not reach each other: the
+    /// kernel hands the host's frames to the wire, and theirs, too (DR-05).
+    ParentsHost(NetworkId),
     /// 127/8 and ::1 are everybody's own (PT-13).
     Loopback,
     /// Carried by the proxy, which serves UDP ranges of no more than [`MOST_HELD`] ports.
@@ -159,6 +162,7 @@ fn from_sandbox(world: &World<'_>, flow: &Flow, sandbox: &SandboxId) -> Verdict 
             on_link.and_then(|_| members.into_iter().find(|a| a.addresses.iter().any(|n| n.addr() == flow.to)));
         return match holder {
             Some(to) => passes(Place::Sandbox(to.sandbox), flow, Source::Own, Passage::Members(by.network)),
+            None if world.host.contains(&flow.to) => Verdict::Stopped(Obstacle::ParentsHost(by.network)),
             None => {
                 let outside = Place::Outside(Some(on.parent.clone()));
                 passes(outside, flow, Source::Own, Passage::WayOut(Some(by.network)))
@@ -213,6 +217,9 @@ fn at_host(world: &World<'_>, flow: &Flow, incoming: &Incoming<'_>) -> Verdict {
     }
     match incoming {
         Incoming::Bridge(bridge, ..) if bridge.internal => Verdict::Stopped(Obstacle::Internal(bridge.network)),
+        Incoming::Bridge(..) | Incoming::Own if let Some(network) = on_parent(world, flow.to) => {
+            Verdict::Stopped(Obstacle::ParentsHost(network))
+        }
         Incoming::Bridge(bridge, ..) => {
             let source = match border(bridge, flow.to).outwards {
                 Outwards::Own => Source::Own,
@@ -223,6 +230,12 @@ fn at_host(world: &World<'_>, flow: &Flow, incoming: &Incoming<'_>) -> Verdict {
         }
         Incoming::Own | Incoming::Uplink(_) => passes(Place::Outside(None), flow, Source::Own, Passage::WayOut(None)),
     }
+}
+
+/// The network of the member with this address that is on an interface of the host.
+fn on_parent(world: &World<'_>, address: IpAddr) -> Option<NetworkId> {
+    let mut members = world.desired.attachments.values().filter(|a| a.on_parent.is_some());
+    members.find(|a| a.addresses.iter().any(|n| n.addr() == address)).map(|a| a.network)
 }
 
 /// The network whose gateway a flow from another network is sent to: the host's own services are reached by one's own

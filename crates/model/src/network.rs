@@ -178,7 +178,7 @@ pub enum Refusal {
     Predefined(String),
     #[error("invalid network name: must not be empty")]
     NoName,
-    #[error("invalid network name {0:?}: one without '/' and control characters is")]
+    #[error("invalid network name {0:?}: it must have no '/' and no control characters")]
     BadName(String),
     #[error("invalid network name: {0} bytes are more than the {max} of a domain name", max = crate::container::MAX_NAME)]
     NameTooLong(usize),
@@ -280,7 +280,7 @@ pub fn plan_create<'a>(
         uplink.check_shared(existing.clone())?;
     }
     if uplink.is_none() {
-        options::check(&request.options, request.internal || request.config_only)?;
+        options::check(&request.options, ipv6, request.internal || request.config_only)?;
     }
 
     // A v6 subnet without `--ipv6` is ignored, and so is a v4 one without IPv4 (V6-01).

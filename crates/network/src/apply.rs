@@ -368,8 +368,8 @@ impl Network {
         self.0.at_home(others::used).unwrap_or_default()
     }
 
-    /// Chains of others that drop what our networks forward, as sentences.
-    pub fn foreign_drops(&self) -> Vec<String> {
+    /// Chains of others that drop what our networks forward, unless they have a rule for it.
+    pub fn forward_drops(&self) -> Vec<String> {
         let own = format!("isle-{}", self.0.root);
         self.0.at_home(|| others::droppers(&own, self.0.integration)).unwrap_or_default()
     }

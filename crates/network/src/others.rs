@@ -208,7 +208,7 @@ pub(crate) fn used() -> Vec<&'static str> {
     chains.into_iter().chain(firewalld).collect()
 }
 
-/// Chains of others that drop by their policy what is forwarded, and have no place where we ask them not to: as sentences.
+/// Chains of others that drop by their policy what is forwarded, and have no place where we ask them not to.
 pub(crate) fn droppers(own_table: &str, integrated: bool) -> Vec<String> {
     let Some(mut socket) = reader() else { return Vec::new() };
     let asked: Vec<Place> = if integrated { places() } else { Vec::new() };
@@ -227,13 +227,7 @@ pub(crate) fn droppers(own_table: &str, integrated: bool) -> Vec<String> {
             names.push(format!("chain FORWARD of table {} filter ({})", filter.family, filter.program));
         }
     }
-    let sentence = |name: String| {
-        format!(
-            "firewall {name} drops what is forwarded, and so what containers send beyond their networks and what comes to \
-             published ports: it has to accept what comes from and goes to their bridges"
-        )
-    };
-    names.into_iter().map(sentence).collect()
+    names
 }
 
 /// Chains of others that drop by their policy what comes to the host itself, in a family: what the proxy carries does.

@@ -157,6 +157,10 @@ fn sec_10_a_foreign_chain_that_drops_is_named() {
     on_host(&lab, "nft add chain inet theirs gate { type filter hook forward priority 0 ; policy drop ; }");
     let said = warnings(&lab);
     assert!(said.contains("firewall chain gate of table inet theirs drops what is forwarded"), "{said}");
+    lab.network(json!({ "Name": "front" }));
+    lab.run("client", sleeper("front"));
+    let explained = lab.isle(&["network", "explain", "client", &format!("{OUTSIDE}:80")]).ok();
+    assert!(explained.ends_with("; but chain gate of table inet theirs drops what it has no rule for"), "{explained}");
 }
 
 #[test]

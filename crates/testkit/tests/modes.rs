@@ -42,6 +42,14 @@ fn dr_05_members_of_a_macvlan_network_are_hosts_of_the_network_behind_its_parent
     assert_eq!(lab.seen(At::Container("client"), By::Tcp, web, 80), Some(client));
     // The host and its macvlan devices do not hear each other: the kernel's way.
     assert_eq!(lab.seen(At::Host, By::Tcp, web, 80), None);
+    lab.serve(At::Host, By::Tcp, 82);
+    assert_eq!(lab.seen(At::Container("web"), By::Tcp, HOST.into(), 82), None);
+    for (from, to) in [("host", "198.51.100.50:80".to_owned()), ("web", format!("{HOST}:82"))] {
+        let explained = lab.isle(&["network", "explain", from, &to]);
+        assert!(explained.stdout.contains("do not reach each other"), "{}", explained.stdout);
+    }
+    let info = lab.get("/info").unwrap().json();
+    assert!(!info["Warnings"].to_string().contains("network lan"), "it is meant to be where the host is: {info}");
     let shown = lab.get("/networks/lan").unwrap().json();
     assert_eq!((shown["Driver"].as_str(), shown["Options"].clone()), (Some("macvlan"), json!({ "parent": "eth0" })));
     // It is connected and disconnected like any other.

@@ -341,9 +341,17 @@ fn br_14_links_are_names_for_the_linker_alone() {
     let mut body = sleeper("bridge");
     body["HostConfig"]["Links"] = json!(["old-target:db"]);
     lab.run("old-linker", body);
-    let hosts = lab.exec("old-linker", &["cat", "/etc/hosts"]).ok();
-    let line = format!("{}\tdb", lab.address("old-target", "bridge"));
-    assert!(hosts.contains(&line), "{hosts}");
+    let line = || format!("{}\tdb", lab.address("old-target", "bridge"));
+    let hosts = || lab.exec("old-linker", &["cat", "/etc/hosts"]).ok();
+    assert!(hosts().contains(&line()), "{}", hosts());
+    let variables = lab.exec("old-linker", &["env"]).ok();
+    assert!(variables.contains("DB_NAME=/old-linker/db\n"), "{variables}");
+    // Somewhere else after a restart, and the linker knows.
+    let before = line();
+    lab.run("between", sleeper("bridge"));
+    lab.ask("/containers/old-target/restart?t=0", 204);
+    assert_ne!(before, line(), "addresses rest");
+    assert!(hosts().contains(&line()) && !hosts().contains(&before), "{}", hosts());
 }
 
 #[test]

@@ -120,6 +120,9 @@ impl Network {
     }
 }
 
+/// What every link has to carry (RFC 8200, 5).
+const IPV6_MTU: u32 = 1280;
+
 const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
 const FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
 
@@ -161,13 +164,13 @@ pub(super) fn needs_gateway(options: &BTreeMap<String, String>, ipv6: bool) -> b
 }
 
 /// Options that a bridge network cannot have, or that say nothing.
-pub(super) fn check(options: &BTreeMap<String, String>, internal: bool) -> Result<(), Refusal> {
+pub(super) fn check(options: &BTreeMap<String, String>, ipv6: bool, internal: bool) -> Result<(), Refusal> {
     for (key, value) in options {
         let bad = |why: &str| Err(Refusal::BadOption(format!("invalid value {value:?} for {key}: {why}")));
         match key.as_str() {
             // Names of other things beside devices in /proc/sys/net/ipv4/conf, and of one that every host has.
             option::BRIDGE_NAME if matches!(value.as_str(), "all" | "default" | "lo") => {
-                return bad("a name that the kernel has no other use for is");
+                return bad("it must be a name that the kernel has no other use for");
             }
             option::BRIDGE_NAME if !value.is_empty() => {
                 if let Err(e) = value.parse::<InterfaceName>() {
@@ -175,21 +178,24 @@ pub(super) fn check(options: &BTreeMap<String, String>, internal: bool) -> Resul
                 }
             }
             option::CONTAINER_IFACE_PREFIX if !value.is_empty() && !is_interface_prefix(value) => {
-                return bad("1 to 12 bytes without '/', ':', '%' or white space are");
+                return bad("it must be 1 to 12 bytes without '/', ':', '%' or white space");
             }
             option::MTU => match value.parse::<u32>() {
+                Ok(mtu) if ipv6 && (1..IPV6_MTU).contains(&mtu) => {
+                    return bad("a network with IPv6 needs at least 1280 bytes");
+                }
                 Ok(mtu) if mtu == 0 || (68..=65535).contains(&mtu) => {}
-                _ => return bad("a number of bytes from 68 to 65535 is"),
+                _ => return bad("it must be a number of bytes from 68 to 65535"),
             },
             option::ICC | option::MASQUERADE | option::CHECK_SOURCES | option::INHIBIT_IPV4
                 if !TRUE.contains(&value.as_str()) && !FALSE.contains(&value.as_str()) =>
             {
-                return bad("true or false is");
+                return bad("it must be true or false");
             }
             option::HOST_BINDING | option::OUTBOUND_4 if value.parse::<Ipv4Addr>().is_err() => {
-                return bad("an IPv4 address is");
+                return bad("it must be an IPv4 address");
             }
-            option::OUTBOUND_6 if value.parse::<Ipv6Addr>().is_err() => return bad("an IPv6 address is"),
+            option::OUTBOUND_6 if value.parse::<Ipv6Addr>().is_err() => return bad("it must be an IPv6 address"),
             option::GATEWAY_MODE_4 | option::GATEWAY_MODE_6 => {
                 match gateway_mode(options, key == option::GATEWAY_MODE_6) {
                     None => return Err(Refusal::BadOption(format!("unknown gateway mode {value}"))),
@@ -223,7 +229,7 @@ mod tests {
     use super::*;
 
     fn refused(key: &str, value: &str, internal: bool) -> Option<String> {
-        check(&[(key.to_owned(), value.to_owned())].into(), internal).err().map(|e| e.to_string())
+        check(&[(key.to_owned(), value.to_owned())].into(), false, internal).err().map(|e| e.to_string())
     }
 
     #[test]
@@ -264,5 +270,7 @@ mod tests {
         ] {
             assert!(refused(key, value, false).is_some(), "{key}={value}");
         }
+        let narrow = [(option::MTU.to_owned(), "1000".to_owned())].into();
+        assert_eq!((check(&narrow, false, false).is_ok(), check(&narrow, true, false).is_ok()), (true, false));
     }
 }
