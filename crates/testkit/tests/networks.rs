@@ -6,9 +6,10 @@
 //! ```
 
 use serde_json::{Value, json};
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
-use testkit::{HOST, Lab, OUTSIDE, program, within};
+use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, within};
 
 fn lab() -> Lab {
     Lab::start(&program()).unwrap()
@@ -233,16 +234,26 @@ fn ip_08_a_static_address_is_its_containers_own_while_it_exists() {
 #[test]
 fn sec_02_an_internal_network_leads_nowhere() {
     let lab = lab();
-    lab.network(json!({ "Name": "inner", "Internal": true }));
-    lab.network(json!({ "Name": "front" }));
+    lab.network(json!({ "Name": "inner", "Internal": true, "EnableIPv6": true }));
+    lab.network(json!({ "Name": "front", "EnableIPv6": true }));
     lab.run("web", web("inner", "web"));
     lab.run("client", sleeper("inner"));
     lab.run("other", web("front", "other"));
     reaches(&lab, "client", "http://web/", "web");
-    assert!(!lab.exec("client", &["ip", "route"]).ok().contains("default"));
-    assert_ne!(lab.exec("client", &["ping", "-c1", "-W1", &OUTSIDE.to_string()]).code, 0);
-    assert_eq!(fetch(&lab, "client", &format!("http://{}/", lab.address("other", "front"))), "");
-    assert_eq!(fetch(&lab, "other", &format!("http://{}/", lab.address("web", "inner"))), "");
+    for family in ["-4", "-6"] {
+        assert!(!lab.exec("client", &["ip", family, "route"]).ok().contains("default"));
+    }
+    for outside in [OUTSIDE.to_string(), OUTSIDE6.to_string()] {
+        assert_ne!(lab.exec("client", &["ping", "-c1", "-W1", &outside]).code, 0, "{outside}");
+    }
+    let url = |address: &IpAddr| format!("http://{}/", SocketAddr::new(*address, 80));
+    let [inner, front] = [("web", "inner"), ("other", "front")].map(|(name, network)| lab.addresses(name, network));
+    assert_eq!((inner.len(), front.len()), (2, 2));
+    for (inside, outside) in inner.iter().zip(&front) {
+        reaches(&lab, "client", &url(inside), "web");
+        assert_eq!(fetch(&lab, "client", &url(outside)), "", "{outside}");
+        assert_eq!(fetch(&lab, "other", &url(inside)), "", "{inside}");
+    }
     // DNS-13: nothing outside is asked.
     assert_ne!(lab.exec("client", &["nslookup", "upstream.example"]).code, 0);
     connect(&lab, "front", "client", Value::Null);
@@ -252,17 +263,22 @@ fn sec_02_an_internal_network_leads_nowhere() {
 #[test]
 fn sec_03_without_icc_members_do_not_reach_each_other() {
     let lab = lab();
-    lab.network(json!({ "Name": "quiet", "Options": { "com.docker.network.bridge.enable_icc": "false" } }));
+    let options = json!({ "com.docker.network.bridge.enable_icc": "false" });
+    lab.network(json!({ "Name": "quiet", "EnableIPv6": true, "Options": options }));
     let mut body = web("quiet", "web");
     body["HostConfig"]["PortBindings"] = json!({ "80/tcp": [{ "HostPort": "8080" }] });
     lab.run("web", body);
     lab.run("client", sleeper("quiet"));
-    let url = format!("http://{}/", lab.address("web", "quiet"));
-    let from_host = || lab.on_host(Command::new("curl").args(["-fsS", "-m", "2", &url])).stdout;
-    within(Duration::from_secs(5), "the host reaches it", || from_host() == "web\n");
-    assert_eq!(fetch(&lab, "client", &url), "");
-    assert_eq!(lab.lookup("client", "web"), [lab.address("web", "quiet")], "names are no secret");
-    reaches(&lab, "client", &format!("http://{HOST}:8080/"), "web");
+    let addresses = lab.addresses("web", "quiet");
+    assert_eq!(addresses.len(), 2);
+    for (address, host) in addresses.into_iter().zip([HOST.to_string(), format!("[{HOST6}]")]) {
+        let url = format!("http://{}/", SocketAddr::new(address, 80));
+        let from_host = || lab.on_host(Command::new("curl").args(["-fsS", "-m", "2", &url])).stdout;
+        within(Duration::from_secs(5), "the host reaches it", || from_host() == "web\n");
+        assert_eq!(fetch(&lab, "client", &url), "");
+        reaches(&lab, "client", &format!("http://{host}:8080/"), "web");
+    }
+    assert_eq!(lab.lookup("client", "web")[0], lab.address("web", "quiet"), "names are no secret");
 }
 
 #[test]
@@ -271,6 +287,21 @@ fn dr_01_host_and_none_are_what_they_say() {
     lab.run("on-host", sleeper("host"));
     assert_eq!(lab.exec("on-host", &["cat", "/sys/class/net/eth0/address"]).code, 0);
     assert!(lab.exec("on-host", &["ip", "-4", "addr"]).ok().contains(&HOST.to_string()));
+    let of_host = |path: &str| std::fs::read_to_string(path).unwrap();
+    let file = |name: &str| lab.exec("on-host", &["cat", name]).ok() + "\n";
+    assert_eq!(file("/etc/hosts").trim_end(), of_host("/etc/hosts").trim_end(), "the host's own");
+    let servers =
+        |text: String| text.lines().filter(|l| l.starts_with("nameserver")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(servers(file("/etc/resolv.conf")), servers(of_host(lab.resolv_conf().to_str().unwrap())));
+    let mut named = sleeper("host");
+    named["HostConfig"]["ExtraHosts"] = json!(["here:192.0.2.7"]);
+    lab.run("named", named);
+    assert!(lab.exec("named", &["cat", "/etc/hosts"]).ok().contains("192.0.2.7\there"));
+    let mut ports = sleeper("host");
+    ports["Image"] = "busybox".into();
+    ports["HostConfig"]["PortBindings"] = json!({ "80/tcp": [{ "HostPort": "8080" }] });
+    let warned = lab.post("/containers/create?name=ports", ports).unwrap().json()["Warnings"].to_string();
+    assert!(warned.contains("Published ports are discarded when using host network mode"), "{warned}");
     lab.run("alone", sleeper("none"));
     assert_eq!(interfaces(&lab, "alone"), "lo");
     assert_eq!(lab.exec("alone", &["ping", "-c1", "127.0.0.1"]).code, 0);

@@ -216,20 +216,25 @@ fn pt_13_a_port_of_127_0_0_1_is_the_hosts_own() {
 #[test]
 fn pt_12_a_published_port_is_reached_from_other_networks_and_from_its_own() {
     let lab = lab();
-    lab.network(json!({ "Name": "front" }));
-    lab.network(json!({ "Name": "back" }));
+    network(&lab, "front", true);
+    network(&lab, "back", true);
     let mut body = web(json!({ "80/tcp": [{ "HostPort": "8080" }] }));
     body["HostConfig"]["NetworkMode"] = "front".into();
     lab.run("web", body);
     for (name, network) in [("near", "front"), ("far", "back"), ("default", "bridge")] {
         lab.run(name, json!({ "Cmd": ["sleep", "60"], "HostConfig": { "NetworkMode": network } }));
-        let url = format!("http://{HOST}:8080/");
-        within(Duration::from_secs(5), &format!("{name} reaches it"), || {
-            lab.exec(name, &["timeout", "2", "wget", "-q", "-O", "-", &url]).stdout == "hi\n"
-        });
     }
-    let itself = lab.exec("web", &["timeout", "2", "wget", "-q", "-O", "-", &format!("http://{HOST}:8080/")]);
-    assert_eq!(itself.stdout, "hi\n", "hairpin to itself");
+    for host in [HOST.to_string(), format!("[{HOST6}]")] {
+        let fetch = |from: &str| {
+            lab.exec(from, &["timeout", "2", "wget", "-q", "-O", "-", &format!("http://{host}:8080/")]).stdout
+        };
+        // The default network has IPv4 alone.
+        let clients = ["near", "far", "default"].into_iter().filter(|name| *name != "default" || !host.contains(':'));
+        for name in clients {
+            within(Duration::from_secs(5), &format!("{name} reaches it by {host}"), || fetch(name) == "hi\n");
+        }
+        assert_eq!(fetch("web"), "hi\n", "hairpin to itself by {host}");
+    }
 }
 
 #[test]
@@ -490,14 +495,16 @@ fn pt_14_with_direct_routing_published_ports_are_reached_by_a_containers_own_add
     let lab = Lab::start_with(&program(), &["--allow-direct-routing"]).unwrap();
     network(&lab, "front", true);
     network(&lab, "back", true);
-    answering(&lab, "front", "web", &[("80/tcp", "127.0.0.1", "8080")]);
+    answering(&lab, "front", "web", &[("80/tcp", "127.0.0.1", "8080"), ("80/tcp", "::1", "8080")]);
     lab.serve(At::Container("web"), By::Tcp, 81);
     lab.run("far", sleeper("back"));
-    let to = lab.addresses("web", "front")[0];
-    lab.command(At::Outside, &["ip", "route", "add", &to.to_string(), "via", &HOST.to_string()]);
-    assert_eq!(lab.seen(At::Outside, By::Tcp, to, 80), Some(OUTSIDE.into()));
-    assert_eq!(lab.seen(At::Outside, By::Tcp, to, 81), None, "what is not published");
-    assert_eq!(lab.seen(At::Container("far"), By::Tcp, to, 81), None);
+    let ends: [[IpAddr; 2]; 2] = [[HOST.into(), OUTSIDE.into()], [HOST6.into(), OUTSIDE6.into()]];
+    for (to, [host, outside]) in lab.addresses("web", "front").into_iter().zip(ends) {
+        lab.command(At::Outside, &["ip", "route", "add", &to.to_string(), "via", &host.to_string()]);
+        assert_eq!(lab.seen(At::Outside, By::Tcp, to, 80), Some(outside));
+        assert_eq!(lab.seen(At::Outside, By::Tcp, to, 81), None, "what is not published: {to}");
+        assert_eq!(lab.seen(At::Container("far"), By::Tcp, to, 81), None, "{to}");
+    }
 }
 
 #[test]
