@@ -90,12 +90,14 @@ const MAX_EXTENSION: u64 = 1 << 20;
 
 /// Visits the entries of a tar. What stands before one is read into memory by the parser, as long as it says it is: so it
 /// gets so many bytes and no more.
+///
+/// The end may lack what only fills a block: docker's client leaves it out where it has replaced a file.
 pub(crate) fn entries<R: Read>(
     tar: R,
     mut visit: impl FnMut(&mut tar::Entry<'_, Metered<R>>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let budget = Rc::new(Cell::new(None));
-    let mut archive = tar::Archive::new(Metered { inner: tar, budget: budget.clone() });
+    let (budget, at) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
+    let mut archive = tar::Archive::new(Metered { inner: tar, budget: budget.clone(), at: at.clone() });
     let mut entries = archive.entries().map_err(damaged)?;
     loop {
         // A name, a link's target, and attributes.
@@ -108,25 +110,39 @@ pub(crate) fn entries<R: Read>(
         // Holes are in no archive, and nothing of them is to be skipped.
         if entry.header().entry_type() != EntryType::GNUSparse {
             io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
+            if at.get() < entry.raw_file_position() + entry.size() {
+                return Err(damaged(io::ErrorKind::UnexpectedEof.into()));
+            }
         }
     }
 }
 
-/// Reads, while there is a budget no more than that.
+/// Reads, while there is a budget no more than that: then it is between two entries, and the last block may be filled.
 pub(crate) struct Metered<R> {
     inner: R,
     budget: Rc<Cell<Option<u64>>>,
+    /// How much was read.
+    at: Rc<Cell<u64>>,
 }
+
+/// All that is in a tar fills blocks of so many bytes.
+const BLOCK: u64 = 512;
 
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(left) = self.budget.get() else { return self.inner.read(buffer) };
-        if left == 0 {
+        let budget = self.budget.get();
+        if budget == Some(0) {
             return Err(io::Error::other("archive/tar: header field too long"));
         }
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let n = self.inner.read(&mut buffer[..most])?;
-        self.budget.set(Some(left - n as u64));
+        let most = buffer.len().min(usize::try_from(budget.unwrap_or(u64::MAX)).unwrap_or(usize::MAX));
+        let mut n = self.inner.read(&mut buffer[..most])?;
+        let missing = (BLOCK - self.at.get() % BLOCK) % BLOCK;
+        if n == 0 && budget.is_some() && missing > 0 {
+            n = most.min(missing as usize);
+            buffer[..n].fill(0);
+        }
+        self.at.set(self.at.get() + n as u64);
+        self.budget.set(budget.map(|left| left - n as u64));
         Ok(n)
     }
 }

@@ -90,6 +90,38 @@ fn a_build_that_fails_before_it_said_anything_has_a_status_and_a_quiet_one_shows
 }
 
 #[test]
+fn a_context_may_end_without_filling_its_last_block_but_not_inside_a_file() {
+    let lab = Lab::start(&program()).unwrap();
+    let text = format!("FROM busybox\nCOPY last /\nRUN wc -c </last\n#{}", "x".repeat(700));
+    let whole = context(&[("Dockerfile", &text), ("last", &"y".repeat(1000))]);
+    let ask = |bytes: &[u8]| lab.post_bytes("/build", bytes).unwrap();
+    // Two blocks of zeros at the end, and 24 bytes that fill the last of the file's.
+    let end = whole.len() - 1024 - 24;
+    for length in [whole.len(), end + 24, end] {
+        let said = ask(&whole[..length]).text();
+        assert!(said.contains("\"1000\\n\"") || said.contains("Using cache"), "{said}");
+        assert!(said.contains("Successfully built"), "{said}");
+    }
+    for length in [end - 1, end - 500, end - 999] {
+        let cut = ask(&whole[..length]);
+        assert_eq!(cut.status, 400, "{}", cut.text());
+        assert!(cut.message().contains("unexpected EOF"), "{}", cut.text());
+    }
+}
+
+#[test]
+fn a_docker_sends_a_dockerfile_from_elsewhere() {
+    let lab = Lab::start(&program()).unwrap();
+    let directory = lab.directory().join("elsewhere");
+    std::fs::create_dir_all(directory.join("context")).unwrap();
+    std::fs::write(directory.join("other"), "FROM busybox\nCOPY one /\nRUN cat /one\n").unwrap();
+    std::fs::write(directory.join("context/one"), "of the context\n").unwrap();
+    let [other, context] = ["other", "context"].map(|name| directory.join(name).display().to_string());
+    let Some(built) = lab.docker(&["build", "-f", &other, &context]) else { return };
+    assert!(built.code == 0 && built.stdout.contains("of the context"), "{}{}", built.stdout, built.stderr);
+}
+
+#[test]
 fn a_command_sees_mounts_that_are_not_in_its_image() {
     let lab = Lab::start(&program()).unwrap();
     let dockerfile = "FROM busybox AS made\nRUN mkdir /out && echo made > /out/file\nFROM busybox\nWORKDIR /src\n\
