@@ -377,6 +377,7 @@ impl Engine {
             tracing::info!(container = ?id, "its files are removed: it has no record");
             self.remove_files(id);
         }
+        self.settle_volumes();
     }
 
     /// What shall always run, runs; and what was between two runs comes to the next.

@@ -8,12 +8,43 @@ use model::bounds::clean;
 use model::container::{Config, Container, HostConfig, MountKind, MountPoint};
 use model::id::ContainerId;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+const BETWEEN: &str = ".between.";
 
 impl Engine {
     pub(crate) fn volume_path(&self, name: &str) -> PathBuf {
-        self.settings.root.join("volumes").join(name).join("_data")
+        self.volume_directory(name).join("_data")
+    }
+
+    fn volume_directory(&self, name: &str) -> PathBuf {
+        self.settings.root.join("volumes").join(name)
+    }
+
+    /// Where a volume's directory is while its record is being written or taken away: no volume has such a name. A
+    /// daemon that finds it there knows by the record which way it was to go.
+    fn volume_between(&self, name: &str) -> PathBuf {
+        self.settings.root.join("volumes").join(format!("{BETWEEN}{name}"))
+    }
+
+    /// Ends what an earlier daemon had begun to make or to remove.
+    pub(crate) fn settle_volumes(&self) {
+        let entries = std::fs::read_dir(self.settings.root.join("volumes")).into_iter().flatten().flatten();
+        let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+        for name in names.filter_map(|n| n.strip_prefix(BETWEEN).map(str::to_owned)) {
+            let (between, directory) = (self.volume_between(&name), self.volume_directory(&name));
+            let is_known = self.state().volumes.contains_key(&name);
+            let settled = if is_known && !directory.exists() {
+                std::fs::rename(&between, &directory)
+            } else {
+                tracing::info!(volume = name, "its files are removed: it has no record");
+                remove_unmounted(&between)
+            };
+            if let Err(e) = settled {
+                tracing::error!(volume = name, "what an earlier daemon left of it stays: {e}");
+            }
+        }
     }
 
     /// Makes a volume, or returns the one of that name.
@@ -67,14 +98,23 @@ impl Engine {
             return Ok(volume.clone());
         }
         crate::mounts::check_options(&options).map_err(|e| Error::invalid(format!("create {name}: {e}")))?;
-        let path = self.volume_path(&name);
-        blocking(move || std::fs::create_dir_all(&path))
-            .await
-            .map_err(|e| Error::new(Kind::Internal, format!("create {name}: cannot make its directory: {e}")))?;
+        let (between, directory) = (self.volume_between(&name), self.volume_directory(&name));
+        let failed =
+            |e: std::io::Error| Error::new(Kind::Internal, format!("create {name}: cannot make its directory: {e}"));
+        // What somebody has put there by hand is the volume's.
+        let is_new = !directory.exists();
+        let (path, at) = (self.volume_path(&name), between.join("_data"));
+        blocking(move || std::fs::create_dir_all(if is_new { at } else { path })).await.map_err(failed)?;
         let volume = Volume { name: name.clone(), created: crate::now(), labels, options, anonymous };
-        if let Err(e) = self.store.commit(vec![Write::Volume(volume.clone())]).await {
-            let directory = self.settings.root.join("volumes").join(&name);
-            let _ = blocking(move || std::fs::remove_dir_all(directory)).await;
+        let mut done = self.store.commit(vec![Write::Volume(volume.clone())]).await;
+        if done.is_ok() && is_new {
+            done = std::fs::rename(&between, &directory).map_err(failed);
+            if done.is_err() {
+                let _ = self.store.commit(vec![Write::VolumeGone(name.clone())]).await;
+            }
+        }
+        if let Err(e) = done {
+            let _ = blocking(move || std::fs::remove_dir_all(between)).await;
             return Err(e);
         }
         self.state().volumes.insert(name.clone(), volume.clone());
@@ -124,21 +164,34 @@ impl Engine {
             }
             state.volumes.remove(name)
         };
-        if let Err(e) = self.store.commit(vec![Write::VolumeGone(name.to_owned())]).await {
+        let (between, directory) = (self.volume_between(name), self.volume_directory(name));
+        if let Err(e) = self.take_volume_away(name, &directory, &between).await {
             self.state().volumes.extend(volume.map(|v| (name.to_owned(), v)));
-            return Err(e);
+            return Err(e.context(format!("remove {name}")));
         }
-        let (directory, data) = (self.settings.root.join("volumes").join(name), self.volume_path(name));
-        // What is mounted there is somebody else's: never removed with it.
-        let unmounted = blocking(move || kernel::mount::unmount_all(&data).map(|()| kernel::mount::is_mounted(&data)));
-        if !matches!(unmounted.await, Ok(false)) {
-            return Err(Error::new(Kind::Internal, format!("remove {name}: something stays mounted there")));
-        }
-        blocking(move || std::fs::remove_dir_all(directory))
+        blocking(move || remove_unmounted(&between))
             .await
             .map_err(|e| Error::new(Kind::Internal, format!("remove {name}: {e}")))?;
         self.tell_volume(name, "destroy", BTreeMap::new());
         Ok(())
+    }
+
+    /// From here on there is no such volume, though its files are.
+    async fn take_volume_away(&self, name: &str, directory: &Path, between: &Path) -> Result<()> {
+        let data = directory.join("_data");
+        let unmounted = blocking(move || kernel::mount::unmount_all(&data).map(|()| kernel::mount::is_mounted(&data)));
+        if !matches!(unmounted.await, Ok(false)) {
+            return Err(Error::new(Kind::Internal, "something stays mounted there"));
+        }
+        match std::fs::rename(directory, between) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::new(Kind::Internal, e)),
+            _ => {}
+        }
+        let gone = self.store.commit(vec![Write::VolumeGone(name.to_owned())]).await;
+        if gone.is_err() {
+            let _ = std::fs::rename(between, directory);
+        }
+        gone
     }
 
     /// Removes the volumes that no container uses: anonymous ones, or all; returns their names and the bytes they had.
@@ -179,6 +232,17 @@ impl Engine {
     pub(crate) fn tell_volume(&self, name: &str, action: &str, mut attributes: BTreeMap<String, String>) {
         attributes.insert("driver".into(), "local".into());
         self.events.tell("volume", action, name.to_owned(), attributes);
+    }
+}
+
+/// What is mounted there is somebody else's: never removed with it.
+fn remove_unmounted(directory: &Path) -> std::io::Result<()> {
+    if kernel::mount::is_mounted(&directory.join("_data")) {
+        return Err(std::io::Error::other("something stays mounted there"));
+    }
+    match std::fs::remove_dir_all(directory) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 

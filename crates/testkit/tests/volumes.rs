@@ -266,3 +266,34 @@ fn volumes_come_from_other_containers() {
     lab.remove("last");
     assert_eq!(names(&lab), ["data", "other"]);
 }
+
+#[test]
+fn a_removal_that_the_daemon_does_not_survive_happens_or_does_not() {
+    const FILES: usize = 4000;
+    let mut lab = lab();
+    let fill = format!("cd /v; i=0; while [ $i -lt {FILES} ]; do : >$i; i=$((i+1)); done");
+    let count = |lab: &Lab| sh(lab, "ls /v | wc -l", json!({ "Binds": ["kept:/v"] }));
+    let mut removed = 0;
+    for pause in [0, 2, 5, 10, 20, 40, 80] {
+        sh(&lab, &fill, json!({ "Binds": ["kept:/v"] }));
+        let socket = lab.socket();
+        let asking = std::thread::spawn(move || testkit::http::request(&socket, "DELETE", "/volumes/kept", b""));
+        // In the middle of it, as far as a clock can tell.
+        std::thread::sleep(Duration::from_millis(pause));
+        lab.kill_daemon();
+        let _ = asking.join().unwrap();
+        lab.start_daemon().unwrap();
+        let directory = lab.directory().join("root/volumes");
+        let left = || std::fs::read_dir(&directory).unwrap().count();
+        if names(&lab).is_empty() {
+            removed += 1;
+            within(Duration::from_secs(10), "nothing is left of it", || left() == 0);
+            assert_eq!(count(&lab), "0\n", "after {pause} ms");
+        } else {
+            assert_eq!((count(&lab), left()), (format!("{FILES}\n"), 1), "after {pause} ms");
+        }
+        assert_eq!(lab.delete("/volumes/kept").unwrap().status, 204);
+        assert_eq!(left(), 0);
+    }
+    assert!(removed > 0, "none was removed in time");
+}
