@@ -2,6 +2,7 @@
 
 use crate::state::State;
 use model::container::{Container, Endpoint, NetworkMode};
+use model::desired::Carriage;
 use model::gateway::{Candidate, elect};
 use model::id::NetworkId;
 use model::names::{Change, Member, Route, Upstreams, View};
@@ -28,12 +29,11 @@ pub fn join_changes(state: &State, container: &Container) -> Vec<Change> {
     changes
 }
 
-/// What the keeper's proxy carries to the container: what comes in by IPv6, wherever it leads.
+/// What the keeper's proxy carries to the container.
 pub fn routes_change(container: &Container) -> Option<Change> {
     let publications = container.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| &a.publications);
     let routes: Vec<Route> = publications
-        .filter(|p| p.host_port != 0)
-        .filter(|p| p.host.is_ipv6() || p.host.is_ipv4() != p.container.is_ipv4())
+        .filter(|p| p.carriage().is_some_and(|carriage| carriage != Carriage::Kernel))
         .map(|p| Route {
             host: p.host,
             protocol: p.protocol,

@@ -9,7 +9,7 @@ use crate::net::{InterfaceName, MacAddr, Protocol};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Everything, for reconciliation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,7 +144,8 @@ pub struct Attachment {
     pub network: NetworkId,
     pub container: ContainerId,
     pub sandbox: SandboxId,
-    /// Where it is no port of a bridge: then `bridge`, `outer` and the gateways' neighbours are nothing.
+    /// Where it is no port of a bridge: then `bridge` is the parent, `outer` its name until it has `inner`, and
+    /// `gateway_mac` nothing.
     #[serde(default)]
     pub on_parent: Option<OnParent>,
     /// The bridge that the host's end joins.
@@ -192,9 +193,37 @@ pub struct Publication {
     pub direct: bool,
 }
 
+/// Who leads a published port's packets to the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carriage {
+    /// The firewall, by translation.
+    Kernel,
+    /// The proxy: [::1] has no route to other devices, and the firewall translates inside one family only.
+    Proxy,
+    /// The firewall, but for what comes to [::1].
+    KernelButForLoopback,
+}
+
+impl Carriage {
+    /// From an address of the host, or all of its family's, to one of a container.
+    pub fn between(host: IpAddr, container: IpAddr) -> Self {
+        match host {
+            _ if host.is_ipv4() != container.is_ipv4() => Carriage::Proxy,
+            IpAddr::V6(Ipv6Addr::LOCALHOST) => Carriage::Proxy,
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Carriage::KernelButForLoopback,
+            _ => Carriage::Kernel,
+        }
+    }
+}
+
 impl Publication {
+    /// Who carries it; `None` where no port of the host's leads to the container.
+    pub fn carriage(&self) -> Option<Carriage> {
+        (self.host_port != 0).then(|| Carriage::between(self.host, self.container))
+    }
+
     /// Whether only the proxy can lead what comes from elsewhere to the container: they have no family in common.
     pub fn is_for_the_proxy(&self) -> bool {
-        self.host_port != 0 && !self.host.is_loopback() && self.host.is_ipv4() != self.container.is_ipv4()
+        self.carriage() == Some(Carriage::Proxy) && !self.host.is_loopback()
     }
 }

@@ -11,7 +11,7 @@
 //!   a neighbour on an uplink
 //! ```
 
-use crate::desired::{Attachment, Border, Bridge, Desired, Inwards, Outwards, Publication};
+use crate::desired::{Attachment, Border, Bridge, Carriage, Desired, Inwards, Outwards, Publication};
 use crate::id::{EndpointId, NetworkId, SandboxId};
 use crate::net::{InterfaceName, Protocol};
 use crate::port::MOST_HELD;
@@ -285,7 +285,11 @@ fn translated(
             because: Passage::Published(endpoint),
         })
     };
-    let is_carried = flow.to.is_ipv4() != publication.container.is_ipv4() || flow.to == Ipv6Addr::LOCALHOST;
+    let is_carried = match publication.carriage() {
+        Some(Carriage::Proxy) => true,
+        Some(Carriage::KernelButForLoopback) => flow.to == Ipv6Addr::LOCALHOST,
+        Some(Carriage::Kernel) | None => false,
+    };
     if is_carried && !world.proxy {
         return Verdict::Stopped(Obstacle::NoProxy(endpoint));
     }

@@ -13,8 +13,9 @@ use crate::error::{Attempt, Error, all, unless_gone};
 use crate::features::Features;
 use crate::observe::{self, Observed};
 use crate::others::{self, Others};
+use crate::own;
 use crate::plan::{self, Step};
-use crate::reconcile::{self, NOTHING, Repair, Report, Settled, mark};
+use crate::reconcile::{self, Repair, Report, Settled};
 use crate::reserve::{self, Means, PortError, PortRequest, Reservation};
 use crate::resolver::{self, ResolverSockets};
 use crate::ruleset::Variant;
@@ -113,8 +114,8 @@ impl Network {
         let base = elements::of_nobody(proxy_port);
         tables.change(&Elements::new(), &base).attempt("tell the firewall of", "the proxy's port")?;
 
-        let nothing = format!("isle-{root}");
-        ensure_nothing(&mut route, &nothing, &mark(root.as_str(), NOTHING))?;
+        let nothing = own::nothing(root.as_str());
+        ensure_nothing(&mut route, &nothing, &own::alias(root.as_str(), own::NOTHING))?;
         if forwarding {
             forward_ipv4().attempt("enable", "forwarding of IPv4")?;
         }
@@ -335,7 +336,7 @@ impl Network {
         desired: &Desired,
         sandbox: impl Fn(&SandboxId) -> Option<Arc<Sandbox>>,
     ) -> Result<Report, Error> {
-        let alias = mark(self.0.root.as_str(), NOTHING);
+        let alias = own::alias(self.0.root.as_str(), own::NOTHING);
         self.0.with_route(|route| ensure_nothing(route, &self.0.nothing, &alias))?;
         let observed = self.observe()?;
         let repairs = reconcile::plan_repairs(desired, &observed, &self.0.features, self.0.root.as_str(), self.0.proxy);
@@ -370,14 +371,14 @@ impl Network {
 
     /// Chains of others that drop what our networks forward, unless they have a rule for it.
     pub fn forward_drops(&self) -> Vec<String> {
-        let own = format!("isle-{}", self.0.root);
+        let own = own::table(self.0.root.as_str());
         self.0.at_home(|| others::droppers(&own, self.0.integration)).unwrap_or_default()
     }
 
     /// Chains of others that drop what comes to the host by IPv4, or by IPv6, unless they have a rule for it: so what the
     /// proxy carries.
     pub fn input_drops(&self, ipv6: bool) -> Vec<String> {
-        let own = format!("isle-{}", self.0.root);
+        let own = own::table(self.0.root.as_str());
         self.0.at_home(|| others::input_droppers(&own, ipv6)).unwrap_or_default()
     }
 
@@ -447,7 +448,7 @@ impl Inner {
     }
 
     fn is_ours(&self, link: &Link) -> bool {
-        link.alias.as_deref().is_some_and(|alias| alias.starts_with(&mark(self.root.as_str(), "")))
+        link.alias.as_deref().is_some_and(|alias| alias.starts_with(&own::alias(self.root.as_str(), "")))
     }
 
     fn find(&self, device: &str) -> Result<Option<Link>, Error> {

@@ -4,7 +4,7 @@ use crate::ruleset::{Set, Variant};
 use ipnet::IpNet;
 use kernel::address::octets;
 use kernel::nft::{self, Data, Element};
-use model::desired::{Attachment, Bridge, Inwards, Outwards, Publication};
+use model::desired::{Attachment, Bridge, Carriage, Inwards, Outwards, Publication};
 use model::net::Protocol;
 use model::port::MOST_HELD;
 use std::collections::BTreeSet;
@@ -208,9 +208,7 @@ pub fn of_publication(publication: &Publication, proxy: Option<u16>) -> Elements
     if direct {
         elements.extend(direct_elements(publication));
     }
-    if host_port == 0 {
-        return elements;
-    }
+    let Some(carriage) = publication.carriage() else { return elements };
     let mut proxied = |host: IpAddr| {
         let Some(proxy) = proxy.filter(|_| protocol == Protocol::Tcp) else { return };
         let data = Some(Data::Value(proxy.to_be_bytes().to_vec()));
@@ -239,14 +237,14 @@ pub fn of_publication(publication: &Publication, proxy: Option<u16>) -> Elements
             elements.insert((set, Element { key, end: None, data: data.clone() }));
         }
     };
-    if host.is_ipv4() != container.is_ipv4() || host == IpAddr::V6(Ipv6Addr::LOCALHOST) {
+    if carriage == Carriage::Proxy {
         proxied(host);
         if protocol == Protocol::Udp && proxy.is_some() && count <= MOST_HELD {
             elements.insert(carried_element(publication));
         }
         return elements;
     }
-    if host == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+    if carriage == Carriage::KernelButForLoopback {
         proxied(Ipv6Addr::LOCALHOST.into());
     }
 

@@ -27,6 +27,7 @@ pub mod error;
 pub mod features;
 pub mod observe;
 mod others;
+mod own;
 pub mod plan;
 pub mod reconcile;
 pub mod reserve;

@@ -4,6 +4,7 @@
 //!
 //! What we put there carries our mark, and goes with the bridge that it is about. Nothing here ever makes a network fail.
 
+use crate::own;
 use kernel::netlink::{Protocol, Socket};
 use kernel::nft::{self, Family, Table, hook};
 use model::id::RootId;
@@ -79,7 +80,7 @@ pub(crate) struct Others {
 
 impl Others {
     pub(crate) fn new(root: &RootId, enabled: bool) -> Self {
-        Self { enabled, mark: format!("isle:{root}:"), bridges: Mutex::default() }
+        Self { enabled, mark: own::alias(root.as_str(), ""), bridges: Mutex::default() }
     }
 
     /// Runs in the host's namespace, as all of this.
@@ -131,55 +132,54 @@ impl Others {
         }
     }
 
-    /// Makes our rules in a chain those of these bridges. Only a bridge whose rules are others than they shall be is told
-    /// of anew: what is right stays in effect.
+    /// Makes our rules in a chain those of these bridges.
     fn tell(&self, place: Place, bridges: &BTreeSet<String>) -> io::Result<()> {
         let listed = run(place.filter.program, &["-w", "-S"])?;
-        let has = |chain: &&str| listed.lines().any(|line| line.strip_prefix("-N ") == Some(*chain));
-        let judges: Vec<&str> = JUDGES.into_iter().filter(|chain| place.chain == DOCKER_USER && has(chain)).collect();
-        let start = format!("-A {} ", place.chain);
-        let ours =
-            |line: &str| Some(line.strip_prefix(&start)?.replace('"', "")).filter(|rule| rule.contains(&self.mark));
-        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for rule in listed.lines().filter_map(ours) {
-            let bridge = rule.split(' ').nth(1).unwrap_or_default().to_owned();
-            found.entry(bridge).or_default().push(rule);
-        }
-        let tell = |act: &str, rule: &str| {
+        for (act, rule) in changes(&listed, place.chain, &self.mark, bridges) {
             let words: Vec<&str> = ["-w", act, place.chain].into_iter().chain(rule.split(' ')).collect();
-            run(place.filter.program, &words)
-        };
-        for bridge in bridges {
-            let wanted = self.rules(bridge, &judges);
-            let stale = found.remove(bridge).unwrap_or_default();
-            if stale == wanted {
-                continue;
-            }
-            for rule in stale {
-                tell("-D", &rule)?;
-            }
-            for rule in wanted.iter().rev() {
-                tell("-I", rule)?;
-            }
-        }
-        for rule in found.into_values().flatten() {
-            tell("-D", &rule)?;
+            run(place.filter.program, &words)?;
         }
         Ok(())
     }
+}
 
-    /// What is asked for a bridge, in order, as `iptables -S` has it. What begins here is shown to `judges` first: it is
-    /// let out, not into Docker's networks.
-    fn rules(&self, bridge: &str, judges: &[&str]) -> Vec<String> {
-        let comment = format!("-m comment --comment {}{bridge}", self.mark);
-        let mut rules = vec![format!("-o {bridge} {comment} -j ACCEPT")];
-        if !judges.is_empty() {
-            rules.push(format!("-i {bridge} -m conntrack --ctstate RELATED,ESTABLISHED {comment} -j ACCEPT"));
-            rules.extend(judges.iter().map(|chain| format!("-i {bridge} {comment} -j {chain}")));
-        }
-        rules.push(format!("-i {bridge} {comment} -j ACCEPT"));
-        rules
+/// What makes our rules in a chain those of these bridges, in order: `-D` and `-I`, each with a rule as `iptables -S` has
+/// it. Only a bridge whose rules are others than they shall be is told of anew: what is right stays in effect.
+fn changes(listed: &str, chain: &str, mark: &str, bridges: &BTreeSet<String>) -> Vec<(&'static str, String)> {
+    let has = |judge: &&str| listed.lines().any(|line| line.strip_prefix("-N ") == Some(*judge));
+    let judges: Vec<&str> = JUDGES.into_iter().filter(|judge| chain == DOCKER_USER && has(judge)).collect();
+    let start = format!("-A {chain} ");
+    let ours = |line: &str| Some(line.strip_prefix(&start)?.replace('"', "")).filter(|rule| rule.contains(mark));
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for rule in listed.lines().filter_map(ours) {
+        let bridge = rule.split(' ').nth(1).unwrap_or_default().to_owned();
+        found.entry(bridge).or_default().push(rule);
     }
+    let mut changes = Vec::new();
+    for bridge in bridges {
+        let wanted = rules(bridge, mark, &judges);
+        let stale = found.remove(bridge).unwrap_or_default();
+        if stale != wanted {
+            changes.extend(stale.into_iter().map(|rule| ("-D", rule)));
+            // Each goes before those that are there.
+            changes.extend(wanted.into_iter().rev().map(|rule| ("-I", rule)));
+        }
+    }
+    changes.extend(found.into_values().flatten().map(|rule| ("-D", rule)));
+    changes
+}
+
+/// What is asked for a bridge, in order, as `iptables -S` has it. What begins here is shown to `judges` first: it is let
+/// out, not into Docker's networks.
+fn rules(bridge: &str, mark: &str, judges: &[&str]) -> Vec<String> {
+    let comment = format!("-m comment --comment {mark}{bridge}");
+    let mut rules = vec![format!("-o {bridge} {comment} -j ACCEPT")];
+    if !judges.is_empty() {
+        rules.push(format!("-i {bridge} -m conntrack --ctstate RELATED,ESTABLISHED {comment} -j ACCEPT"));
+        rules.extend(judges.iter().map(|chain| format!("-i {bridge} {comment} -j {chain}")));
+    }
+    rules.push(format!("-i {bridge} {comment} -j ACCEPT"));
+    rules
 }
 
 fn reader() -> Option<Socket> {
@@ -254,4 +254,32 @@ fn run(program: &str, words: &[&str]) -> io::Result<String> {
         return Err(io::Error::other(format!("{program} {}: {said}", words.join(" "))));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_08_only_what_is_not_as_it_shall_be_is_told_anew() {
+        let bridges = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let mark = "isle:me:";
+        let right = rules("br-a", mark, &[]);
+        let listed = |rules: &[String]| rules.iter().map(|rule| format!("-A FORWARD {rule}\n")).collect::<String>();
+        assert_eq!(changes(&listed(&right), "FORWARD", mark, &bridges(&["br-a"])), []);
+        // In the order in which they are to stand, the last one first.
+        let told = changes("-A FORWARD -i eth0 -j DROP\n", "FORWARD", mark, &bridges(&["br-a"]));
+        let expected: Vec<_> = right.iter().rev().map(|rule| ("-I", rule.clone())).collect();
+        assert_eq!(told, expected);
+        // One is missing, one is too many, and one is another daemon's.
+        let others = "-A FORWARD -o br-x -m comment --comment isle:other:br-x -j ACCEPT\n";
+        let left = listed(&rules("br-b", mark, &[])[..1]) + &listed(&right) + others;
+        let told = changes(&left, "FORWARD", mark, &bridges(&["br-b"]));
+        assert_eq!(told.iter().filter(|(act, _)| *act == "-D").count(), 1 + right.len());
+        assert_eq!(told.iter().filter(|(act, rule)| *act == "-I" && rule.contains("br-b")).count(), 2);
+        assert!(!told.iter().any(|(_, rule)| rule.contains("isle:other")), "{told:?}");
+        // What comes out of ours is shown to Docker's own judges, where they are.
+        let judged = changes(&format!("-N {}\n", JUDGES[0]), DOCKER_USER, mark, &bridges(&["br-a"]));
+        assert!(judged.iter().any(|(_, rule)| rule.ends_with(&format!("-j {}", JUDGES[0]))), "{judged:?}");
+    }
 }

@@ -4,6 +4,7 @@
 use crate::elements::{self, Elements};
 use crate::features::Features;
 use crate::observe::Observed;
+use crate::own;
 use crate::plan;
 use ipnet::IpNet;
 use kernel::link::Link;
@@ -66,14 +67,6 @@ pub enum Repair {
     RemoveNeighbour(Neighbour),
 }
 
-/// What links of ours are called in their alias.
-pub(crate) fn mark(root: &str, id: &str) -> String {
-    format!("isle:{root}:{id}")
-}
-
-/// The device that carries nothing has this for an id.
-pub(crate) const NOTHING: &str = "nothing";
-
 /// What to do, in order. `proxy`: the port of the keeper's proxy.
 pub fn plan_repairs(
     desired: &Desired,
@@ -93,10 +86,11 @@ pub fn plan_repairs(
         Some(_) => {}
     }
 
-    let mark_of = |link: &Link| link.alias.as_deref().and_then(|a| a.strip_prefix(&mark(root, ""))).map(str::to_owned);
+    let mark_of =
+        |link: &Link| link.alias.as_deref().and_then(|a| a.strip_prefix(&own::alias(root, ""))).map(str::to_owned);
     for link in observed.links.values() {
         let Some(id) = mark_of(link) else { continue };
-        let wanted = id == NOTHING
+        let wanted = id == own::NOTHING
             || id
                 .parse::<NetworkId>()
                 .ok()
@@ -245,11 +239,11 @@ mod tests {
         observed.links.extend([
             link("eth0", None),
             link("docker0", Some("isle is not this".into())),
-            link("br-of-another-root", Some(mark("00000000", &network.to_string()))),
-            link("isle-abcd0001", Some(mark("abcd0001", NOTHING))),
-            link("br-010101010101", Some(mark("abcd0001", &network.to_string()))),
-            link("br-renamed", Some(mark("abcd0001", &network.to_string()))),
-            link("ve-stale", Some(mark("abcd0001", &"ab".repeat(32)))),
+            link("br-of-another-root", Some(own::alias("00000000", &network.to_string()))),
+            link("isle-abcd0001", Some(own::alias("abcd0001", own::NOTHING))),
+            link("br-010101010101", Some(own::alias("abcd0001", &network.to_string()))),
+            link("br-renamed", Some(own::alias("abcd0001", &network.to_string()))),
+            link("ve-stale", Some(own::alias("abcd0001", &"ab".repeat(32)))),
         ]);
         let removed: Vec<String> = plan(&wanted, &observed)
             .into_iter()
@@ -286,7 +280,7 @@ mod tests {
         let mut wanted = desired();
         let mut observed = Observed { elements: Some(Elements::new()), ..Observed::default() };
         let stray =
-            Link { name: "ve-stray".into(), alias: Some(mark("abcd0001", &"ab".repeat(32))), ..Link::default() };
+            Link { name: "ve-stray".into(), alias: Some(own::alias("abcd0001", &"ab".repeat(32))), ..Link::default() };
         observed.links.insert(stray.name.clone(), stray);
         let settled = Settled { endpoints: wanted.attachments.keys().take(1).copied().collect(), ..Settled::default() };
         let done = additions(plan(&wanted, &observed), &settled);

@@ -4,7 +4,7 @@
 
 use kernel::netlink::Errno;
 use kernel::reserve::{Transport, hold};
-use model::desired::Publication;
+use model::desired::{Carriage, Publication};
 use model::net::Protocol;
 use model::port::{MOST_HELD, Published};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +50,7 @@ impl PortRequest {
 pub struct Reservation {
     /// The first host port.
     pub host_port: u16,
-    /// For [`crate::Network::publish`], and what `docker port` shows.
+    /// What [`crate::Network::publish`] leads there.
     pub publications: BTreeSet<Publication>,
     pub sockets: Vec<HeldSocket>,
 }
@@ -276,12 +276,12 @@ fn hold_target(
     means: &Means<'_>,
 ) -> Result<Vec<HeldSocket>, (u16, Errno)> {
     const LOCALHOST: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let Target { host, container } = *target;
     let (protocol, transport) = (request.protocol, transport(request.protocol));
     let udp = protocol == Protocol::Udp;
     let keep = count <= MOST_HELD;
-    let served = udp && keep && means.proxy.is_some() && (host.is_ipv4() != container.is_ipv4() || host == LOCALHOST);
+    let carriage = Carriage::between(host, container);
+    let served = udp && keep && means.proxy.is_some() && carriage == Carriage::Proxy;
     let mut sockets = Vec::new();
     for offset in 0..count {
         let port = first + offset;
@@ -295,7 +295,7 @@ fn hold_target(
         let to = SocketAddr::new(container, request.container_port.wrapping_add(offset));
         let role = if served { Role::Serves(to) } else { Role::Holds };
         sockets.push(HeldSocket { fd: socket, host, protocol, port, role });
-        if udp && !served && means.proxy.is_some() && host == EVERYWHERE {
+        if udp && means.proxy.is_some() && carriage == Carriage::KernelButForLoopback {
             let (fd, _) = hold(transport, LOCALHOST, port, Some("lo")).map_err(|errno| (port, errno))?;
             sockets.push(HeldSocket { fd, host: LOCALHOST, protocol, port, role: Role::Serves(to) });
         }

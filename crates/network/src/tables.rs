@@ -5,6 +5,7 @@
 
 use crate::elements::Elements;
 use crate::error::{Attempt, Error};
+use crate::own;
 use crate::ruleset::{self, Set, Variant};
 use kernel::netlink::{Errno, Protocol, Refusal, Socket};
 use kernel::nft::{self, Element, Family, OWNED, Table};
@@ -40,7 +41,7 @@ impl Tables {
 
     pub(crate) fn new(root: &str, owner: Socket, variant: Variant, owned: bool) -> Result<Self, Error> {
         let reader = Socket::open(Protocol::Netfilter).attempt("open", "a socket for reading firewall tables")?;
-        let name = format!("isle-{root}");
+        let name = own::table(root);
         Ok(Self { name, owner: Mutex::new(owner), reader: Mutex::new(reader), variant, owned })
     }
 

@@ -2,7 +2,7 @@
 //! bridge deleted by hand; and that an uplink may have come. Whoever hears it acts.
 
 use crate::error::{Attempt, Error};
-use crate::reconcile::mark;
+use crate::own;
 use kernel::netlink::{Errno, Protocol, Socket};
 use kernel::{address, link, nft};
 use model::id::RootId;
@@ -53,14 +53,14 @@ impl Watch {
     /// What was lost since the last call, each once; never waits.
     pub fn read(&mut self) -> Result<Vec<Loss>, Error> {
         let mut losses = Vec::new();
-        let table = format!("isle-{}", self.root);
+        let table = own::table(self.root.as_str());
         let heard = self.tables.hear(|message| match nft::bereft(message).as_deref() {
             Some(name) if name == table => losses.push(Loss::Rules),
             Some("filter" | "firewalld") => losses.push(Loss::Foreign),
             _ => {}
         });
         overflow(heard, &mut losses).attempt("hear of", "the firewall")?;
-        let mark = mark(self.root.as_str(), "");
+        let mark = own::alias(self.root.as_str(), "");
         let heard = self.links.hear(|message| {
             let ours = link::gone(message).filter(|l| l.alias.as_deref().is_some_and(|a| a.starts_with(&mark)));
             losses.extend(ours.map(|link| Loss::Link(link.name)));

@@ -11,7 +11,7 @@ impl Inner {
     pub(super) fn create_bridge(&self, bridge: &Bridge) -> Result<(), Error> {
         let name = bridge.device.as_str();
         let thing = || format!("bridge {name}");
-        let alias = mark(self.root.as_str(), &bridge.network.to_string());
+        let alias = own::alias(self.root.as_str(), &bridge.network.to_string());
         let found = self.find(name)?;
         let ours = match &found {
             None => true,
@@ -112,7 +112,7 @@ impl Inner {
         let mut failures = Vec::new();
         failures.extend(self.remove_elements(&elements::of_bridge(bridge), thing()).err());
         self.tell_others(|others| others.remove(name));
-        let alias = mark(self.root.as_str(), &bridge.network.to_string());
+        let alias = own::alias(self.root.as_str(), &bridge.network.to_string());
         match self.find(name) {
             Ok(Some(link)) if link.alias.as_deref() == Some(&alias) => {
                 self.departed.lock().unwrap_or_else(PoisonError::into_inner).retain(|(on, _), _| *on != link.index);

@@ -63,7 +63,7 @@ impl Inner {
     fn create_veth(&self, sandbox: &Sandbox, attachment: &Attachment) -> Result<Pair, Error> {
         let (bridge, outer) = (attachment.bridge.as_str(), attachment.outer.as_str());
         let thing = || format!("interface {} of {} on bridge {bridge}", attachment.inner, sandbox.thing());
-        let alias = mark(self.root.as_str(), &attachment.endpoint.to_string());
+        let alias = own::alias(self.root.as_str(), &attachment.endpoint.to_string());
         let port = plan::plan_port(attachment, &self.features);
         let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
         let master = link::find(&mut route, bridge).attempt("find", format!("bridge {bridge}"))?;
@@ -187,7 +187,7 @@ impl Inner {
         let master =
             self.with_route(|socket| link::find(socket, bridge)).attempt("find", format!("bridge {bridge}"))?;
         let mut batch = Batch::default();
-        let alias = mark(self.root.as_str(), &attachment.endpoint.to_string());
+        let alias = own::alias(self.root.as_str(), &attachment.endpoint.to_string());
         link::join(&mut batch, outer, master.index);
         link::set_port(&mut batch, outer, &alias, self.ipv6(attachment), plan::plan_port(attachment, &self.features));
         link::set_up(&mut batch, outer);

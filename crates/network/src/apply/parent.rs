@@ -23,7 +23,13 @@ impl Inner {
                 "8021q"
             }
         };
-        link::set_quiet(&mut batch, name, Some(&mark(self.root.as_str(), &parent.network.to_string())), false, &[]);
+        link::set_quiet(
+            &mut batch,
+            name,
+            Some(&own::alias(self.root.as_str(), &parent.network.to_string())),
+            false,
+            &[],
+        );
         link::set_up(&mut batch, name);
         let made = self.with_route(|socket| socket.send(batch));
         if let Err(refusal) = &made
@@ -36,7 +42,7 @@ impl Inner {
 
     /// Removes it if it is ours.
     pub(super) fn remove_parent(&self, parent: &Parent) -> Result<(), Error> {
-        let alias = mark(self.root.as_str(), &parent.network.to_string());
+        let alias = own::alias(self.root.as_str(), &parent.network.to_string());
         match self.find(parent.device.as_str())? {
             Some(link) if link.alias.as_deref() == Some(&alias) => self.delete_link(parent.device.as_str()),
             _ => Ok(()),
