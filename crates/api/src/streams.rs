@@ -144,10 +144,9 @@ async fn serve_attached(
 ) {
     let (reader, mut writer) = tokio::io::split(connection);
     let options = asked.options;
-    if let Some(log) = asked.past {
-        let log_options = runtime::Log { path: log.path.clone(), max_size: None, max_files: 5 };
+    if let Some(past) = asked.past {
         let query = runtime::logs::Query { stdout: options.stdout, stderr: options.stderr, ..Default::default() };
-        if let Ok(mut lines) = runtime::logs::read(&log_options, query, std::future::ready(())) {
+        if let Ok(mut lines) = runtime::logs::read(&past.log, query, std::future::ready(())) {
             while let Some(Ok(line)) = lines.recv().await {
                 if writer.write_all(&form.shape(line.stream, Bytes::from(line.text))).await.is_err() {
                     return;
@@ -334,7 +333,7 @@ pub async fn logs(State(engine): Ctx, Path(id): Path<String>, query: Query) -> A
         follow: follow && source.is_running,
     };
     let (timestamps, tty) = (query.flag("timestamps"), source.tty);
-    let log = runtime::Log { path: source.path.clone(), max_size: None, max_files: 16 };
+    let log = source.log.clone();
     let lines = runtime::logs::read(&log, wanted, source.ended()).map_err(|e| {
         Failure::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the log: {e}"))
     })?;

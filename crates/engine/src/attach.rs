@@ -109,7 +109,7 @@ impl Engine {
             Error::new(crate::Kind::NotImplemented, "configured logging driver does not support reading")
         })?;
         Ok(LogSource {
-            path: log.path,
+            log,
             tty: record.config.tty,
             pulse: entry.pulse.subscribe(),
             is_running: record.state.is_running(),
@@ -119,7 +119,8 @@ impl Engine {
 
 /// A log to be read.
 pub struct LogSource {
-    pub path: std::path::PathBuf,
+    /// Where it is, and of how many files at most.
+    pub log: runtime::Log,
     pub tty: bool,
     pub(crate) pulse: tokio::sync::watch::Receiver<crate::state::Pulse>,
     pub is_running: bool,

@@ -53,6 +53,23 @@ fn logs_are_rotated_read_back_whole_or_kept_nowhere() {
 }
 
 #[test]
+fn all_files_of_a_log_are_read_however_many_it_may_have() {
+    let lab = Lab::start(&program()).unwrap();
+    let script = "for i in $(seq 400); do echo line-$i; test $((i % 10)) != 0 || sleep 0.01; done";
+    let log = json!({ "Type": "json-file", "Config": { "max-size": "2k", "max-file": "30" } });
+    lab.run("many", json!({ "Cmd": ["sh", "-c", script], "HostConfig": { "LogConfig": log } }));
+    lab.wait("many");
+    let directory = lab.root_directory().join("containers").join(lab.inspect("many")["Id"].as_str().unwrap());
+    let names = || std::fs::read_dir(&directory).unwrap().flatten().map(|e| e.file_name());
+    let files = names().filter(|n| n.to_string_lossy().contains("json.log")).count();
+    assert!((17..30).contains(&files), "none was taken away, and there are {files}");
+    let whole: String = (1..=400).map(|i| format!("line-{i}\n")).collect();
+    assert_eq!(lab.logs("many", "").0, whole);
+    let attached = lab.open("/containers/many/attach?logs=1&stdout=1", "").rest();
+    assert_eq!(testkit::http::demultiplex(&attached).0, whole);
+}
+
+#[test]
 fn the_flags_of_a_life_reach_the_container() {
     let lab = Lab::start(&program()).unwrap();
     let cid = lab.directory().join("cid").display().to_string();
