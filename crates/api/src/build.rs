@@ -112,15 +112,7 @@ fn limits(query: &Query) -> Answer<HostConfig> {
 }
 
 pub async fn prune(State(engine): Ctx) -> Answer {
-    let filter = image::Filter::default();
-    let users = engine.clone();
-    let pruned = tokio::task::spawn_blocking(move || {
-        users.images.prune_build_caches()?;
-        users.images.prune(false, &filter, |id| users.image_users(id))
-    })
-    .await
-    .map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e))?
-    .map_err(engine::images::image_error)?;
+    let pruned = engine.prune_builds().await?;
     Ok(Json(json!({ "CachesDeleted": null, "SpaceReclaimed": pruned.reclaimed })).into_response())
 }
 

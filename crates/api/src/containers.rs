@@ -220,6 +220,7 @@ pub async fn prune(State(engine): Ctx, query: Query) -> Answer {
             deleted.push(id);
         }
     }
+    engine.events.tell_prune("container", bytes);
     let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
     Ok(Json(json!({ "ContainersDeleted": deleted, "SpaceReclaimed": bytes })).into_response())
 }

@@ -22,8 +22,7 @@ use std::sync::Arc;
 pub async fn list(State(engine): Ctx, query: Query) -> Answer {
     let known = ["before", "dangling", "label", "label!", "reference", "since", "until"];
     let filters = query.filters(&known)?;
-    let filter =
-        image::Filter::read(&engine.images, &filters.0, query.flag("all")).map_err(engine::images::image_error)?;
+    let filter = engine.image_filter(&filters.0, query.flag("all"))?;
     let images = engine.list_images(&filter);
     let shown: Vec<Value> = images.iter().map(|(i, n)| show_summary(&engine, i, *n)).collect();
     Ok(Json(shown).into_response())
@@ -38,7 +37,7 @@ pub fn show_summary(engine: &Engine, image: &Image, containers: usize) -> Value 
         "RepoDigests": image.repo_digests,
         "Created": created,
         "Size": image.size,
-        "SharedSize": engine.images.shared_size(&image.id),
+        "SharedSize": engine.shared_size(&image.id),
         "Labels": image.configuration.config.labels.clone().unwrap_or_default(),
         "Containers": containers,
     })
@@ -96,7 +95,7 @@ pub async fn get(
 ) -> Answer {
     let State(engine) = &state;
     if let Some(name) = path.strip_suffix("/json") {
-        let image = engine.images.get(name).map_err(engine::images::image_error)?;
+        let image = engine.image(name)?;
         let mut shown = show(&image);
         fill_config(&mut shown["Config"], version);
         // Compose v1 reads the image's volumes here when it makes a container anew, and Debian's speaks the newest version.
@@ -107,7 +106,7 @@ pub async fn get(
         return Ok(Json(shown).into_response());
     }
     if let Some(name) = path.strip_suffix("/history") {
-        let steps = engine.images.history(name).map_err(engine::images::image_error)?;
+        let steps = engine.image_history(name)?;
         let shown: Vec<Value> = steps
             .iter()
             .map(|s| {
@@ -170,17 +169,10 @@ pub async fn prune(State(engine): Ctx, query: Query) -> Answer {
     let all = filters.truth("dangling")? == Some(false);
     let mut rest = filters.0;
     rest.remove("dangling");
-    let filter = image::Filter::read(&engine.images, &rest, false).map_err(engine::images::image_error)?;
+    let filter = engine.image_filter(&rest, false)?;
     let pruned = engine.prune_images(all, filter).await?;
     let deleted = if pruned.removed.is_empty() { Value::Null } else { show_removed(&pruned.removed) };
     Ok(Json(json!({ "ImagesDeleted": deleted, "SpaceReclaimed": pruned.reclaimed })).into_response())
-}
-
-/// Runs a worker's blocking call.
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, image::Error> + Send + 'static) -> Answer<T> {
-    let result = tokio::task::spawn_blocking(call).await;
-    let result = result.map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e))?;
-    Ok(result.map_err(engine::images::image_error)?)
 }
 
 /// `POST /images/create`: pull, or import.
@@ -201,14 +193,12 @@ pub async fn create(
             None => repository.to_owned(),
         });
         let import = image::Import {
-            name: name.clone(),
+            name,
             message: query.text("message").unwrap_or_default().to_owned(),
             changes: query.all("changes").to_vec(),
             platform,
         };
-        let (importer, reader) = (engine.clone(), reader_of(body));
-        let id = blocking(move || importer.images.import(reader, import)).await?;
-        engine.tell_image_named("import", id.as_str());
+        let id = engine.import_image(reader_of(body), import).await?;
         let line = json!({ "status": id });
         return Ok(([("Content-Type", "application/json")], format!("{line}\r\n")).into_response());
     }
@@ -216,18 +206,16 @@ pub async fn create(
 }
 
 pub async fn load(State(engine): Ctx, body: Body) -> Answer {
-    let (loader, reader) = (engine.clone(), reader_of(body));
-    let loaded = match blocking(move || loader.images.load(reader, None)).await {
+    let loaded = match engine.load_images(reader_of(body)).await {
         Ok(loaded) => loaded,
         // Clients look for it in the stream.
-        Err(failure) => {
-            let line = format!("{}\r\n", stream_error(&failure.message, None));
+        Err(error) => {
+            let line = format!("{}\r\n", stream_error(&error.message, None));
             return Ok(([("Content-Type", "application/json")], line).into_response());
         }
     };
     let mut lines = String::new();
     for one in &loaded {
-        engine.tell_image_named("load", &one.name());
         lines.push_str(&format!("{}\r\n", json!({ "stream": format!("{one}\n") })));
     }
     Ok(([("Content-Type", "application/json")], lines).into_response())
@@ -244,9 +232,5 @@ fn save_names(engine: &Arc<Engine>, names: Vec<String>) -> Answer {
         return Err(Failure::invalid("names is missing"));
     }
     // An unknown name is told by the status: later there is only the stream.
-    for name in &names {
-        engine.images.get(name).map_err(engine::images::image_error)?;
-    }
-    let images = engine.images.clone();
-    Ok(tar_stream(move |to| images.save(&names, to).map_err(engine::images::image_error)))
+    Ok(tar_stream(engine.save_images(names)?))
 }

@@ -190,7 +190,7 @@ pub async fn df(State(engine): Ctx, query: crate::query::Query) -> Answer {
     if wanted("image") {
         let images = engine.list_images(&image::Filter::default());
         let images: Vec<Value> = images.iter().map(|(i, n)| crate::images::show_summary(&engine, i, *n)).collect();
-        shown["LayersSize"] = engine.images.layers_size().into();
+        shown["LayersSize"] = engine.layers_size().into();
         shown["Images"] = images.into();
     }
     if wanted("container") {

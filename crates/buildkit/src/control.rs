@@ -127,14 +127,7 @@ impl Control for Service {
     }
 
     async fn prune(&self, _: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
-        let engine = self.engine.clone();
-        let filter = image::Filter::default();
-        let pruned = tokio::task::spawn_blocking(move || {
-            engine.images.prune_build_caches()?;
-            engine.images.prune(false, &filter, |id| engine.image_users(id))
-        });
-        let pruned = pruned.await.map_err(|e| Status::internal(e.to_string()))?;
-        let pruned = pruned.map_err(|e| crate::solve::status(engine::images::image_error(e)))?;
+        let pruned = self.engine.prune_builds().await.map_err(crate::solve::status)?;
         let record = UsageRecord {
             id: "build-cache".to_owned(),
             size: i64::try_from(pruned.reclaimed).unwrap_or(i64::MAX),

@@ -22,11 +22,6 @@ use tonic::{Request, Status};
 /// So many bytes a message.
 const PART: usize = 32 << 10;
 
-/// An error of the store, as the client reads it.
-fn refused(error: image::Error) -> Status {
-    status(engine::images::image_error(error))
-}
-
 /// Which exporter of a build a stream is for.
 fn for_exporter<T>(stream: T, number: usize) -> Request<T> {
     let mut request = Request::new(stream);
@@ -37,21 +32,20 @@ fn for_exporter<T>(stream: T, number: usize) -> Request<T> {
 impl BuildKit {
     /// Images as an archive, of both forms that there are.
     pub(crate) async fn send_archive(&self, session: &str, number: usize, names: Vec<String>) -> Result<(), Status> {
-        let images = self.engine.images.clone();
-        self.send_bytes(session, number, move |to| images.save(&names, to)).await
+        let write = self.engine.save_images(names).map_err(status)?;
+        self.send_bytes(session, number, write).await
     }
 
     /// An image's files as a tar.
     pub(crate) async fn send_files_as_tar(&self, session: &str, number: usize, id: &ImageId) -> Result<(), Status> {
-        let (images, id) = (self.engine.images.clone(), id.clone());
-        self.send_bytes(session, number, move |to| images.export_image(&id, to)).await
+        self.send_bytes(session, number, self.engine.export_image(id.clone())).await
     }
 
     async fn send_bytes(
         &self,
         session: &str,
         number: usize,
-        write: impl FnOnce(Box<dyn Write>) -> Result<(), image::Error> + Send + 'static,
+        write: impl FnOnce(Box<dyn Write>) -> engine::Result<()> + Send + 'static,
     ) -> Result<(), Status> {
         let session = self.sessions.find(session).await?;
         let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -66,18 +60,19 @@ impl BuildKit {
             Ok::<_, Status>(())
         };
         let sent = sending.await;
-        writing.await.map_err(|e| Status::internal(e.to_string()))?.map_err(refused)?;
+        writing.await.map_err(|e| Status::internal(e.to_string()))?.map_err(status)?;
         sent
     }
 
     /// An image's files, each as a file.
     pub(crate) async fn send_files(&self, session: &str, number: usize, id: &ImageId) -> Result<(), Status> {
         let session = self.sessions.find(session).await?;
-        let (images, id) = (self.engine.images.clone(), id.clone());
+        let (root, write) = (self.engine.settings.root.clone(), self.engine.export_image(id.clone()));
         let files = tokio::task::spawn_blocking(move || {
             let unreadable = |e: io::Error| Status::internal(format!("cannot lay out the image's files: {e}"));
-            let archive = tempfile::tempfile_in(images.root()).map_err(unreadable)?;
-            images.export_image(&id, io::BufWriter::new(&archive)).map_err(refused)?;
+            let archive = tempfile::tempfile_in(root).map_err(unreadable)?;
+            let writer = archive.try_clone().map_err(unreadable)?;
+            write(Box::new(io::BufWriter::new(writer))).map_err(status)?;
             Files::of(archive).map_err(unreadable)
         });
         let files = files.await.map_err(|e| Status::internal(e.to_string()))??;

@@ -218,6 +218,7 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
         registries,
         resolv_conf: arguments.resolv_conf,
         resolved_conf: arguments.resolved_conf,
+        reloadable,
     };
     // Before anything else is touched: a daemon that nobody can reach leaves nothing behind.
     let mut unserved = Unserved::default();
@@ -239,7 +240,6 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
         None => None,
     };
     let engine = engine::Engine::open(settings).await?;
-    engine.reload(reloadable);
     unserved.keep();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

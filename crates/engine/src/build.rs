@@ -64,8 +64,12 @@ impl Engine {
         let any_command = Config { cmd: Some(vec!["sh".into()]), ..Config::default() };
         crate::create::check(&any_command, &limits)?;
         let runner = Steps { engine: self.clone(), limits, accounts };
-        let built = self.images.build(context, options, &runner, events).await;
-        built.map_err(crate::images::image_error)
+        let tags = options.tags.clone();
+        let built = self.images.build(context, options, &runner, events).await.map_err(crate::images::image_error)?;
+        for name in tags.iter().filter_map(|t| t.parse::<Reference>().ok()) {
+            self.tell_image_named("tag", &name.or_latest().familiar());
+        }
+        Ok(built)
     }
 
     /// Makes a container for a step. It is like any other, but its file system is the build's, and it leaves nothing.

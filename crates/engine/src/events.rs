@@ -11,7 +11,7 @@ const REMEMBERED: usize = 1024;
 /// Something that has happened to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// `container`, `network`, `image`, `volume`, `builder` or `daemon`.
+    /// `container`, `network`, `image`, `volume`, `builder` (of builds' caches) or `daemon` (that it reloads).
     pub kind: &'static str,
     /// `create`, `start`, `die` …
     pub action: String,
@@ -48,6 +48,13 @@ impl Events {
         past.push_back(event.clone());
         // Told under the lock, so that a listener sees each event once: in the past or live.
         let _ = self.live.send(event);
+    }
+
+    /// Things of a kind that nobody used are gone, each told of before; `reclaimed` are the bytes they had. It has
+    /// happened to no single object.
+    pub fn tell_prune(&self, kind: &'static str, reclaimed: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
+        self.tell(kind, "prune", String::new(), attributes);
     }
 
     /// The remembered events from `since` on, and all that follow.

@@ -8,10 +8,11 @@ use model::image::ImageId;
 use model::reference::{DEFAULT_REGISTRY, Reference};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 /// The worker's errors, sorted.
-pub fn image_error(error: image::Error) -> Error {
+pub(crate) fn image_error(error: image::Error) -> Error {
     let kind = match error.kind() {
         image::Kind::NotFound => Kind::NotFound,
         image::Kind::Conflict => Kind::Conflict,
@@ -65,6 +66,40 @@ impl Engine {
         Ok(Found { id: image.id.clone(), config: image.configuration.config.clone(), platform: image.platform() })
     }
 
+    /// All that is known of an image, by its name or id.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn image(&self, name: &str) -> Result<Image> {
+        self.images.get(name).map_err(image_error)
+    }
+
+    /// The steps that an image was made by, the last one first.
+    ///
+    /// # Errors
+    /// There is no such image.
+    pub fn image_history(&self, name: &str) -> Result<Vec<image::HistoryStep>> {
+        self.images.history(name).map_err(image_error)
+    }
+
+    /// Bytes of an image that others have too.
+    pub fn shared_size(&self, id: &ImageId) -> u64 {
+        self.images.shared_size(id)
+    }
+
+    /// Bytes in the files of all layers.
+    pub fn layers_size(&self) -> u64 {
+        self.images.layers_size()
+    }
+
+    /// Docker's `filters` of images.
+    ///
+    /// # Errors
+    /// A value says nothing, or names an image that is not there.
+    pub fn image_filter(&self, filters: &BTreeMap<String, Vec<String>>, all: bool) -> Result<image::Filter> {
+        image::Filter::read(&self.images, filters, all).map_err(image_error)
+    }
+
     /// The images that filters of `ancestor` mean.
     pub(crate) fn image_id(&self, reference: &str) -> Option<ImageId> {
         self.images.get(reference).ok().map(|i| i.id)
@@ -116,7 +151,28 @@ impl Engine {
             engine.tell_removed(&before, &pruned.removed);
             Ok(pruned)
         };
-        blocking(pruning).await.map_err(image_error)
+        let pruned = blocking(pruning).await.map_err(image_error)?;
+        self.events.tell_prune("image", pruned.reclaimed);
+        Ok(pruned)
+    }
+
+    /// Removes what builds have left: the directories that their steps share, and images without a name that nobody
+    /// uses, which are the steps that a next build would find again.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn prune_builds(self: &Arc<Self>) -> Result<image::Pruned> {
+        let engine = self.clone();
+        let pruning = move || {
+            engine.images.prune_build_caches()?;
+            let before = engine.all_images();
+            let pruned = engine.images.prune(false, &image::Filter::default(), |id| engine.image_users(id))?;
+            engine.tell_removed(&before, &pruned.removed);
+            Ok(pruned)
+        };
+        let pruned = blocking(pruning).await.map_err(image_error)?;
+        self.events.tell_prune("builder", pruned.reclaimed);
+        Ok(pruned)
     }
 
     fn all_images(&self) -> Vec<Image> {
@@ -215,6 +271,59 @@ impl Engine {
         })
     }
 
+    /// Makes images of an archive that [`Engine::save_images`] or another engine has written.
+    ///
+    /// # Errors
+    /// It is no such archive, or the disk refuses.
+    pub async fn load_images(self: &Arc<Self>, archive: impl Read + Send + 'static) -> Result<Vec<image::Loaded>> {
+        let engine = self.clone();
+        let loaded = blocking(move || engine.images.load(archive, None)).await.map_err(image_error)?;
+        for one in &loaded {
+            self.tell_image_named("load", &one.name());
+        }
+        Ok(loaded)
+    }
+
+    /// Makes an image of a tar of files.
+    ///
+    /// # Errors
+    /// It is no tar, a change of the configuration cannot be read, or the disk refuses.
+    pub async fn import_image(
+        self: &Arc<Self>,
+        archive: impl Read + Send + 'static,
+        import: image::Import,
+    ) -> Result<ImageId> {
+        let engine = self.clone();
+        let id = blocking(move || engine.images.import(archive, import)).await.map_err(image_error)?;
+        self.tell_image_named("import", id.as_str());
+        Ok(id)
+    }
+
+    /// What writes images as an archive, for a thread that may block.
+    ///
+    /// # Errors
+    /// There is no such image; from the writing: its reader is gone, or the disk fails.
+    pub fn save_images(
+        self: &Arc<Self>,
+        names: Vec<String>,
+    ) -> Result<impl FnOnce(Box<dyn Write>) -> Result<()> + Send + use<>> {
+        let images = names.iter().map(|name| self.images.get(name).map_err(image_error)).collect::<Result<Vec<_>>>()?;
+        let engine = self.clone();
+        Ok(move |to: Box<dyn Write>| {
+            engine.images.save(&names, to).map_err(image_error)?;
+            for image in &images {
+                engine.tell_image("save", image, image.id.as_str());
+            }
+            Ok(())
+        })
+    }
+
+    /// What writes an image's files as a tar, for a thread that may block.
+    pub fn export_image(self: &Arc<Self>, id: ImageId) -> impl FnOnce(Box<dyn Write>) -> Result<()> + Send + use<> {
+        let engine = self.clone();
+        move |to: Box<dyn Write>| engine.images.export_image(&id, to).map_err(image_error)
+    }
+
     /// The names that an image repository has here, tags apart from each other.
     ///
     /// # Errors
@@ -266,7 +375,7 @@ impl Engine {
     }
 
     /// The same of an image that has this name, or this id, by now.
-    pub fn tell_image_named(&self, action: &str, name: &str) {
+    pub(crate) fn tell_image_named(&self, action: &str, name: &str) {
         if let Ok(image) = self.images.get(name) {
             self.tell_image(action, &image, name);
         }

@@ -72,6 +72,17 @@ fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|d| d.join(name)).find(|p| p.is_file())
 }
 
+/// What the host is called.
+pub(crate) fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// The host's memory in bytes, as `/proc/meminfo` says it.
+pub(crate) fn total_memory(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or_default() * 1024
+}
+
 impl Engine {
     /// How many clients may be connected at once: half of our descriptors are containers', and so is all beyond.
     pub fn most_clients(&self) -> usize {
@@ -106,11 +117,6 @@ impl Engine {
             )
         }));
         warnings.extend(self.closed_ports());
-        let memory = read("/proc/meminfo")
-            .lines()
-            .find_map(|l| l.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse::<u64>().ok())
-            .unwrap_or_default()
-            * 1024;
         let os = read("/etc/os-release");
         let os =
             os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
@@ -140,11 +146,11 @@ impl Engine {
             },
             ipv4_forwarding,
             br_netfilter: self.network.features().br_netfilter,
-            memory,
+            memory: total_memory(&read("/proc/meminfo")),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             os,
-            hostname: read("/proc/sys/kernel/hostname").trim().to_owned(),
+            hostname: hostname(),
         }
     }
 
@@ -192,5 +198,14 @@ impl Engine {
             ))
         });
         clashes.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn memory_is_read_in_kilobytes() {
+        assert_eq!(super::total_memory("MemTotal:        2048 kB\nMemFree: 1 kB\n"), 2 << 20);
+        assert_eq!(super::total_memory(""), 0);
     }
 }

@@ -82,6 +82,8 @@ pub struct Settings {
     pub resolv_conf: PathBuf,
     /// systemd-resolved's, with the servers that its stub asks; there need be none.
     pub resolved_conf: PathBuf,
+    /// What [`Engine::reload`] may change later.
+    pub reloadable: Reloadable,
 }
 
 /// What a running daemon can be told anew.
@@ -114,7 +116,7 @@ pub struct Engine {
     store: Store,
     pub events: events::Events,
     network: network::Network,
-    pub images: image::Images,
+    images: image::Images,
     runtime: runtime::Runtime,
     keeper: Keeper,
     pub faults: faults::Faults,
@@ -134,8 +136,17 @@ impl Engine {
         self.reloadable.lock().expect("nobody panics with it").clone()
     }
 
+    /// From now on it is as `new` says, and who listens is told.
     pub fn reload(&self, new: Reloadable) {
+        let attributes = [
+            ("name", info::hostname()),
+            ("labels", serde_json::json!(new.labels).to_string()),
+            ("debug", new.debug.to_string()),
+            ("live-restore", new.live_restore.to_string()),
+        ];
         *self.reloadable.lock().expect("nobody panics with it") = new;
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value)).into();
+        self.events.tell("daemon", "reload", self.engine_id.clone(), attributes);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -277,6 +277,7 @@ impl Engine {
                 Err(e) => return Err(e),
             }
         }
+        self.events.tell_prune("network", 0);
         Ok(removed)
     }
 

@@ -188,7 +188,7 @@ impl Engine {
                 Arc::new(move || weak.upgrade().map_or_else(Vec::new, |engine| engine.state().names_snapshot()));
             let keeper = connecting.begin(snapshot);
             Engine {
-                reloadable: Mutex::default(),
+                reloadable: Mutex::new(settings.reloadable.clone()),
                 settings,
                 root_id,
                 engine_id,

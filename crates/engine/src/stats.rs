@@ -73,7 +73,7 @@ impl Engine {
                 usage,
                 machine_cpu: machine_cpu(&read("/proc/stat")),
                 cpus: std::thread::available_parallelism().map_or(1, Into::into),
-                machine_memory: machine_memory(&read("/proc/meminfo")),
+                machine_memory: crate::info::total_memory(&read("/proc/meminfo")),
                 networks,
                 cgroup_v1,
             })
@@ -113,11 +113,6 @@ fn machine_cpu(stat: &str) -> u64 {
     ticks * (1_000_000_000 / kernel::process::ticks_per_second())
 }
 
-fn machine_memory(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or_default() * 1024
-}
-
 /// `/proc/PID/net/dev`, but for the loopback.
 fn traffic(text: &str) -> BTreeMap<String, Traffic> {
     let one = |line: &str| {
@@ -151,6 +146,5 @@ mod tests {
         assert_eq!(sent, Counted { bytes: 266, packets: 3, errors: 4, dropped: 5 });
         let tick = 1_000_000_000 / kernel::process::ticks_per_second();
         assert_eq!(machine_cpu("cpu  1 2 3 4 5 6 7 8 100 100\ncpu0 1 1 1 1\n"), 36 * tick);
-        assert_eq!(machine_memory("MemTotal:        2048 kB\nMemFree: 1 kB\n"), 2 << 20);
     }
 }

@@ -213,6 +213,7 @@ impl Engine {
                 removed.push(name);
             }
         }
+        self.events.tell_prune("volume", bytes);
         Ok((removed, bytes))
     }
 

@@ -60,6 +60,52 @@ fn a_command_that_fails_says_its_exit_code_and_a_client_that_goes_ends_its_build
     within(Duration::from_secs(20), "the step has ended", || steps(&lab) == 0);
 }
 
+#[test]
+fn ob_01_what_builds_and_archives_do_to_images_is_told() {
+    let lab = Lab::start(&program()).unwrap();
+    let seen = |since: &str| -> Vec<Value> {
+        let filters = "%7B%22type%22%3A%5B%22image%22%2C%22builder%22%5D%7D";
+        let told = lab.get(&format!("/events?since={since}&until=0s&filters={filters}")).unwrap().text();
+        told.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let mut before = seen("1").len();
+    // Of what was told since the last time: kind, action, name.
+    let mut news = || -> Vec<String> {
+        let all = seen("1");
+        let new = all[before..].iter().map(|e| {
+            let name = e["Actor"]["Attributes"]["name"].as_str().unwrap_or("-");
+            format!("{} {} {name}", e["Type"].as_str().unwrap(), e["Action"].as_str().unwrap())
+        });
+        let new = new.collect();
+        before = all.len();
+        new
+    };
+    let id = |name: &str| lab.get(&format!("/images/{name}/json")).unwrap().json()["Id"].as_str().unwrap().to_owned();
+
+    let dockerfile = [("Dockerfile", "FROM busybox\nRUN head -c 20000 /dev/urandom > /file\n")];
+    build(&lab, "t=made", &dockerfile);
+    let first = id("made");
+    build(&lab, "t=made&nocache=1", &dockerfile);
+    assert_eq!(news(), ["image tag made:latest", "image tag made:latest"]);
+    let pruned = lab.post_bytes("/build/prune", b"").unwrap().json();
+    assert_eq!(news(), [format!("image delete {first}"), "builder prune -".to_owned()]);
+    let told = seen("1").pop().unwrap();
+    let reclaimed = told["Actor"]["Attributes"]["reclaimed"].as_str().unwrap().parse::<u64>().unwrap();
+    assert!(reclaimed >= 20000, "{told}");
+    assert_eq!(pruned["SpaceReclaimed"], reclaimed);
+
+    let made = id("made");
+    let archive = lab.get("/images/made/get").unwrap().body;
+    assert_eq!(news(), [format!("image save {made}")]);
+    assert_eq!(lab.post_bytes("/images/load", &archive).unwrap().status, 200);
+    assert_eq!(news(), ["image load made:latest"]);
+    let files = context(&[("file", "content")]);
+    assert_eq!(lab.post_bytes("/images/create?fromSrc=-&repo=imported", &files).unwrap().status, 200);
+    assert_eq!(news(), [format!("image import {}", id("imported"))]);
+    lab.tell("/images/prune", json!({}), 200);
+    assert_eq!(news(), ["image prune -"]);
+}
+
 /// Builds; what the stream says. It must not fail.
 fn build(lab: &Lab, query: &str, files: &[(&str, &str)]) -> String {
     let text = lab.post_bytes(&format!("/build?{query}"), &context(files)).unwrap().text();

@@ -135,6 +135,11 @@ fn it_starts_as_dockerd_does_with_the_options_of_its_file() {
     within(Duration::from_secs(5), "it is told anew", || info(&lab)["Labels"] == json!(["rack=8"]));
     let now = info(&lab);
     assert_eq!((&now["Debug"], &now["LiveRestoreEnabled"]), (&json!(false), &json!(true)));
+    let told = lab.get("/events?since=1&until=0s&filters=%7B%22type%22%3A%5B%22daemon%22%5D%7D").unwrap().text();
+    let reloaded: Vec<Value> = told.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((reloaded.len(), &reloaded[0]["Action"]), (1, &json!("reload")), "{told}");
+    assert_eq!(reloaded[0]["Actor"]["Attributes"]["labels"], r#"["rack=8"]"#);
+    assert_eq!((&reloaded[0]["Actor"]["ID"], &reloaded[0]["Actor"]["Attributes"]["name"]), (&now["ID"], &now["Name"]));
     std::fs::write(file, "{").unwrap();
     dockerd.signal("-HUP");
     within(Duration::from_secs(5), "it says what is wrong", || {
