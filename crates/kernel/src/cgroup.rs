@@ -3,6 +3,10 @@
 //! A container has one path below each hierarchy. Nothing here ever writes to `cgroup.procs`: that waits for every CPU
 //! (5 to 17 ms). Who starts a process puts it in by clone3, or lets it write itself to `tasks`.
 
+mod limits;
+
+pub use limits::{Limits, Throttle};
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -45,43 +49,6 @@ pub struct Hierarchies {
     pub v1: Vec<(PathBuf, Vec<String>)>,
     /// What version 2 controls at its root.
     pub v2_controllers: Vec<String>,
-}
-
-/// Limits, as plain numbers; `None` leaves a limit as it is, negative means unlimited where the kernel knows that.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes.
-    pub memory: Option<i64>,
-    /// Bytes of memory and swap together, as version 1 and Docker count.
-    pub memory_and_swap: Option<i64>,
-    /// Bytes.
-    pub memory_reservation: Option<i64>,
-    /// 0 to 100; version 1 only.
-    pub swappiness: Option<u64>,
-    pub disable_oom_killer: bool,
-    /// Relative, 1024 is usual.
-    pub cpu_shares: Option<u64>,
-    /// Microseconds of CPU in each period.
-    pub cpu_quota: Option<i64>,
-    /// Microseconds.
-    pub cpu_period: Option<u64>,
-    /// A list as `0-2,4`.
-    pub cpus: Option<String>,
-    pub memory_nodes: Option<String>,
-    pub pids: Option<i64>,
-    /// 10 to 1000.
-    pub block_weight: Option<u16>,
-    /// (file of version 1 without `blkio.throttle.`, major, minor, rate).
-    pub block_throttle: Vec<(Throttle, i64, i64, u64)>,
-}
-
-/// What a block device's rate counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Throttle {
-    ReadBytes,
-    WriteBytes,
-    ReadOperations,
-    WriteOperations,
 }
 
 /// Which devices may be used: the first decides nothing alone, the last that matches wins.
@@ -311,138 +278,45 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Set limits. Memory and swap are set in the order that the kernel accepts.
+    /// Set limits: all of them, or, where the kernel refuses one, none.
     ///
     /// # Errors
-    /// A limit that was asked for cannot be set.
+    /// A limit that was asked for cannot be set. Those before it are as they were.
     pub fn limit(&self, limits: &Limits) -> Result<(), Error> {
-        if self.unified { self.limit_v2(limits) } else { self.limit_v1(limits) }
-    }
-
-    fn limit_v2(&self, limits: &Limits) -> Result<(), Error> {
-        let Some(here) = &self.v2 else { return Err(Error::NoHierarchy) };
-        let set = |file: &str, value: String| write(&here.join(file), &value);
-        let or_max = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
-        if let Some(memory) = limits.memory {
-            set("memory.max", or_max(memory))?;
+        let swap = self.v1.get("memory").and_then(|here| number(&here.join("memory.memsw.limit_in_bytes")));
+        let mut writes = Vec::new();
+        for write in limits::writes(limits, self.unified, swap) {
+            writes.push((self.place(&write)?, write));
         }
-        if let Some(both) = limits.memory_and_swap {
-            let swap = match limits.memory {
-                _ if both < 0 => "max".to_owned(),
-                Some(memory) if memory >= 0 => (both - memory).max(0).to_string(),
-                _ => "max".to_owned(),
+        let mut undo: Vec<(PathBuf, String)> = Vec::new();
+        for (here, one) in writes {
+            let there = one.files.iter().map(|file| here.join(file)).find(|path| path.exists());
+            let path = match (there, one.files.last()) {
+                (Some(path), _) => path,
+                (None, Some(file)) if !one.may_be_missing => here.join(file),
+                (None, _) => continue,
             };
-            match set("memory.swap.max", swap) {
-                // A kernel without swap accounting: there is nothing to limit.
-                Err(Error::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
+            let before = fs::read_to_string(&path).unwrap_or_default();
+            if let Err(refused) = write(&path, &one.value) {
+                for (path, value) in undo.iter().rev() {
+                    // The kernel has had it before. What it does not take back is not worse than before.
+                    let _ = write(path, value);
+                }
+                return Err(refused);
             }
-        }
-        if let Some(reservation) = limits.memory_reservation {
-            set("memory.low", or_max(reservation))?;
-        }
-        if let Some(shares) = limits.cpu_shares.filter(|shares| *shares > 0) {
-            set("cpu.weight", weight(shares).to_string())?;
-        }
-        if limits.cpu_quota.is_some() || limits.cpu_period.is_some() {
-            let quota = limits.cpu_quota.filter(|quota| *quota > 0);
-            let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
-            set("cpu.max", format!("{quota} {}", limits.cpu_period.filter(|p| *p > 0).unwrap_or(100_000)))?;
-        }
-        if let Some(cpus) = limits.cpus.as_ref().filter(|cpus| !cpus.is_empty()) {
-            set("cpuset.cpus", cpus.clone())?;
-        }
-        if let Some(nodes) = limits.memory_nodes.as_ref().filter(|nodes| !nodes.is_empty()) {
-            set("cpuset.mems", nodes.clone())?;
-        }
-        if let Some(pids) = limits.pids {
-            set("pids.max", if pids <= 0 { "max".to_owned() } else { pids.to_string() })?;
-        }
-        if let Some(weight) = limits.block_weight.filter(|weight| *weight > 0) {
-            let weight = 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990;
-            set("io.weight", format!("default {weight}"))?;
-        }
-        for (what, major, minor, rate) in &limits.block_throttle {
-            let key = match what {
-                Throttle::ReadBytes => "rbps",
-                Throttle::WriteBytes => "wbps",
-                Throttle::ReadOperations => "riops",
-                Throttle::WriteOperations => "wiops",
-            };
-            set("io.max", format!("{major}:{minor} {key}={rate}"))?;
+            undo.push((path, one.undoing(&before)));
         }
         Ok(())
     }
 
-    fn limit_v1(&self, limits: &Limits) -> Result<(), Error> {
-        let at = |controller: &'static str, what: &'static str| {
-            self.v1.get(controller).ok_or(Error::NoController { what, controller })
+    /// The directory that has the files of a limit.
+    fn place(&self, write: &limits::Write) -> Result<PathBuf, Error> {
+        let missing = || match self.unified {
+            true => Error::NoHierarchy,
+            false => Error::NoController { what: write.what, controller: write.controller },
         };
-        if limits.memory.is_some() || limits.memory_and_swap.is_some() {
-            let here = at("memory", "a limit of memory")?;
-            let (own, both) = (here.join("memory.limit_in_bytes"), here.join("memory.memsw.limit_in_bytes"));
-            let set_own = || limits.memory.map_or(Ok(()), |bytes| write(&own, &bytes.to_string()));
-            let set_both = || match limits.memory_and_swap.map(|bytes| write(&both, &bytes.to_string())) {
-                // A kernel without swap accounting.
-                Some(Err(Error::Write { source, .. })) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-                Some(other) => other,
-                None => Ok(()),
-            };
-            // The sum may never be less than the part: raise it first, lower it last.
-            let now = number(&both).unwrap_or(u64::MAX);
-            let raises = limits.memory_and_swap.is_some_and(|bytes| bytes < 0 || bytes as u64 > now);
-            if raises {
-                set_both()?;
-                set_own()?;
-            } else {
-                set_own()?;
-                set_both()?;
-            }
-        }
-        if let Some(reservation) = limits.memory_reservation {
-            write(&at("memory", "a memory reservation")?.join("memory.soft_limit_in_bytes"), &reservation.to_string())?;
-        }
-        if let Some(swappiness) = limits.swappiness {
-            write(&at("memory", "swappiness")?.join("memory.swappiness"), &swappiness.to_string())?;
-        }
-        if limits.disable_oom_killer {
-            write(&at("memory", "switching the OOM killer off")?.join("memory.oom_control"), "1")?;
-        }
-        if let Some(shares) = limits.cpu_shares.filter(|shares| *shares > 0) {
-            write(&at("cpu", "a share of CPU time")?.join("cpu.shares"), &shares.to_string())?;
-        }
-        if let Some(period) = limits.cpu_period.filter(|period| *period > 0) {
-            write(&at("cpu", "a limit of CPU time")?.join("cpu.cfs_period_us"), &period.to_string())?;
-        }
-        if let Some(quota) = limits.cpu_quota.filter(|quota| *quota != 0) {
-            write(&at("cpu", "a limit of CPU time")?.join("cpu.cfs_quota_us"), &quota.to_string())?;
-        }
-        if let Some(cpus) = limits.cpus.as_ref().filter(|cpus| !cpus.is_empty()) {
-            write(&at("cpuset", "a set of CPUs")?.join("cpuset.cpus"), cpus)?;
-        }
-        if let Some(nodes) = limits.memory_nodes.as_ref().filter(|nodes| !nodes.is_empty()) {
-            write(&at("cpuset", "a set of memory nodes")?.join("cpuset.mems"), nodes)?;
-        }
-        if let Some(pids) = limits.pids {
-            let value = if pids <= 0 { "max".to_owned() } else { pids.to_string() };
-            write(&at("pids", "a limit of processes")?.join("pids.max"), &value)?;
-        }
-        if let Some(weight) = limits.block_weight.filter(|weight| *weight > 0) {
-            let here = at("blkio", "a share of disk transfers")?;
-            if write(&here.join("blkio.weight"), &weight.to_string()).is_err() {
-                write(&here.join("blkio.bfq.weight"), &weight.to_string())?;
-            }
-        }
-        for (what, major, minor, rate) in &limits.block_throttle {
-            let file = match what {
-                Throttle::ReadBytes => "blkio.throttle.read_bps_device",
-                Throttle::WriteBytes => "blkio.throttle.write_bps_device",
-                Throttle::ReadOperations => "blkio.throttle.read_iops_device",
-                Throttle::WriteOperations => "blkio.throttle.write_iops_device",
-            };
-            write(&at("blkio", "a limit of disk transfers")?.join(file), &format!("{major}:{minor} {rate}"))?;
-        }
-        Ok(())
+        let here = if self.unified { self.v2.as_ref() } else { self.v1.get(write.controller) };
+        here.cloned().ok_or_else(missing)
     }
 
     /// Restrict devices. On version 1 by its controller, on version 2 by a program attached to the cgroup. What a group
@@ -732,12 +606,6 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Version 1's shares (2 to 262144) as version 2's weight (1 to 10000), as runc converts them.
-fn weight(shares: u64) -> u64 {
-    let shares = shares.clamp(2, 262_144);
-    1 + (shares - 2) * 9999 / 262_142
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -761,12 +629,5 @@ mod tests {
         let cgroup = found.cgroup("/a/b");
         assert_eq!(cgroup.v1["cpuacct"], PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/a/b"));
         assert_eq!(cgroup.directories().len(), 2);
-    }
-
-    #[test]
-    fn shares_become_weights() {
-        assert_eq!(weight(2), 1);
-        assert_eq!(weight(1024), 39);
-        assert_eq!(weight(262_144), 10_000);
     }
 }

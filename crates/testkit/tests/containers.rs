@@ -403,6 +403,38 @@ fn a_cgroup_parent_is_where_the_cgroup_is_while_it_runs() {
 }
 
 #[test]
+fn an_update_that_the_kernel_refuses_leaves_all_limits_as_they_were() {
+    let hierarchies = kernel::cgroup::Hierarchies::detect().unwrap();
+    if hierarchies.version == kernel::cgroup::Version::V2 {
+        eprintln!("SKIP: only version 1 of cgroups refuses more CPU time than the group above has");
+        return;
+    }
+    let lab = lab();
+    let parent = format!("testkit-update-{}", std::process::id());
+    let limits = json!({ "CgroupParent": format!("/{parent}"), "Memory": 64 << 20, "CpuShares": 512 });
+    let id = lab.run("cc", json!({ "Cmd": ["sleep", "600"], "HostConfig": limits }));
+    std::fs::write(hierarchies.cgroup(&parent).v1["cpu"].join("cpu.cfs_quota_us"), "50000").unwrap();
+    let shares = hierarchies.cgroup(&format!("{parent}/{id}")).v1["cpu"].join("cpu.shares");
+    let now = || {
+        let told = lab.get("/containers/cc/stats?stream=0&one-shot=1").unwrap().json();
+        let host = lab.inspect("cc")["HostConfig"].clone();
+        let shares = std::fs::read_to_string(&shares).unwrap().trim().to_owned();
+        (told["memory_stats"]["limit"].clone(), shares, host["Memory"].clone(), host["CpuQuota"].clone())
+    };
+    let before = now();
+    assert_eq!((&before.0, &*before.1), (&json!(64 << 20), "512"));
+    let wanted = json!({ "Memory": 96 << 20, "MemorySwap": 192 << 20, "CpuShares": 256, "CpuQuota": 80_000 });
+    let refused = lab.tell("/containers/cc/update", wanted, 500).message();
+    assert!(refused.contains("Cannot update container") && refused.contains("cpu.cfs_quota_us"), "{refused}");
+    assert_eq!(now(), before);
+    lab.tell("/containers/cc/update", json!({ "Memory": 96 << 20, "MemorySwap": 192 << 20, "CpuQuota": 40_000 }), 200);
+    assert_eq!(now(), (json!(96 << 20), "512".to_owned(), json!(96 << 20), json!(40_000)));
+    lab.remove("cc");
+    within(Duration::from_secs(10), "its cgroup is gone", || !shares.exists());
+    hierarchies.cgroup(&parent).remove().unwrap();
+}
+
+#[test]
 fn commands_run_beside_the_containers_own() {
     let lab = lab();
     lab.run("cc", json!({ "Cmd": ["sleep", "60"], "Env": ["A=1"], "WorkingDir": "/srv" }));
