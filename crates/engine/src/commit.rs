@@ -114,11 +114,8 @@ fn replace(config: &mut ImageConfig, with: ImageConfig) {
     if !with.working_dir.is_empty() {
         config.working_dir = with.working_dir;
     }
-    let key = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
-    for variable in with.env.into_iter().flatten() {
-        let env = config.env.get_or_insert_default();
-        env.retain(|e| key(e) != key(&variable));
-        env.push(variable);
+    if let Some(env) = with.env {
+        model::env::merge(config.env.get_or_insert_default(), &env);
     }
     config.exposed_ports.get_or_insert_default().extend(with.exposed_ports.into_iter().flatten());
     config.volumes.get_or_insert_default().extend(with.volumes.into_iter().flatten());
@@ -146,7 +143,7 @@ mod tests {
         let mut config = ImageConfig { env: list(&["A=1", "B=2"]), cmd: list(&["sh"]), ..ImageConfig::default() };
         let with = ImageConfig { env: list(&["A=3"]), user: "web".into(), cmd: list(&[]), ..ImageConfig::default() };
         replace(&mut config, with);
-        assert_eq!((config.env, config.cmd, config.user.as_str()), (list(&["B=2", "A=3"]), list(&["sh"]), "web"));
+        assert_eq!((config.env, config.cmd, config.user.as_str()), (list(&["A=3", "B=2"]), list(&["sh"]), "web"));
         assert_eq!(config.labels, None);
     }
 }

@@ -4,13 +4,14 @@ use crate::endpoints::{check_settings, requested, reserve_static};
 use crate::error::{Error, Kind, Result};
 use crate::state::Entry;
 use crate::store::Write;
-use crate::volumes::mount_requests;
+use crate::volumes::point;
 use crate::{Engine, blocking};
 use model::container::{
     Config, Container, Endpoint, EndpointSettings, HostConfig, MountKind, MountPoint, NetworkMode, PortBinding, State,
 };
 use model::id::ContainerId;
 use model::image::{ImageConfig, Platform};
+use model::mount::MountRequest;
 use model::spec::CapabilitySet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,7 +76,8 @@ impl Engine {
         self.settings.containers.complete(&mut host);
         complete(&mut config, &mut host, id, self.settings.networking.default_bridge.enabled);
         let mut warnings = check(&config, &host)?;
-        let mut requests = mount_requests(&config, &host)?;
+        let mut requests = model::mount::requests(&config, &host).map_err(Error::invalid)?;
+        check_sources(&requests)?;
 
         let mut record = {
             let mut state = self.state();
@@ -142,7 +144,7 @@ impl Engine {
         self: &Arc<Self>,
         id: ContainerId,
         rootfs: &model::rootfs::Rootfs,
-        requests: Vec<crate::volumes::MountRequest>,
+        requests: Vec<MountRequest>,
         points: &mut Vec<MountPoint>,
     ) -> Result<()> {
         for request in requests {
@@ -151,7 +153,7 @@ impl Engine {
                     let name = Some(request.source.clone()).filter(|s| !s.is_empty());
                     let volume = self.use_volume(id, name, &request).await?;
                     let path = self.volume_path(&volume.name);
-                    points.push(request.point(Some((&volume, path.display().to_string()))));
+                    points.push(point(&request, Some((&volume, path.display().to_string()))));
                     let (engine, from, to, at) = (self.clone(), rootfs.clone(), path, request.destination.clone());
                     // What a volume with options holds is not there before it is mounted.
                     if request.copy && volume.options.is_empty() && request.subpath.is_empty() {
@@ -167,9 +169,9 @@ impl Engine {
                             )
                         })?;
                     }
-                    points.push(request.point(None));
+                    points.push(point(&request, None));
                 }
-                MountKind::Tmpfs => points.push(request.point(None)),
+                MountKind::Tmpfs => points.push(point(&request, None)),
             }
         }
         Ok(())
@@ -180,12 +182,12 @@ impl Engine {
         self: &Arc<Self>,
         id: ContainerId,
         name: Option<String>,
-        request: &crate::volumes::MountRequest,
+        request: &MountRequest,
     ) -> Result<crate::store::Volume> {
         let _volumes = self.volumes.lock().await;
         let volume = self.ensure_volume(name, request.labels.clone(), request.options.clone()).await?;
         let path = self.volume_path(&volume.name).display().to_string();
-        self.state().entry_mut(id)?.record.mounts.push(request.point(Some((&volume, path))));
+        self.state().entry_mut(id)?.record.mounts.push(point(request, Some((&volume, path))));
         Ok(volume)
     }
 
@@ -338,11 +340,22 @@ fn inherited(state: &crate::state::State, host: &HostConfig) -> Result<Vec<Mount
 }
 
 /// What is asked for itself comes before what is inherited, and that before an anonymous volume.
-fn join_mounts(mut inherited: Vec<MountPoint>, requests: &mut Vec<crate::volumes::MountRequest>) -> Vec<MountPoint> {
-    let is_anonymous = |r: &crate::volumes::MountRequest| r.kind == MountKind::Volume && r.source.is_empty();
+fn join_mounts(mut inherited: Vec<MountPoint>, requests: &mut Vec<MountRequest>) -> Vec<MountPoint> {
+    let is_anonymous = |r: &MountRequest| r.kind == MountKind::Volume && r.source.is_empty();
     requests.retain(|r| !is_anonymous(r) || inherited.iter().all(|m| m.destination != r.destination));
     inherited.retain(|m| requests.iter().all(|r| r.destination != m.destination));
     inherited
+}
+
+/// What `--mount` binds is there, or is asked to be made.
+fn check_sources(requests: &[MountRequest]) -> Result<()> {
+    let binds = requests.iter().filter(|r| r.kind == MountKind::Bind && !r.create_source);
+    match binds.map(|r| &r.source).find(|source| !std::path::Path::new(source).exists()) {
+        Some(source) => Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A volume that is still empty takes what the image has at its place.
@@ -362,9 +375,7 @@ fn merge_image(config: &mut Config, image: &ImageConfig) {
     for port in image.exposed_ports.iter().flat_map(|p| p.keys()) {
         config.exposed_ports.entry(port.clone()).or_default();
     }
-    let key = |env: &str| env.split('=').next().unwrap_or_default().to_owned();
-    let own: Vec<String> = config.env.iter().map(|e| key(e)).collect();
-    config.env.extend(image.env.iter().flatten().filter(|e| !own.contains(&key(e))).cloned());
+    model::env::complete(&mut config.env, image.env.iter().flatten());
     for (name, value) in image.labels.iter().flatten() {
         config.labels.entry(name.clone()).or_insert_with(|| value.clone());
     }

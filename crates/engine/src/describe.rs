@@ -4,7 +4,7 @@ use crate::Settings;
 use crate::error::{Error, Result};
 use model::container::{Container, HostConfig, MountKind, NetworkMode};
 use model::id::ContainerId;
-use model::spec::{self, Description, Device, Mount, Namespace, Propagation, Resources, Seccomp, Ulimit};
+use model::spec::{self, Description, Device, Mount, Namespace, Resources, Seccomp, Ulimit};
 use model::users::Account;
 use std::path::{Path, PathBuf};
 
@@ -113,14 +113,7 @@ fn environment(container: &Container, around: &Surroundings<'_>) -> Vec<String> 
         env.push("TERM=xterm".to_owned());
     }
     env.extend(around.linked.iter().cloned());
-    for given in &container.config.env {
-        let key = given.split('=').next().unwrap_or_default();
-        env.retain(|e| e.split('=').next() != Some(key));
-        // A name alone takes the variable away.
-        if given.contains('=') {
-            env.push(given.clone());
-        }
-    }
+    model::env::merge(&mut env, &container.config.env);
     if !env.iter().any(|e| e.starts_with("HOME=")) {
         env.push(format!("HOME={}", around.account.home));
     }
@@ -161,22 +154,14 @@ pub fn security_options(host: &HostConfig) -> Result<SecurityOptions> {
 }
 
 fn mounts(container: &Container, files: &Path) -> Result<Vec<Mount>> {
-    let bind = |source: String, target: &str, readonly: bool, propagation: &str| {
+    let bind = |source: String, target: &str, readonly: bool, propagation: &str| -> Result<Mount> {
         Ok(Mount::Bind {
             source,
             target: target.to_owned(),
             readonly,
             recursive: true,
             recursive_readonly: readonly,
-            propagation: match propagation {
-                "" | "rprivate" => Propagation::RecursivelyPrivate,
-                "private" => Propagation::Private,
-                "rslave" => Propagation::RecursivelySlave,
-                "slave" => Propagation::Slave,
-                "rshared" => Propagation::RecursivelyShared,
-                "shared" => Propagation::Shared,
-                other => return Err(Error::invalid(format!("invalid propagation: {other}"))),
-            },
+            propagation: propagation.parse().map_err(Error::invalid)?,
         })
     };
     let mut mounts = Vec::new();

@@ -267,11 +267,7 @@ impl Engine {
         if !request.working_dir.is_empty() {
             description.cwd.clone_from(&request.working_dir);
         }
-        for given in &request.env {
-            let key = given.split('=').next().unwrap_or_default();
-            description.env.retain(|e| e.split('=').next() != Some(key));
-            description.env.push(given.clone());
-        }
+        model::env::merge(&mut description.env, &request.env);
         if request.tty && !description.env.iter().any(|e| e.starts_with("TERM=")) {
             description.env.push("TERM=xterm".into());
         }

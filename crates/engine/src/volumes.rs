@@ -4,9 +4,9 @@ use crate::error::{Error, Kind, Result};
 use crate::state::State;
 use crate::store::{Volume, Write};
 use crate::{Engine, blocking};
-use model::bounds::clean;
-use model::container::{Config, Container, HostConfig, MountKind, MountPoint};
+use model::container::{Container, MountKind, MountPoint};
 use model::id::ContainerId;
+use model::mount::MountRequest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -265,245 +265,24 @@ pub(crate) fn directory_size(path: &std::path::Path) -> u64 {
         .sum()
 }
 
-/// A mount still to be made, as a client asks for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountRequest {
-    pub kind: MountKind,
-    /// A path for a bind mount, a volume's name, or empty for an anonymous one.
-    pub source: String,
-    pub destination: String,
-    pub mode: String,
-    pub rw: bool,
-    pub propagation: String,
-    /// A missing bind source is made, as `-v` does and `--mount` does not.
-    pub create_source: bool,
-    /// A new volume takes what the image has at the destination.
-    pub copy: bool,
-    pub labels: BTreeMap<String, String>,
-    /// The local driver's, for a volume that is made.
-    pub options: BTreeMap<String, String>,
-    pub subpath: String,
-}
-
-/// What a container's configuration asks to be mounted: `-v`, `--mount` and the image's volumes, in this order; a
-/// destination counts once.
-///
-/// # Errors
-/// A text is malformed, or a destination is asked for twice.
-pub fn mount_requests(config: &Config, host: &HostConfig) -> Result<Vec<MountRequest>> {
-    for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {
-        if !target.starts_with('/') {
-            return Err(Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
-        }
-        if clean(target) == "/" {
-            return Err(Error::invalid("invalid specification: destination can't be '/'"));
-        }
-    }
-    let mut requests = Vec::new();
-    for bind in host.binds.iter().flatten() {
-        requests.push(parse_bind(bind)?);
-    }
-    for mount in host.mounts.iter().flatten() {
-        let invalid = |why: &str| Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.kind));
-        if mount.target.is_empty() {
-            return Err(invalid("field Target must not be empty"));
-        }
-        if !mount.target.starts_with('/') {
-            return Err(invalid(&format!("mount path must be absolute: '{}'", mount.target)));
-        }
-        let driver = mount.volume_options.as_ref().and_then(|o| o.driver_config.as_ref());
-        if let Some(name) = driver.map(|d| d.name.as_str()).filter(|n| !matches!(*n, "" | "local")) {
-            return Err(Error::invalid(format!("error looking up volume plugin {name}: plugin \"{name}\" not found")));
-        }
-        let request = MountRequest {
-            kind: match mount.kind.as_str() {
-                "bind" => MountKind::Bind,
-                "volume" => MountKind::Volume,
-                "tmpfs" => MountKind::Tmpfs,
-                other => {
-                    return Err(Error::invalid(format!(
-                        "mount type unknown: \"{other}\": bind, volume and tmpfs are known"
-                    )));
-                }
-            },
-            source: mount.source.clone(),
-            destination: clean(&mount.target),
-            mode: if mount.kind == "volume" { "z".into() } else { String::new() },
-            rw: !mount.read_only,
-            propagation: mount
-                .bind_options
-                .as_ref()
-                .map(|o| o.propagation.clone())
-                .filter(|p| !p.is_empty())
-                .unwrap_or_else(|| if mount.kind == "bind" { "rprivate".into() } else { String::new() }),
-            create_source: mount.bind_options.as_ref().is_some_and(|o| o.create_mountpoint),
-            copy: !mount.volume_options.as_ref().is_some_and(|o| o.no_copy),
-            labels: mount.volume_options.as_ref().map(|o| o.labels.clone()).unwrap_or_default(),
-            options: driver.map(|d| d.options.clone()).unwrap_or_default(),
-            subpath: mount.volume_options.as_ref().map(|o| o.subpath.clone()).unwrap_or_default(),
-        };
-        if request.subpath.starts_with('/') || request.subpath.split('/').any(|part| part == "..") {
-            return Err(invalid("subpath must be a relative path within the volume"));
-        }
-        match request.kind {
-            MountKind::Tmpfs if mount.tmpfs_options.as_ref().is_some_and(|o| o.size_bytes < 0) => {
-                return Err(invalid("a size less than 0 is none"));
-            }
-            MountKind::Bind if !request.source.starts_with('/') => {
-                return Err(invalid(&format!("invalid mount path: '{}' mount path must be absolute", mount.source)));
-            }
-            MountKind::Bind if !request.create_source && !std::path::Path::new(&request.source).exists() => {
-                return Err(invalid(&format!("bind source path does not exist: {}", mount.source)));
-            }
-            _ => {}
-        }
-        requests.push(request);
-    }
-    for (i, request) in requests.iter().enumerate() {
-        if requests[..i].iter().any(|r| r.destination == request.destination) {
-            return Err(Error::invalid(format!("Duplicate mount point: {}", request.destination)));
-        }
-    }
-    let tmpfs = |path: &str| host.tmpfs.iter().flatten().any(|(p, _)| clean(p) == path);
-    for path in config.volumes.keys() {
-        let destination = clean(path);
-        if !requests.iter().any(|r| r.destination == destination) && !tmpfs(&destination) {
-            requests.push(MountRequest {
-                kind: MountKind::Volume,
-                source: String::new(),
-                destination,
-                mode: String::new(),
-                rw: true,
-                propagation: String::new(),
-                create_source: false,
-                copy: true,
-                labels: BTreeMap::new(),
-                options: BTreeMap::new(),
-                subpath: String::new(),
-            });
-        }
-    }
-    for request in &requests {
-        model::bounds::check_target(&request.destination, &request.source).map_err(Error::invalid)?;
-    }
-    Ok(requests)
-}
-
-const PROPAGATIONS: [&str; 6] = ["shared", "rshared", "slave", "rslave", "private", "rprivate"];
-
-/// `[source:]destination[:mode]`.
-fn parse_bind(text: &str) -> Result<MountRequest> {
-    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
-    let parts: Vec<&str> = text.split(':').collect();
-    let (source, destination, mode) = match parts.as_slice() {
-        [destination] => ("", *destination, ""),
-        [source, destination] => (*source, *destination, ""),
-        [source, destination, mode] => (*source, *destination, *mode),
-        _ => return Err(invalid()),
+/// How a mount that was asked for is kept, and shown by `inspect`. `volume` is the volume that was found or made for it, and
+/// its directory.
+pub(crate) fn point(request: &MountRequest, volume: Option<(&Volume, String)>) -> MountPoint {
+    let (name, source, driver, anonymous) = match volume {
+        // Only what was made for this container goes with it, or with the last of those that have it from this one.
+        Some((v, path)) => (v.name.clone(), path, "local".to_owned(), v.anonymous && request.source.is_empty()),
+        None => (String::new(), request.source.clone(), String::new(), false),
     };
-    if !destination.starts_with('/') || (parts.len() > 1 && source.is_empty()) {
-        return Err(invalid());
-    }
-    let mut request = MountRequest {
-        kind: if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume },
-        source: if source.starts_with('/') { clean(source) } else { source.to_owned() },
-        destination: clean(destination),
-        mode: mode.to_owned(),
-        rw: true,
-        propagation: if source.starts_with('/') { "rprivate".into() } else { String::new() },
-        create_source: true,
-        copy: true,
-        labels: BTreeMap::new(),
-        options: BTreeMap::new(),
-        subpath: String::new(),
-    };
-    let words = || mode.split(',').filter(|w| !w.is_empty());
-    // One of each sort at most.
-    for sort in [&["ro", "rw"][..], &["z", "Z"], &["cached", "delegated", "consistent"], &PROPAGATIONS] {
-        if words().filter(|w| sort.contains(w)).count() > 1 {
-            return Err(Error::invalid(format!("invalid mode: {mode}")));
-        }
-    }
-    for word in words() {
-        match word {
-            "ro" => request.rw = false,
-            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
-            "nocopy" if request.kind == MountKind::Volume => request.copy = false,
-            _ if PROPAGATIONS.contains(&word) && request.kind == MountKind::Bind => {
-                request.propagation = word.to_owned();
-            }
-            _ => return Err(Error::invalid(format!("invalid mode: {word}"))),
-        }
-    }
-    Ok(request)
-}
-
-impl MountRequest {
-    /// As `inspect` shows it. `volume` is the volume's name and directory.
-    pub fn point(&self, volume: Option<(&Volume, String)>) -> MountPoint {
-        let (name, source, driver, anonymous) = match volume {
-            // Only what was made for this container goes with it, or with the last of those that have it from this one.
-            Some((v, path)) => (v.name.clone(), path, "local".to_owned(), v.anonymous && self.source.is_empty()),
-            None => (String::new(), self.source.clone(), String::new(), false),
-        };
-        MountPoint {
-            kind: self.kind,
-            name,
-            source,
-            destination: self.destination.clone(),
-            driver,
-            mode: self.mode.clone(),
-            rw: self.rw,
-            propagation: self.propagation.clone(),
-            anonymous,
-            subpath: self.subpath.clone(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn binds_are_parsed_and_refused() {
-        let good = parse_bind("/a//b/../c:/data:ro,rshared").unwrap();
-        assert_eq!((good.kind, good.source.as_str(), good.rw), (MountKind::Bind, "/a/c", false));
-        assert_eq!(good.propagation, "rshared");
-        assert_eq!(parse_bind("cache:/x").unwrap().kind, MountKind::Volume);
-        assert_eq!(parse_bind("/x").unwrap().source, "");
-        for bad in
-            ["", ":", "a:b", "a:/b:zz", ":/x", "/a:/b:ro:rw", "v:/x:rshared", "/a:/b:ro,rw", "/a:/b:shared,slave"]
-        {
-            assert!(parse_bind(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_mounted_over_the_root_or_proc() {
-        for host in [
-            serde_json::json!({"Binds": ["/etc:/"]}),
-            serde_json::json!({"Binds": ["/tmp:/proc"]}),
-            serde_json::json!({"Mounts": [{"Type": "tmpfs", "Target": "/x/.."}]}),
-            serde_json::json!({"Mounts": [{"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"SizeBytes": -1}}]}),
-        ] {
-            let host: HostConfig = serde_json::from_value(host).unwrap();
-            assert!(mount_requests(&Config::default(), &host).is_err(), "{host:?}");
-        }
-        let config =
-            Config { volumes: BTreeMap::from([("/proc".into(), model::image::Empty {})]), ..Config::default() };
-        assert!(mount_requests(&config, &HostConfig::default()).unwrap_err().message.contains("inside /proc"));
-    }
-
-    #[test]
-    fn an_images_volume_is_anonymous_unless_something_lies_there_already() {
-        let config =
-            Config { volumes: BTreeMap::from([("/data/".into(), model::image::Empty {})]), ..Config::default() };
-        let host = HostConfig::default();
-        assert_eq!(mount_requests(&config, &host).unwrap()[0].destination, "/data");
-        let host = HostConfig { binds: Some(vec!["v:/data".into()]), ..HostConfig::default() };
-        assert_eq!(mount_requests(&config, &host).unwrap().len(), 1);
-        let twice = HostConfig { binds: Some(vec!["v:/data".into(), "w:/data".into()]), ..HostConfig::default() };
-        assert!(mount_requests(&Config::default(), &twice).is_err());
+    MountPoint {
+        kind: request.kind,
+        name,
+        source,
+        destination: request.destination.clone(),
+        driver,
+        mode: request.mode.clone(),
+        rw: request.rw,
+        propagation: request.propagation.map(|p| p.to_string()).unwrap_or_default(),
+        anonymous,
+        subpath: request.subpath.clone(),
     }
 }

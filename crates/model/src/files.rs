@@ -28,11 +28,17 @@ impl Hosts {
         for (address, names) in &self.extra {
             let _ = writeln!(text, "{address}\t{names}");
         }
+        let full = match self.domainname.as_str() {
+            "" => self.hostname.clone(),
+            domain => format!("{}.{domain}", self.hostname),
+        };
+        // A name with a domain, wherever it was given, is followed by the bare one, as in libnetwork.
+        let names = match full.split_once('.') {
+            Some((bare, _)) => format!("{full} {bare}"),
+            None => full,
+        };
         for address in &self.own {
-            let _ = match self.domainname.as_str() {
-                "" => writeln!(text, "{address}\t{}", self.hostname),
-                domain => writeln!(text, "{address}\t{0}.{domain} {0}", self.hostname),
-            };
+            let _ = writeln!(text, "{address}\t{names}");
         }
         text
     }
@@ -295,5 +301,9 @@ mod tests {
         let text = hosts.render();
         assert!(text.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"));
         assert!(text.ends_with("10.9.8.7\tdb\n172.18.0.3\tweb.example.test web\n"));
+        let one = Hosts { hostname: "web.example.test".into(), domainname: String::new(), ..hosts.clone() };
+        assert_eq!(one.render(), text);
+        let bare = Hosts { domainname: String::new(), ..hosts };
+        assert!(bare.render().ends_with("172.18.0.3\tweb\n"));
     }
 }

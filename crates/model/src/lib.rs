@@ -4,6 +4,7 @@
 //!
 //! - [`id`]: who is who
 //! - [`container`], [`image`], [`rootfs`], [`spec`], [`seccomp`], [`users`], [`files`]: what a container shall be
+//! - [`mount`], [`env`]: what lies over its root file system, and its variables
 //! - [`bounds`], [`limits`]: which words, and which numbers, mean nothing
 //! - [`health`]: what a check's results make of a container
 //! - [`reference`]: how people name images
@@ -23,6 +24,7 @@ pub mod daemon;
 pub mod desired;
 pub mod duration;
 pub mod endpoint;
+pub mod env;
 pub mod errno;
 pub mod files;
 pub mod flow;
@@ -33,6 +35,7 @@ pub mod image;
 pub mod ipam;
 pub mod limits;
 pub mod logging;
+pub mod mount;
 pub mod names;
 pub mod net;
 pub mod network;

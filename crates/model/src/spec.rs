@@ -6,6 +6,8 @@
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 /// What was asked for, with users, devices and sources looked up already.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,6 +116,16 @@ pub enum Propagation {
 }
 
 impl Propagation {
+    /// All that there are.
+    pub const ALL: [Propagation; 6] = [
+        Propagation::RecursivelyPrivate,
+        Propagation::Private,
+        Propagation::RecursivelySlave,
+        Propagation::Slave,
+        Propagation::RecursivelyShared,
+        Propagation::Shared,
+    ];
+
     fn word(self) -> &'static str {
         match self {
             Propagation::RecursivelyPrivate => "rprivate",
@@ -122,6 +134,25 @@ impl Propagation {
             Propagation::Slave => "slave",
             Propagation::RecursivelyShared => "rshared",
             Propagation::Shared => "shared",
+        }
+    }
+}
+
+impl fmt::Display for Propagation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Nothing said is [`Propagation::default`]. The error is in Docker's words.
+impl FromStr for Propagation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Propagation::ALL.into_iter().find(|p| p.word() == text) {
+            Some(propagation) => Ok(propagation),
+            None if text.is_empty() => Ok(Propagation::default()),
+            None => Err(format!("invalid propagation mode: {text}")),
         }
     }
 }
@@ -234,8 +265,13 @@ pub struct Device {
 /// Why there is no such container.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error("invalid capability: {0:?}: one as NET_ADMIN, or ALL, is")]
-    Capability(String),
+    #[error("invalid {option}: unknown capability: {name:?}")]
+    Capability {
+        /// `CapAdd` or `CapDrop`.
+        option: &'static str,
+        /// With `CAP_`.
+        name: String,
+    },
     #[error("invalid ulimit type: {0}")]
     Ulimit(String),
     #[error("invalid ulimit argument: {0}")]
@@ -613,24 +649,27 @@ pub fn capabilities(
     drop: &[String],
     available: CapabilitySet,
 ) -> Result<CapabilitySet, Refusal> {
-    let set = |name: &String| CapabilitySet::named(name).ok_or_else(|| Refusal::Capability(name.clone()));
-    let is_all = |name: &String| name.eq_ignore_ascii_case("all");
+    let is_all = |name: &&String| name.eq_ignore_ascii_case("all");
+    let named = |option: &'static str, names: &[String]| {
+        let mut bits = 0;
+        for name in names.iter().filter(|name| !is_all(name)) {
+            let full = || format!("CAP_{}", name.to_uppercase().trim_start_matches("CAP_"));
+            bits |= CapabilitySet::named(name).ok_or_else(|| Refusal::Capability { option, name: full() })?.0;
+        }
+        Ok::<u64, Refusal>(bits)
+    };
+    let (added, dropped) = (named("CapAdd", add)?, named("CapDrop", drop)?);
     if privileged {
         return Ok(available);
     }
-    let mut bits = if add.iter().any(is_all) {
+    let bits = if add.iter().any(|name| is_all(&name)) {
         available.0
-    } else if drop.iter().any(is_all) {
+    } else if drop.iter().any(|name| is_all(&name)) {
         0
     } else {
         DEFAULT_CAPABILITIES.iter().filter_map(|name| CapabilitySet::named(name)).fold(0, |bits, one| bits | one.0)
     };
-    for name in add.iter().filter(|name| !is_all(name)) {
-        bits |= set(name)?.0;
-    }
-    for name in drop.iter().filter(|name| !is_all(name)) {
-        bits &= !set(name)?.0;
-    }
+    let bits = (bits | added) & !dropped;
     Ok(CapabilitySet(bits))
 }
 
@@ -767,15 +806,17 @@ pub fn tmpfs_options(asked: &[String]) -> Result<Vec<String>, Refusal> {
         ("async", "sync"),
         ("relatime", "norelatime"),
     ];
-    const PROPAGATIONS: [&str; 8] =
-        ["rprivate", "private", "rslave", "slave", "rshared", "shared", "runbindable", "unbindable"];
+    // mount(8) has two more, which make no sense for what is bound.
+    let is_propagation = |word: &str| {
+        !word.is_empty() && word.parse::<Propagation>().is_ok() || ["runbindable", "unbindable"].contains(&word)
+    };
     let mut options: Vec<String> = ["noexec", "nosuid", "nodev", "rprivate"].map(str::to_owned).to_vec();
     for option in asked {
         let key = option.split('=').next().unwrap_or_default();
         if let Some((yes, no)) = PAIRS.iter().find(|(yes, no)| [*yes, *no].contains(&&**option)) {
             options.retain(|known| known != yes && known != no);
-        } else if PROPAGATIONS.contains(&&**option) {
-            options.retain(|known| !PROPAGATIONS.contains(&&**known));
+        } else if is_propagation(option) {
+            options.retain(|known| !is_propagation(known));
         } else if ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"].contains(&key) {
             let value = option.split_once('=').map_or("", |(_, value)| value);
             let number = value.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', '%']);
@@ -837,10 +878,8 @@ mod tests {
         check(&["ALL"], &["ALL"], &CAPABILITIES);
         let got = capabilities(false, &["ALL".into()], &["SYS_ADMIN".into()], CapabilitySet::ALL).unwrap();
         assert!(!got.contains("SYS_ADMIN") && got.contains("BPF"));
-        assert!(matches!(
-            capabilities(false, &["NET_SOMETHING".into()], &[], CapabilitySet::ALL),
-            Err(Refusal::Capability(_))
-        ));
+        let refused = capabilities(false, &[], &["net_something".into()], CapabilitySet::ALL).unwrap_err();
+        assert_eq!(refused.to_string(), "invalid CapDrop: unknown capability: \"CAP_NET_SOMETHING\"");
     }
 
     #[test]

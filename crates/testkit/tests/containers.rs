@@ -478,6 +478,11 @@ fn commands_run_beside_the_containers_own() {
             assert!(run.stdout.contains("OCI runtime exec failed"), "{run:?}");
         }
     }
+    // A name alone takes the variable away, as it does when a container is created.
+    let bare = json!({ "Cmd": ["env"], "Env": ["A", "B=2", "C"], "AttachStdout": true });
+    let (out, _, code) = exec(bare);
+    let shown: Vec<&str> = out.lines().filter(|l| !l.starts_with(['P', 'H'])).collect();
+    assert_eq!((shown, code), (vec!["B=2"], 0), "{out}");
     let nobody =
         lab.tell("/containers/cc/exec", json!({ "Cmd": ["true"], "User": "nosuch" }), 201).json()["Id"].clone();
     let nobody = nobody.as_str().unwrap();

@@ -86,6 +86,8 @@ fn the_flags_of_a_life_reach_the_container() {
     assert_eq!(sh(&["--oom-score-adj", "500", "--userns=host"], "cat /proc/self/oom_score_adj"), "500");
     assert_eq!(sh(&["--shm-size", "10m"], "df /dev/shm | awk 'END { print $2 }'"), "10240");
     assert_eq!(sh(&["--group-add", "4", "--group-add", "nogroup"], "id -G"), "0 4 65534");
+    // The bare name beside the whole one, as in Docker.
+    assert_eq!(sh(&["--hostname", "h1.example.com"], "grep h1 /etc/hosts | cut -f2"), "h1.example.com h1");
     assert_eq!(sh(&["--cgroupns", "private"], "grep -v ':/$' /proc/self/cgroup"), "");
     assert_ne!(sh(&["--cgroupns", "host"], "sed 's/.*isle/isle/; s/[^/]*$//' /proc/self/cgroup | grep isle"), "");
     assert_eq!(
