@@ -10,6 +10,7 @@ use image::{Place, Receive, Tree, Under};
 use model::container::{Container, MountKind, Status};
 use model::id::ContainerId;
 use model::rootfs::Rootfs;
+use model::users::Account;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
@@ -72,9 +73,34 @@ impl Engine {
             .ok_or_else(|| Error::new(Kind::Internal, format!("the file system of container {} is gone", record.name)))
     }
 
+    /// Who a process of a container is: `user` and further `groups` as they are written, by the container's own files.
+    ///
+    /// # Errors
+    /// There is no such user or group.
+    pub(crate) async fn account(
+        self: &Arc<Self>,
+        record: &Container,
+        user: &str,
+        groups: &[String],
+    ) -> Result<Account> {
+        /// Bytes of a file of accounts that are read: what is longer is none.
+        const MOST: u64 = 4 << 20;
+        let (engine, rootfs) = (self.clone(), self.known_rootfs(record)?);
+        let (user, groups) = (user.to_owned(), groups.to_vec());
+        blocking(move || {
+            let read = |path: &str| -> Result<String> {
+                let bytes = engine.images.read_file(&rootfs, path, MOST).map_err(image_error)?;
+                Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+            };
+            let account = model::users::resolve(&user, &read("/etc/passwd")?, &read("/etc/group")?, &groups);
+            account.map_err(Error::invalid)
+        })
+        .await
+    }
+
     /// What lies over a container's root file system when it runs, the higher first.
     fn under(&self, record: &Container) -> Vec<Under> {
-        let own = ["resolv.conf", "hostname", "hosts"].map(|name| Under {
+        let own = crate::files::NAMES.map(|name| Under {
             source: self.container_dir(record.id).join(name),
             target: format!("/etc/{name}").into(),
             read_only: false,
@@ -123,16 +149,8 @@ impl Engine {
         if record.config.user.is_empty() {
             return Ok(None);
         }
-        let (engine, rootfs, user) = (self.clone(), self.known_rootfs(record)?, record.config.user.clone());
-        blocking(move || {
-            let read = |path: &str| -> Result<String> {
-                let bytes = engine.images.read_file(&rootfs, path, 4 << 20).map_err(image_error)?;
-                Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-            };
-            let account = model::users::resolve(&user, &read("/etc/passwd")?, &read("/etc/group")?, &[]);
-            account.map(|a| Some((a.uid, a.gid))).map_err(Error::invalid)
-        })
-        .await
+        let account = self.account(record, &record.config.user, &[]).await?;
+        Ok(Some((account.uid, account.gid)))
     }
 
     /// Unpacks a tar into a directory of a container. `to_user`: everything becomes the container's user's.

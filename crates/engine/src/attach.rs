@@ -97,6 +97,23 @@ impl Engine {
         }
     }
 
+    /// Sets the size of a container's terminal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn resize(&self, reference: &str, rows: u16, columns: u16) -> Result<()> {
+        let (id, live) = {
+            let state = self.state();
+            let entry = state.find(reference)?;
+            let id = entry.record.id;
+            (id, entry.live.clone().ok_or_else(|| Error::conflict(format!("container {id} is not running")))?)
+        };
+        match live.resize(runtime::Size { rows, columns }).await {
+            Ok(()) => Ok(()),
+            Err(e) => Err(self.not_running(id, e).await),
+        }
+    }
+
     /// Where a container's log is, and how it is to be read.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ impl Engine {
         };
         self.settings.containers.complete(&mut limits);
         let any_command = Config { cmd: Some(vec!["sh".into()]), ..Config::default() };
-        crate::create::check(&any_command, &limits)?;
+        model::create::check(&any_command, &limits, &crate::create::machine()).map_err(Error::invalid)?;
         let runner = Steps { engine: self.clone(), limits, accounts };
         let tags = options.tags.clone();
         let built = self.images.build(context, options, &runner, events).await.map_err(crate::images::image_error)?;

@@ -4,7 +4,8 @@ use crate::Settings;
 use crate::error::{Error, Result};
 use model::container::{Container, HostConfig, MountKind, NetworkMode};
 use model::id::ContainerId;
-use model::spec::{self, Description, Device, Mount, Namespace, Resources, Seccomp, Ulimit};
+use model::security::SecurityOptions;
+use model::spec::{self, Description, Device, Mount, Namespace, Resources, Ulimit};
 use model::users::Account;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,7 @@ fn ulimits(host: &HostConfig, descriptors: &Ulimit) -> Vec<Ulimit> {
 /// A device is missing, or an option cannot be read.
 pub fn describe(container: &Container, around: &Surroundings<'_>) -> Result<Description> {
     let (config, host) = (&container.config, &container.host);
-    let options = security_options(host)?;
+    let options = SecurityOptions::read(host).map_err(Error::invalid)?;
     let mut description = Description {
         args: container.command(),
         env: environment(container, around),
@@ -66,12 +67,8 @@ pub fn describe(container: &Container, around: &Surroundings<'_>) -> Result<Desc
         sysctls: host.sysctls.clone().unwrap_or_default(),
         pid: namespace(&host.pid_mode),
         ipc: namespace(&host.ipc_mode),
-        uts: if host.uts_mode == "host" || matches!(host.network_mode(), NetworkMode::Host) && host.uts_mode.is_empty()
-        {
-            uts_of_host(host)
-        } else {
-            Namespace::Private
-        },
+        // On the host's network, too, it has names of its own, as in Docker.
+        uts: if host.uts_mode == "host" { Namespace::Host } else { Namespace::Private },
         cgroup: namespace(&host.cgroupns_mode),
         host_network: matches!(host.network_mode(), NetworkMode::Host),
         oom_score_adj: i32::try_from(host.oom_score_adj).ok().filter(|s| *s != 0),
@@ -90,12 +87,6 @@ pub fn describe(container: &Container, around: &Surroundings<'_>) -> Result<Desc
         description.devices.extend(host_devices());
     }
     Ok(description)
-}
-
-/// A container on the host's network has a host name of its own only with `--uts private`; Docker keeps a UTS namespace
-/// of its own for it all the same.
-fn uts_of_host(host: &HostConfig) -> Namespace {
-    if host.uts_mode == "host" { Namespace::Host } else { Namespace::Private }
 }
 
 fn namespace(mode: &str) -> Namespace {
@@ -120,39 +111,6 @@ fn environment(container: &Container, around: &Surroundings<'_>) -> Vec<String> 
     env
 }
 
-#[derive(Default)]
-pub struct SecurityOptions {
-    no_new_privileges: bool,
-    seccomp: Seccomp,
-    system_paths_unconfined: bool,
-}
-
-/// # Errors
-/// One is unknown.
-pub fn security_options(host: &HostConfig) -> Result<SecurityOptions> {
-    let mut options = SecurityOptions::default();
-    for option in host.security_opt.iter().flatten() {
-        let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
-        match (key, value) {
-            ("no-new-privileges", "" | "true") => options.no_new_privileges = true,
-            ("no-new-privileges", "false") => options.no_new_privileges = false,
-            ("seccomp", "unconfined") => options.seccomp = Seccomp::Unconfined,
-            ("seccomp", "builtin") => options.seccomp = Seccomp::Default,
-            ("seccomp", profile) => options.seccomp = Seccomp::Profile(profile.to_owned()),
-            ("systempaths", "unconfined") => options.system_paths_unconfined = true,
-            ("label", _) => {}
-            ("apparmor", "unconfined") => {}
-            ("apparmor", _) => {
-                return Err(Error::invalid(
-                    "Isle applies no AppArmor profiles: leave it out, or say apparmor=unconfined",
-                ));
-            }
-            _ => return Err(Error::invalid(format!("invalid --security-opt: {option:?}"))),
-        }
-    }
-    Ok(options)
-}
-
 fn mounts(container: &Container, files: &Path) -> Result<Vec<Mount>> {
     let bind = |source: String, target: &str, readonly: bool, propagation: &str| -> Result<Mount> {
         Ok(Mount::Bind {
@@ -165,7 +123,7 @@ fn mounts(container: &Container, files: &Path) -> Result<Vec<Mount>> {
         })
     };
     let mut mounts = Vec::new();
-    for name in ["resolv.conf", "hostname", "hosts"] {
+    for name in crate::files::NAMES {
         let target = format!("/etc/{name}");
         if !container.mounts.iter().any(|m| m.destination == target) {
             mounts.push(bind(files.join(name).display().to_string(), &target, container.host.readonly_rootfs, "")?);

@@ -1,7 +1,7 @@
 //! Commands in a running container, beside its own.
 
+use crate::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::{Engine, blocking};
 use model::container::Status;
 use model::id::{ContainerId, ExecId};
 use model::spec::User;
@@ -236,20 +236,9 @@ impl Engine {
         size: Option<(u16, u16)>,
     ) -> Result<runtime::ExecOrder> {
         let user = if request.user.is_empty() { record.config.user.clone() } else { request.user.clone() };
-        let id = record.id;
-        let engine = self.clone();
-        let rootfs = self.rootfs_of(record);
         let more = record.host.group_add.clone().unwrap_or_default();
-        let account = blocking(move || -> Result<_> {
-            let read = |path: &str| -> Result<String> {
-                let Some(rootfs) = &rootfs else { return Ok(String::new()) };
-                let bytes = engine.images.read_file(rootfs, path, 4 << 20).map_err(crate::images::image_error)?;
-                Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-            };
-            model::users::resolve(&user, &read("/etc/passwd")?, &read("/etc/group")?, &more).map_err(Error::invalid)
-        })
-        .await?;
-        let directory = self.container_dir(id);
+        let account = self.account(record, &user, &more).await?;
+        let directory = self.container_dir(record.id);
         let around = crate::describe::Surroundings {
             account: account.clone(),
             available: self.runtime.available_capabilities(),

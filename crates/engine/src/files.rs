@@ -92,7 +92,8 @@ fn read_both(file: &Path, ours: &Path) -> Option<(String, String)> {
     Some((read(file)?, read(ours)?))
 }
 
-const NAMES: [&str; 3] = ["hosts", "resolv.conf", "hostname"];
+/// What they are called in /etc, and in the container's directory.
+pub(crate) const NAMES: [&str; 3] = ["hosts", "resolv.conf", "hostname"];
 
 /// What the files say, in the order of [`NAMES`].
 fn render(state: &State, record: &Container, of_host: OfHost) -> Result<[String; 3]> {
@@ -128,7 +129,7 @@ fn render(state: &State, record: &Container, of_host: OfHost) -> Result<[String;
 fn extra_hosts(state: &State, record: &Container) -> Result<Vec<(String, String)>> {
     let mut extra = Vec::new();
     for text in record.host.extra_hosts.iter().flatten() {
-        let (name, address) = split_extra_host(text)?;
+        let (name, address) = model::files::split_extra_host(text).map_err(Error::invalid)?;
         if address == "host-gateway" {
             let bridge = state.networks.values().find(|n| n.name == "bridge");
             let mut gateways = state.networking.host_gateways.clone();
@@ -142,14 +143,4 @@ fn extra_hosts(state: &State, record: &Container) -> Result<Vec<(String, String)
     }
     extra.extend(links(state, record)?.iter().map(Link::hosts_line));
     Ok(extra)
-}
-
-/// `name:address` or `name=address`, of `--add-host`.
-///
-/// # Errors
-/// It is neither.
-pub fn split_extra_host(text: &str) -> Result<(&str, &str)> {
-    let parts = text.split_once(['=', ':']).filter(|(name, _)| !name.is_empty());
-    let (name, address) = parts.ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{text}\"")))?;
-    Ok((name, address.trim_start_matches('[').trim_end_matches(']')))
 }

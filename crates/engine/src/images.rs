@@ -100,7 +100,7 @@ impl Engine {
         image::Filter::read(&self.images, filters, all).map_err(image_error)
     }
 
-    /// The images that filters of `ancestor` mean.
+    /// The image that a name means, if there is one.
     pub(crate) fn image_id(&self, reference: &str) -> Option<ImageId> {
         self.images.get(reference).ok().map(|i| i.id)
     }
@@ -175,7 +175,7 @@ impl Engine {
         Ok(pruned)
     }
 
-    fn all_images(&self) -> Vec<Image> {
+    pub(crate) fn all_images(&self) -> Vec<Image> {
         self.images.list(&image::Filter { all: true, ..image::Filter::default() })
     }
 

@@ -8,12 +8,13 @@
 //! - [`networks`], [`endpoints`], [`connect`], [`naming`], [`ports`], [`links`]: networks, who is on them, under which names and host
 //!   ports
 //! - [`explain`], [`heal`]: why a flow passes or does not; what others take away is made again
-//! - [`create`], [`start`], [`stop`], [`update`], [`exec`], [`attach`], [`describe`]: the life of a container
+//! - [`create`], [`start`], [`stop`], [`restart`], [`pause`], [`rename`], [`update`], [`remove`], [`exec`], [`attach`], [`describe`]:
+//!   the life of a container
 //! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
 //! - [`mounts`]: volumes that are more than a directory
 //! - [`archive`], [`commit`], [`stats`]: a container's files, an image of it, what it uses
-//! - [`recover`]: what a new daemon does with what the last one left
+//! - [`recover`], [`root`], [`shutdown`]: what a new daemon does with what the last one left, and what it leaves itself
 //! - [`events`], [`list`], [`info`]: what clients are told
 //! - [`metrics`]: what Prometheus is told
 //! - [`faults`]: steps that tests make fail
@@ -43,8 +44,15 @@ pub mod metrics;
 mod mounts;
 mod naming;
 pub mod networks;
+mod pause;
+mod petname;
 mod ports;
 pub mod recover;
+mod remove;
+mod rename;
+mod restart;
+mod root;
+mod shutdown;
 pub mod start;
 mod state;
 pub mod stats;
@@ -200,7 +208,7 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-/// 32 random bytes: an id.
+/// So many random bytes; 32 are an id.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
@@ -209,36 +217,6 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 
 pub(crate) fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
-}
-
-/// Shared by everything that outlives a request.
-pub type Shared = Arc<Engine>;
-
-impl Engine {
-    /// Writes what is still to be written. Containers run on, and their keeper with them; where none runs, nobody is
-    /// left to answer, and nothing of this daemon stays but its files and the devices of its networks.
-    pub async fn close(self: &Arc<Self>) {
-        let is_alone = {
-            let mut state = self.state();
-            let is_alone = state.sandboxes.is_empty() && state.containers.values().all(|entry| entry.live.is_none());
-            // What is taken away from now on, is so by us.
-            state.closing |= is_alone;
-            is_alone
-        };
-        if is_alone {
-            self.runtime.leave().await;
-            if let Err(e) = self.keeper.retire().await {
-                tracing::warn!("the keeper does not go: {e}");
-            }
-            let engine = self.clone();
-            if let Err(e) = blocking(move || engine.network.leave()).await {
-                tracing::warn!("rules stay on the host: {}", error::chain(&e));
-            }
-        }
-        if let Err(e) = self.store.commit(Vec::new()).await {
-            tracing::error!("{e}");
-        }
-    }
 }
 
 /// # Errors

@@ -3,17 +3,18 @@
 use crate::error::{Error, Result};
 use crate::state::State;
 use crate::store::Write;
-use crate::{Engine, Kind, Shared};
+use crate::{Engine, Kind};
 use model::container::Container;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 impl Engine {
     /// Takes a legacy link away: at the next start its owner is not linked any more.
     ///
     /// # Errors
     /// There is no such container or link.
-    pub async fn remove_link(self: &Shared, owner: &str, alias: &str) -> Result<()> {
+    pub async fn remove_link(self: &Arc<Self>, owner: &str, alias: &str) -> Result<()> {
         let (name, alias) = (owner.to_owned(), alias.to_owned());
         self.in_turn(owner, move |engine, id| async move {
             let record = {

@@ -1,12 +1,13 @@
 //! What clients are shown of containers.
 
-use crate::Engine;
 use crate::error::{Error, Result};
+use crate::{Engine, blocking};
 use model::container::Container;
 use model::health::Health;
 use model::image::ImageId;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A container with all that an inspection shows.
 #[derive(Clone, Debug)]
@@ -84,6 +85,20 @@ impl Engine {
             record,
             health,
         })
+    }
+
+    /// The bytes that a container has written over its image.
+    pub async fn writable_size(self: &Arc<Self>, reference: &str) -> u64 {
+        let Ok((id, volatile)) = self.state().find(reference).map(|e| (e.record.id, e.record.host.auto_remove)) else {
+            return 0;
+        };
+        let engine = self.clone();
+        blocking(move || {
+            let rootfs = engine.images.rootfs(&id.to_string(), volatile)?;
+            engine.images.changes_size(&rootfs).ok()
+        })
+        .await
+        .unwrap_or_default()
     }
 
     /// All containers, the youngest first.

@@ -2,28 +2,27 @@
 //! and the keeper are made to agree.
 //!
 //! ```text
-//! lock ─▶ store ─▶ keeper, what it held ─▶ network ─▶ containers: running │ ended meanwhile │ lost
-//!      ─▶ reconcile the kernel ─▶ feed the keeper ─▶ restart what its policy says
+//! lock ─▶ store ─▶ keeper, what it held ─▶ network ─▶ containers: running │ ended meanwhile │ half started │ lost
+//!      ─▶ the keeper holds the tables' owner and the proxy ─▶ reconcile the kernel ─▶ the keeper follows what runs
+//!      ─▶ record ends, undo half starts
+//!      ─▶ sweep what has no record ─▶ restart what its policy says
 //! ```
 
 use crate::describe::{log_of, stdio_of};
 use crate::error::{Error, Kind, Result};
 use crate::keeper::{Act, Held, Keeper};
+use crate::root::{close_files, lock, make_private};
 use crate::state::{Entry, LiveSandbox, State};
 use crate::store::{Store, Write};
 use crate::{Engine, Settings, naming};
 use keeper_protocol::Key;
 use model::container::{Container, NetworkMode, Status};
-use model::daemon::Networking;
 use model::id::{ContainerId, NetworkId, RootId};
-use model::network::{Driver, Ipam, Network, Surroundings, plan_default};
+use model::network::{Change, predefined};
 use model::spec::Ulimit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// A container that the store says was running, and what has become of it.
 enum Found {
@@ -132,8 +131,21 @@ impl Engine {
             |c: &Container| c.endpoints.iter().any(|e| e.network_name == "bridge" && e.active.is_some());
         let busy = contents.containers.iter().any(is_on_default);
         let device = network.foreign_addresses(&default_bridge.device).map_err(Error::internal)?;
-        let new_networks = predefined(&mut state, &settings.networking, busy, &device, &routes)?;
-        store.record(new_networks);
+        let here = model::network::Found { busy, device: &device, routes: &routes, now: crate::now() };
+        let changes =
+            predefined(state.networks.values(), &settings.networking, &here, || NetworkId::new(crate::random()));
+        for change in changes.map_err(Error::invalid)? {
+            match change {
+                Change::Put(network) => {
+                    store.record(vec![Write::Network(network.clone())]);
+                    state.networks.insert(network.id, *network);
+                }
+                Change::Gone(id) => {
+                    store.record(vec![Write::NetworkGone(id)]);
+                    state.networks.remove(&id);
+                }
+            }
+        }
         for network in state.networks.values() {
             state.leases.open(network);
         }
@@ -221,7 +233,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Records ends, mends the kernel, feeds the keeper, restarts.
+    /// Mends the kernel, has the keeper hold what runs and forget the rest, and records ends, from which restarts follow.
     async fn settle(
         self: &Arc<Self>,
         found: Vec<(ContainerId, Found)>,
@@ -299,7 +311,7 @@ impl Engine {
         }
         // Owners before those who share their namespaces: whoever is restarted finds them restarting.
         ended.sort_by_key(|(id, _)| {
-            self.state().entry(*id).is_ok_and(|e| crate::stop::owners(&e.record.host).next().is_some())
+            self.state().entry(*id).is_ok_and(|e| crate::restart::owners(&e.record.host).next().is_some())
         });
         for (id, status) in ended {
             let Ok(_turn) = self.turn(id).await else { continue };
@@ -379,48 +391,6 @@ impl Engine {
         }
         self.settle_volumes();
     }
-
-    /// What shall always run, runs; and what was between two runs comes to the next.
-    fn restart_by_policy(self: &Arc<Self>, between_runs: &BTreeSet<ContainerId>) {
-        let due: Vec<ContainerId> = {
-            let mut state = self.state();
-            let due = state.containers.values_mut().filter(|e| {
-                let record = &e.record;
-                matches!(record.state.status, Status::Exited)
-                    && match record.host.restart_policy.name.as_str() {
-                        "always" => true,
-                        "unless-stopped" => !record.stopped_by_client,
-                        "on-failure" => between_runs.contains(&record.id),
-                        _ => false,
-                    }
-            });
-            due.map(|entry| {
-                entry.set_status(Status::Restarting);
-                entry.record.id
-            })
-            .collect()
-        };
-        for id in due {
-            self.restart_later(id, Duration::ZERO);
-        }
-    }
-
-    /// Stops everything that runs or waits for its next run, as `dockerd` does when it ends without `--live-restore`.
-    pub async fn stop_all(self: &Arc<Self>) {
-        let running: Vec<ContainerId> = {
-            let mut state = self.state();
-            state.closing = true;
-            let restarting = |e: &&Entry| e.live.is_some() || e.record.state.status == Status::Restarting;
-            state.containers.values().filter(restarting).map(|e| e.record.id).collect()
-        };
-        let stops = running.into_iter().map(|id| {
-            let engine = self.clone();
-            tokio::spawn(async move { engine.stop(&id.to_string(), None, None).await })
-        });
-        for stop in stops.collect::<Vec<_>>() {
-            let _ = stop.await;
-        }
-    }
 }
 
 /// What a daemon has open for a container that it finds running, and beside all of them.
@@ -443,6 +413,12 @@ fn check_descriptors(running: usize, limit: Option<u64>) -> Result<()> {
     }
 }
 
+/// Whether an error is, or comes of, this process or the machine having no descriptor left.
+fn is_out_of_descriptors(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |e| e.source());
+    causes.any(|e| e.downcast_ref::<std::io::Error>().is_some_and(kernel::fds::are_exhausted))
+}
+
 /// Asks the shim of a container, or, if it was killed while no daemon was there, has a new one take over what the keeper
 /// has held.
 async fn find_running(
@@ -453,9 +429,9 @@ async fn find_running(
 ) -> Result<Option<runtime::Reconnected>> {
     let log = || log_of(settings, record);
     // Who has no descriptors left must not take what runs for ended.
-    let told = |what: &str, e: &dyn std::error::Error| {
+    let told = |what: &str, e: &(dyn std::error::Error + 'static)| {
         let why = crate::error::chain(e);
-        if why.contains("Too many open files") {
+        if is_out_of_descriptors(e) {
             return Err(Error::new(Kind::Internal, why).context(format!("container {} runs, and {what}", record.name)));
         }
         tracing::error!(container = ?record.id, "{what}: {why}");
@@ -487,140 +463,6 @@ async fn paused_or_running(record: &Container, container: &runtime::Container) -
             Status::Paused
         }
     }
-}
-
-/// What daemons before may have left open to others: configurations have secrets, and so have logs.
-fn close_files(settings: &Settings) {
-    let close = |path: &Path, mode: u32| {
-        let is_open = |m: std::fs::Metadata| !m.is_symlink() && m.permissions().mode() & 0o777 & !mode != 0;
-        if std::fs::symlink_metadata(path).is_ok_and(is_open)
-            && let Err(e) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        {
-            tracing::warn!("cannot close {} to others: {e}", path.display());
-        }
-    };
-    let below = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten().map(|e| e.path());
-    for name in ["state.redb", "schema", "lock", "reserve"] {
-        close(&settings.root.join(name), 0o600);
-    }
-    close(&settings.run.join("keeper.log"), 0o600);
-    for container in below(&settings.root.join("containers")) {
-        close(&container, 0o700);
-        let is_log = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().contains("-json.log"));
-        for log in below(&container).filter(is_log) {
-            close(&log, 0o600);
-        }
-    }
-}
-
-/// Takes a directory for ourselves alone, but for what `allowed` leaves to others.
-fn make_private(path: &Path, allowed: u32) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let failed = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot make {}: {e}", path.display()));
-    std::fs::DirBuilder::new().recursive(true).mode(allowed).create(path).map_err(failed)?;
-    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
-    if mode & 0o1000 != 0 {
-        // Like /tmp: closing it would harm others.
-        return Err(Error::invalid(format!(
-            "{} is shared by all users: a directory of its own is needed",
-            path.display()
-        )));
-    }
-    if mode & !allowed != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & allowed)).map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// The lock on a root directory: one daemon at a time.
-fn lock(root: &Path) -> Result<std::fs::File> {
-    let path = root.join("lock");
-    let unusable = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot use {}: {e}", path.display()));
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::conflict(format!(
-            "another daemon works on {}: stop it, or give this one another --root",
-            root.display()
-        ))),
-        Err(std::fs::TryLockError::Error(e)) => Err(unusable(e)),
-    }
-}
-
-/// `bridge`, `host` and `none`: made where they are missing, and `bridge` as the settings say (BR-19), unless containers
-/// run on it as it was.
-fn predefined(
-    state: &mut State,
-    settings: &Networking,
-    busy: bool,
-    device: &[ipnet::IpNet],
-    routes: &[ipnet::IpNet],
-) -> Result<Vec<Write>> {
-    let mut writes = Vec::new();
-    let mut put = |state: &mut State, network: Network| {
-        writes.push(Write::Network(Box::new(network.clone())));
-        state.networks.insert(network.id, network);
-    };
-    let find = |state: &State, name: &str| state.networks.values().find(|n| n.predefined && n.name == name).cloned();
-    for (name, driver) in [("none", Driver::Null), ("host", Driver::Host)] {
-        if find(state, name).is_none() {
-            let network = Network {
-                id: NetworkId::new(crate::random()),
-                name: name.into(),
-                created: crate::now(),
-                driver,
-                ipv4: true,
-                ipv6: false,
-                internal: false,
-                attachable: false,
-                ipam: Ipam::default(),
-                options: BTreeMap::new(),
-                labels: BTreeMap::new(),
-                mtu: 1500,
-                predefined: true,
-                config_only: false,
-                config_from: String::new(),
-            };
-            put(state, network);
-        }
-    }
-    let before = find(state, "bridge");
-    if busy && before.is_some() {
-        return Ok(writes);
-    }
-    if !settings.default_bridge.enabled {
-        if let Some(before) = before {
-            state.networks.remove(&before.id);
-            writes.push(Write::NetworkGone(before.id));
-        }
-        return Ok(writes);
-    }
-    let others: Vec<ipnet::IpNet> = state
-        .networks
-        .values()
-        .filter(|n| !n.predefined && !n.config_only)
-        .flat_map(|n| n.ipam.pools.iter().map(|p| p.subnet))
-        .collect();
-    let around = Surroundings {
-        before: before.as_ref(),
-        others: &others,
-        device,
-        routes,
-        pools: &settings.pools,
-        id: NetworkId::new(crate::random()),
-        now: crate::now(),
-    };
-    let network = plan_default(&settings.default_bridge, &around).map_err(Error::invalid)?;
-    if before.as_ref() != Some(&network) {
-        put(state, network);
-    }
-    Ok(writes)
 }
 
 /// A container's addresses are its own again: configured ones always, dynamic ones where it had them.

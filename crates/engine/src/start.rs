@@ -1,10 +1,5 @@
-//! Starting a container: sandbox, endpoints, names, ports, shim, process.
-//!
-//! ```text
-//! decide ─▶ sandbox and attachments ─┐
-//!                                    ├─▶ names and descriptors to the keeper ─▶ launch ─▶ recorded: running
-//!           shim, cgroup ────────────┘
-//! ```
+//! Starting a container: decide and record, then sandbox, endpoints, names, files, volumes, shim, process, in the order that
+//! ARCHITECTURE.md draws.
 //!
 //! What fails takes everything back by the same path that an exit takes: [`Engine::take_down`].
 
@@ -299,22 +294,9 @@ impl Engine {
         sandbox: Option<&Arc<network::Sandbox>>,
     ) -> Result<runtime::StartOrder> {
         let id = record.id;
-        let rootfs = self.rootfs_of(record).ok_or_else(|| {
-            Error::new(Kind::Internal, format!("the file system of container {} is gone", record.name))
-        })?;
-        let account = {
-            let (engine, rootfs) = (self.clone(), rootfs.clone());
-            let read = move |path: &str| -> Result<String> {
-                let bytes = engine.images.read_file(&rootfs, path, 4 << 20).map_err(crate::images::image_error)?;
-                Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-            };
-            let (user, more) = (record.config.user.clone(), record.host.group_add.clone().unwrap_or_default());
-            blocking(move || -> Result<_> {
-                let account = model::users::resolve(&user, &read("/etc/passwd")?, &read("/etc/group")?, &more);
-                account.map_err(|e| Error::invalid(e.to_string()))
-            })
-            .await?
-        };
+        let rootfs = self.known_rootfs(record)?;
+        let more = record.host.group_add.clone().unwrap_or_default();
+        let account = self.account(record, &record.config.user, &more).await?;
         let directory = self.container_dir(id);
         let around = Surroundings {
             account,
@@ -385,7 +367,6 @@ impl Engine {
         })
     }
 
-    /// Where the container's output is written, and how much of it is kept.
     /// Takes everything down that a start has put up, or part of it: names first, so that nobody is sent to what is
     /// going; then ports, endpoints, and the sandbox if nobody else is in it. It goes on past failures.
     pub(crate) async fn take_down(self: &Arc<Self>, id: ContainerId) {

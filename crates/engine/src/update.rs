@@ -1,11 +1,13 @@
 //! Changing what a container may use, and when it is restarted, while it exists.
 
-use crate::create::check;
+use crate::Engine;
+use crate::create::machine;
 use crate::describe::resources;
 use crate::error::{Error, Result};
 use crate::store::Write;
-use crate::{Engine, Shared};
 use model::container::HostConfig;
+use model::restart::Policy;
+use std::sync::Arc;
 
 impl Engine {
     /// Takes over what `wanted` says of resources and of the restart policy; what it leaves out stays. A running
@@ -13,7 +15,7 @@ impl Engine {
     ///
     /// # Errors
     /// They contradict each other or what the container has, or the kernel refuses one: then nothing has changed.
-    pub async fn update(self: &Shared, reference: &str, wanted: HostConfig) -> Result<Vec<String>> {
+    pub async fn update(self: &Arc<Self>, reference: &str, wanted: HostConfig) -> Result<Vec<String>> {
         self.in_turn(reference, move |engine, id| async move {
             let (record, live) = {
                 let state = engine.state();
@@ -22,12 +24,12 @@ impl Engine {
             };
             let mut host = record.host;
             merge(&mut host, wanted);
-            if host.auto_remove && host.restart_policy.name != "no" {
+            if host.auto_remove && host.restarts() != Policy::No {
                 return Err(Error::conflict(
                     "Restart policy cannot be updated because AutoRemove is enabled for the container",
                 ));
             }
-            let warnings = check(&record.config, &host)?;
+            let warnings = model::create::check(&record.config, &host, &machine()).map_err(Error::invalid)?;
             if let Some(live) = live {
                 let limits = serde_json::from_value(resources(&host).spec()).map_err(Error::internal)?;
                 let refused = |e| Error::internal(e).context(format!("Cannot update container {id}"));

@@ -15,9 +15,6 @@ pub fn check(config: &Config, host: &HostConfig) -> Result<(), String> {
         let length = config.domainname.len();
         return Err(format!("invalid domain name: {length} bytes are more than the kernel's {MAX_DOMAINNAME}"));
     }
-    if host.restart_policy.maximum_retry_count < 0 {
-        return Err("invalid restart policy: maximum retry count cannot be negative".into());
-    }
     modes(host)?;
     if host.cgroup_parent.split('/').any(|part| part == "..") {
         return Err(format!("invalid cgroup parent: {:?} leads out of it", host.cgroup_parent));
@@ -130,7 +127,6 @@ mod tests {
     #[test]
     fn what_means_nothing_is_refused() {
         for (host, words) in [
-            (json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -3}}), "cannot be negative"),
             (json!({"IpcMode": "bogus"}), "invalid IPC mode: bogus"),
             (json!({"IpcMode": "container:"}), "invalid IPC mode"),
             (json!({"UTSMode": "bogus"}), "invalid UTS mode: bogus"),

@@ -44,6 +44,16 @@ impl Hosts {
     }
 }
 
+/// `name:address` or `name=address`, of `--add-host`.
+///
+/// # Errors
+/// It is neither.
+pub fn split_extra_host(text: &str) -> Result<(&str, &str), String> {
+    let parts = text.split_once(['=', ':']).filter(|(name, _)| !name.is_empty());
+    let (name, address) = parts.ok_or_else(|| format!("bad format for add-host: \"{text}\""))?;
+    Ok((name, address.trim_start_matches('[').trim_end_matches(']')))
+}
+
 /// A hosts file that may have been edited in the container, after what we say of it has changed from `before` to `now`:
 /// only our own lines are taken out and added, others stay where they are (DNS-22).
 pub fn edit_hosts(file: &str, before: &str, now: &str) -> String {

@@ -5,7 +5,9 @@
 //! - [`id`]: who is who
 //! - [`container`], [`image`], [`rootfs`], [`spec`], [`seccomp`], [`users`], [`files`]: what a container shall be
 //! - [`mount`], [`env`]: what lies over its root file system, and its variables
-//! - [`bounds`], [`limits`]: which words, and which numbers, mean nothing
+//! - [`create`]: what is added to what a client asks for, and what is refused
+//! - [`bounds`], [`limits`], [`security`]: which words, and which numbers, mean nothing
+//! - [`restart`]: when it runs again
 //! - [`health`]: what a check's results make of a container
 //! - [`reference`]: how people name images
 //! - [`net`], [`network`], [`endpoint`], [`ipam`], [`port`], [`gateway`]: networks, who is on them, their addresses,
@@ -20,6 +22,7 @@
 
 pub mod bounds;
 pub mod container;
+pub mod create;
 pub mod daemon;
 pub mod desired;
 pub mod duration;
@@ -41,8 +44,10 @@ pub mod net;
 pub mod network;
 pub mod port;
 pub mod reference;
+pub mod restart;
 pub mod rootfs;
 pub mod seccomp;
+pub mod security;
 pub mod signal;
 pub mod spec;
 pub mod users;

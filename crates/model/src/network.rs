@@ -5,7 +5,7 @@ mod devices;
 mod options;
 mod uplink;
 
-pub use default::{Surroundings, plan_default};
+pub use default::{Change, Found, Surroundings, plan_default, predefined};
 pub use options::{GatewayMode, option};
 pub use uplink::Uplink;
 

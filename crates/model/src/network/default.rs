@@ -1,7 +1,8 @@
-//! The network that containers are on which ask for none: what the daemon's settings make of it (BR-01, BR-19).
+//! The networks that are there without anybody's asking, and what the daemon's settings make of the one that containers are on
+//! which ask for none (BR-01, BR-19).
 
 use super::{Driver, Ipam, IpamDriver, Network, Pool, option};
-use crate::daemon::DefaultBridge;
+use crate::daemon::{DefaultBridge, Networking};
 use crate::id::NetworkId;
 use crate::ipam::{self, Pools};
 use ipnet::IpNet;
@@ -22,6 +23,86 @@ pub struct Surroundings<'a> {
     pub pools: &'a Pools,
     pub id: NetworkId,
     pub now: Timestamp,
+}
+
+/// What a daemon that starts has found.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    /// Containers run on the default network as it was: it stays so.
+    pub busy: bool,
+    /// Addresses of the bridge, where somebody else made it before us.
+    pub device: &'a [IpNet],
+    pub routes: &'a [IpNet],
+    pub now: Timestamp,
+}
+
+/// What becomes of a network's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new, or otherwise than it was.
+    Put(Box<Network>),
+    Gone(NetworkId),
+}
+
+/// `bridge`, `host` and `none`: made where they are missing, and `bridge` as the settings say (BR-19), unless containers
+/// run on it as it was. `fresh` draws an id.
+///
+/// # Errors
+/// No subnet is free.
+pub fn predefined<'a>(
+    networks: impl Iterator<Item = &'a Network> + Clone,
+    settings: &Networking,
+    found: &Found<'_>,
+    mut fresh: impl FnMut() -> NetworkId,
+) -> Result<Vec<Change>, ipam::PoolRefusal> {
+    let of_name = |name: &str| networks.clone().find(|n| n.predefined && n.name == name);
+    let mut changes = Vec::new();
+    for (name, driver) in [("none", Driver::Null), ("host", Driver::Host)] {
+        if of_name(name).is_none() {
+            changes.push(Change::Put(Box::new(Network {
+                id: fresh(),
+                name: name.into(),
+                created: found.now,
+                driver,
+                ipv4: true,
+                ipv6: false,
+                internal: false,
+                attachable: false,
+                ipam: Ipam::default(),
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                mtu: 1500,
+                predefined: true,
+                config_only: false,
+                config_from: String::new(),
+            })));
+        }
+    }
+    let before = of_name("bridge");
+    match before {
+        Some(_) if found.busy => return Ok(changes),
+        before if !settings.default_bridge.enabled => {
+            changes.extend(before.map(|network| Change::Gone(network.id)));
+            return Ok(changes);
+        }
+        _ => {}
+    }
+    let own = networks.clone().filter(|n| !n.predefined && !n.config_only);
+    let others: Vec<IpNet> = own.flat_map(|n| n.ipam.pools.iter().map(|p| p.subnet)).collect();
+    let around = Surroundings {
+        before,
+        others: &others,
+        device: found.device,
+        routes: found.routes,
+        pools: &settings.pools,
+        id: fresh(),
+        now: found.now,
+    };
+    let network = plan_default(&settings.default_bridge, &around)?;
+    if before != Some(&network) {
+        changes.push(Change::Put(Box::new(network)));
+    }
+    Ok(changes)
 }
 
 /// The default network, `bridge`.
