@@ -74,7 +74,7 @@ impl Engine {
 
     /// Makes a container for a step. It is like any other, but its file system is the build's, and it leaves nothing.
     fn step_container(self: &Arc<Self>, step: &RunStep, limits: &HostConfig) -> Result<ContainerId> {
-        let id = ContainerId::new(crate::random());
+        let id = step.container;
         let mut state = self.state();
         let name = format!("build-{}", id.short());
         state.take_name(&name, id)?;

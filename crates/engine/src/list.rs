@@ -122,9 +122,22 @@ impl Engine {
         listed
     }
 
-    /// The images that filters of `ancestor` mean, and all that are made from them.
+    /// The images that filters of `ancestor` mean, and all that were made from them here.
     pub fn ancestor_ids(&self, references: &[String]) -> BTreeSet<ImageId> {
-        references.iter().filter_map(|r| self.image_id(r)).collect()
+        let mut ids: BTreeSet<ImageId> = references.iter().filter_map(|r| self.image_id(r)).collect();
+        if ids.is_empty() {
+            return ids;
+        }
+        let images = self.all_images();
+        loop {
+            let before = ids.len();
+            let children = images.iter().filter(|i| i.parent.as_ref().is_some_and(|parent| ids.contains(parent)));
+            let children: Vec<ImageId> = children.map(|i| i.id.clone()).collect();
+            ids.extend(children);
+            if ids.len() == before {
+                return ids;
+            }
+        }
     }
 }
 

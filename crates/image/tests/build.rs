@@ -181,7 +181,7 @@ fn a_build_says_what_docker_says() {
     assert_eq!(world.text(&image, "/file"), "hello\n");
     let history = world.store.history("me/app:1").unwrap();
     let step = |n: usize| history[n].id.trim_start_matches("sha256:")[..12].to_owned();
-    let container = world.runner.steps.lock().unwrap()[0].container[..12].to_owned();
+    let container = world.runner.steps.lock().unwrap()[0].container.short();
     let expected = format!(
         "Step 1/4 : FROM busybox\n ---> {base}\nStep 2/4 : ENV greeting=hello\n ---> {}\nStep 3/4 : RUN echo $greeting \
          > /file && echo said\n ---> Running in {container}\nsaid\n ---> Removed intermediate container {container}\n \

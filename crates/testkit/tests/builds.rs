@@ -106,6 +106,31 @@ fn ob_01_what_builds_and_archives_do_to_images_is_told() {
     assert_eq!(news(), ["image prune -"]);
 }
 
+#[test]
+fn a_step_names_the_container_that_runs_it_and_ancestors_have_what_is_built_on_them() {
+    let lab = Lab::start(&program()).unwrap();
+    let said = build(&lab, "t=child", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    let running = said.split("Running in ").nth(1).and_then(|rest| rest.get(..12)).unwrap();
+    let filters = "%7B%22event%22%3A%5B%22start%22%5D%7D";
+    let told = lab.get(&format!("/events?since=1&until=0s&filters={filters}")).unwrap().text();
+    let started: Value = serde_json::from_str(told.lines().next().unwrap()).unwrap();
+    assert!(started["Actor"]["ID"].as_str().unwrap().starts_with(running), "{running}: {started}");
+
+    build(&lab, "t=grandchild", &[("Dockerfile", "FROM child\nLABEL a=b\n")]);
+    for (name, image) in [("one", "busybox"), ("two", "child"), ("three", "grandchild")] {
+        lab.create(name, json!({ "Image": image }));
+    }
+    let of = |image: &str| {
+        let filters = format!("%7B%22ancestor%22%3A%5B%22{image}%22%5D%7D");
+        let listed = lab.get(&format!("/containers/json?all=1&filters={filters}")).unwrap().json();
+        let name = |c: &Value| c["Names"][0].as_str().unwrap().trim_start_matches('/').to_owned();
+        let mut names: Vec<String> = listed.as_array().unwrap().iter().map(name).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(["busybox", "child", "grandchild", "nosuch"].map(of), ["one three two", "three two", "three", ""]);
+}
+
 /// Builds; what the stream says. It must not fail.
 fn build(lab: &Lab, query: &str, files: &[(&str, &str)]) -> String {
     let text = lab.post_bytes(&format!("/build?{query}"), &context(files)).unwrap().text();

@@ -28,6 +28,7 @@ pub(crate) use glob::matches;
 use crate::error::{Attempt, Error, Kind};
 use crate::progress::Progress;
 use crate::store::Images;
+use model::id::ContainerId;
 use model::image::{ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
@@ -73,8 +74,8 @@ pub struct Recipe {
 /// A command to run for `RUN`.
 #[derive(Clone, Debug)]
 pub struct RunStep {
-    /// An id for the container: 64 hexadecimal digits, drawn for this step.
-    pub container: String,
+    /// The container that is to run it, as the build names it.
+    pub container: ContainerId,
     /// Mount it; when the step is over, nobody uses it any more.
     pub rootfs: Rootfs,
     pub args: Vec<String>,

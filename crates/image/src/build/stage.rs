@@ -23,6 +23,7 @@ use crate::index::Facts;
 use crate::store::{Images, Lease, Scratch, When};
 use jiff::Timestamp;
 use kernel::tree::{Dir, Kind as FileKind};
+use model::id::ContainerId;
 use model::image::{Configuration, History, ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
@@ -521,7 +522,7 @@ impl Build<'_> {
         let config = &state.configuration.config;
         let network = flags.network.as_deref().filter(|n| *n != "default").map(str::to_owned);
         let step = RunStep {
-            container: container.clone(),
+            container,
             rootfs: rootfs.clone(),
             args: words,
             env: [config.env.clone().unwrap_or_default(), named, proxies, env].concat(),
@@ -532,7 +533,7 @@ impl Build<'_> {
             extra_hosts: self.options.extra_hosts.clone(),
             image: state.image.clone(),
         };
-        self.say(format!(" ---> Running in {}\n", &container[..12]));
+        self.say(format!(" ---> Running in {}\n", container.short()));
         let code = self.runner.run(step, self.output()).await.map_err(BuildError::Runner)?;
         if code != 0 {
             return Err(BuildError::Failed { command: shown, code }.into());
@@ -545,7 +546,7 @@ impl Build<'_> {
             layer
         })
         .await?;
-        self.say(format!(" ---> Removed intermediate container {}\n", &container[..12]));
+        self.say(format!(" ---> Removed intermediate container {}\n", container.short()));
         self.finish(state, created_by, key, Some(layer)).await
     }
 
@@ -923,10 +924,10 @@ fn expand_heredoc(content: &str, escape: char, lookup: super::words::Lookup<'_>)
     expand(&protected, escape, lookup).map_err(BuildError::Instruction)
 }
 
-fn random_id() -> Result<String, Error> {
+fn random_id() -> Result<ContainerId, Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| std::io::Error::other(error.to_string()))
         .attempt(|| "cannot draw a container's id".to_owned())?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(ContainerId::new(bytes))
 }
