@@ -114,6 +114,23 @@ impl Engine {
         }
     }
 
+    /// Tells of lines that are lost for a container's log: at once, and each time that they are twice as many.
+    pub(crate) fn watch_log(id: ContainerId, container: runtime::Container) {
+        tokio::spawn(async move {
+            let mut known = 0;
+            loop {
+                tokio::select! {
+                    biased;
+                    lost = container.loses_lines(known) => {
+                        tracing::warn!(container = ?id, lost, "lines of its log are lost: they cannot be written");
+                        known = lost.saturating_mul(2);
+                    }
+                    _ = container.wait() => return,
+                }
+            }
+        });
+    }
+
     /// Where a container's log is, and how it is to be read.
     ///
     /// # Errors

@@ -117,6 +117,7 @@ impl Engine {
             )
         }));
         warnings.extend(self.closed_ports());
+        warnings.extend(self.lost_lines());
         let os = read("/etc/os-release");
         let os =
             os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
@@ -152,6 +153,16 @@ impl Engine {
             os,
             hostname: hostname(),
         }
+    }
+
+    /// Running containers whose logs lack what could not be written.
+    fn lost_lines(&self) -> Vec<String> {
+        let state = self.state();
+        let running = state.containers.values().filter_map(|e| Some((&e.record.name, e.live.as_ref()?.lines_lost())));
+        let losers = running.filter(|(_, lost)| *lost > 0);
+        losers
+            .map(|(name, lost)| format!("{lost} lines of container {name}'s log are lost: they cannot be written"))
+            .collect()
     }
 
     /// Published ports that only the proxy leads to a container, where another firewall drops what comes to the host.

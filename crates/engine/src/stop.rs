@@ -30,9 +30,10 @@ pub struct Ended {
 }
 
 impl Engine {
-    /// Follows a running container to its end, and checks its health meanwhile.
+    /// Follows a running container to its end, and looks after its health and its log meanwhile.
     pub(crate) fn watch_exit(self: &Arc<Self>, id: ContainerId, container: runtime::Container) {
         self.watch_health(id, container.clone());
+        Engine::watch_log(id, container.clone());
         let engine = self.clone();
         tokio::spawn(async move {
             let status = container.wait().await;

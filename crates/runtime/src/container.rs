@@ -679,6 +679,21 @@ impl Container {
         self.shared.control.borrow().told.borrow().lines_lost
     }
 
+    /// Wait until more than `known` log lines are lost; how many are by then.
+    pub async fn loses_lines(&self, known: u64) -> u64 {
+        let mut control = self.shared.control.subscribe();
+        loop {
+            let mut told = control.borrow_and_update().told.clone();
+            let more = async { told.wait_for(|told| told.lines_lost > known).await.map(|told| told.lines_lost) };
+            tokio::select! {
+                Ok(lost) = more => return lost,
+                // Another shim has taken its place.
+                Ok(()) = control.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+
     /// Stop every process in the container until [`Self::unpause`].
     ///
     /// # Errors

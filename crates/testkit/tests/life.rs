@@ -53,6 +53,24 @@ fn logs_are_rotated_read_back_whole_or_kept_nowhere() {
 }
 
 #[test]
+fn lines_of_a_log_that_cannot_be_written_are_told_of() {
+    let lab = Lab::start(&program()).unwrap();
+    let id = lab.create("loser", json!({ "Cmd": ["sh", "-c", "echo one; echo two; exec sleep 600"] }));
+    let log = lab.root_directory().join("containers").join(&id).join(format!("{id}-json.log"));
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/dev/full", log).unwrap();
+    lab.ask("/containers/loser/start", 204);
+    let warnings = || lab.get("/info").unwrap().json()["Warnings"].to_string();
+    testkit::within(std::time::Duration::from_secs(10), "a client is told", || {
+        warnings().contains("2 lines of container loser's log are lost")
+    });
+    let said = lab.log();
+    assert!(said.contains("lines of its log are lost"), "{said}");
+    lab.remove("loser");
+    assert!(!warnings().contains("loser"));
+}
+
+#[test]
 fn all_files_of_a_log_are_read_however_many_it_may_have() {
     let lab = Lab::start(&program()).unwrap();
     let script = "for i in $(seq 400); do echo line-$i; test $((i % 10)) != 0 || sleep 0.01; done";
