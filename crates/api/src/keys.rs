@@ -16,6 +16,14 @@ pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     T::deserialize(AnyCase(value))
 }
 
+/// Takes a field out of an object that is yet to be read: the one of that very name, or one that differs by case alone. Null
+/// where there is none.
+pub fn take(object: &mut Map<String, Value>, field: &str) -> Value {
+    let any_case = || object.keys().find(|key| key.eq_ignore_ascii_case(field)).cloned();
+    let key = if object.contains_key(field) { Some(field.to_owned()) } else { any_case() };
+    key.and_then(|key| object.remove(&key)).unwrap_or_default()
+}
+
 struct AnyCase(Value);
 
 /// An object with its keys as a structure writes them.
@@ -110,5 +118,12 @@ mod tests {
         assert_eq!(host.memory, 6_000_000);
         assert_eq!(host.port_bindings["80/tcp"].as_ref().unwrap()[0].host_port, "8080");
         assert!(read::<HostConfig>(json!({ "memory": "much" })).is_err());
+    }
+
+    #[test]
+    fn a_part_is_taken_by_its_very_name_before_others() {
+        let Value::Object(mut object) = json!({ "hostconfig": 1, "HostConfig": 2 }) else { panic!("an object") };
+        let taken = [(); 3].map(|()| take(&mut object, "HostConfig"));
+        assert_eq!(taken, [json!(2), json!(1), Value::Null]);
     }
 }

@@ -15,8 +15,7 @@ use engine::Engine;
 use engine::images::Pull;
 use image::{Credentials, Tags};
 use model::image::Platform;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -118,17 +117,13 @@ fn show_platform(platform: &Platform) -> Value {
 
 /// `POST /auth`. Nothing is kept: clients keep what they send with each request.
 pub async fn log_in(State(engine): Ctx, Extension(client): Extension<Client>, bytes: Bytes) -> Answer {
-    let asked: LogIn = body(&bytes)?;
-    let account: Credentials = body(&bytes)?;
-    while_there(&client, engine.log_in(&asked.serveraddress, account)).await?;
+    // The account's object says for which registry it is.
+    let mut sent: Map<String, Value> = body(&bytes)?;
+    let invalid = |e: serde_json::Error| Failure::invalid(format!("invalid JSON: {e}"));
+    let server: Option<String> = crate::keys::read(crate::keys::take(&mut sent, "serveraddress")).map_err(invalid)?;
+    let account: Credentials = crate::keys::read(sent.into()).map_err(invalid)?;
+    while_there(&client, engine.log_in(&server.unwrap_or_default(), account)).await?;
     Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": "" })).into_response())
-}
-
-/// Beside the account, in the same object.
-#[derive(Deserialize)]
-struct LogIn {
-    #[serde(default)]
-    serveraddress: String,
 }
 
 /// `GET /images/search`.

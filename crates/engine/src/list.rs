@@ -35,22 +35,6 @@ pub struct Listed {
     pub user_defined: BTreeSet<String>,
 }
 
-impl Listed {
-    /// The part of it that an inspection shares.
-    pub fn view(&self) -> ContainerView {
-        ContainerView {
-            record: self.record.clone(),
-            health: None,
-            directory: PathBuf::new(),
-            log_path: String::new(),
-            execs: Vec::new(),
-            graph: serde_json::Value::Null,
-            user_defined: self.user_defined.clone(),
-            image_size: self.image_size,
-        }
-    }
-}
-
 impl Engine {
     /// # Errors
     /// There is none, or the reference means several.
