@@ -13,8 +13,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use buildkit::BuildKit;
+use engine::build::Limits;
 use image::build::{BuildEvent, BuildOptions, Context, Written};
-use model::container::HostConfig;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,11 +91,11 @@ fn remote(address: &str) -> Answer<Context> {
     }
 }
 
-/// What commands may use: parameters of the request, as a container's configuration has them.
-fn limits(query: &Query) -> Answer<HostConfig> {
+/// What commands may use: parameters of the request.
+fn limits(query: &Query) -> Answer<Limits> {
     let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
     let number = |name: &str| Ok::<i64, Failure>(query.number(name)?.unwrap_or_default());
-    Ok(HostConfig {
+    Ok(Limits {
         memory: number("memory")?,
         memory_swap: number("memswap")?,
         cpu_shares: number("cpushares")?,
@@ -107,7 +107,6 @@ fn limits(query: &Query) -> Answer<HostConfig> {
         shm_size: number("shmsize")?,
         ulimits: query.json("ulimits")?,
         security_opt: Some(query.all("securityopt").to_vec()).filter(|options| !options.is_empty()),
-        ..HostConfig::default()
     })
 }
 

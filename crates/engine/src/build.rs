@@ -10,7 +10,7 @@ use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Ru
 use image::{Credentials, Tags};
 use model::container::{
     Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, MountKind, MountPoint, NetworkMode,
-    RestartPolicy, State,
+    RestartPolicy, State, Ulimit,
 };
 use model::id::ContainerId;
 use model::image::{ImageId, Platform};
@@ -37,6 +37,53 @@ impl Accounts for BTreeMap<String, Credentials> {
     }
 }
 
+/// What the commands of a build may use; what says nothing is as the daemon's defaults have it.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes of memory and swap together.
+    pub memory_swap: i64,
+    pub cpu_shares: i64,
+    /// Microseconds.
+    pub cpu_period: i64,
+    pub cpu_quota: i64,
+    /// Lists as `0-2,4`.
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    pub cgroup_parent: String,
+    /// Bytes of /dev/shm.
+    pub shm_size: i64,
+    pub ulimits: Option<Vec<Ulimit>>,
+    pub security_opt: Option<Vec<String>>,
+}
+
+impl Limits {
+    /// As a container has them that leaves nothing behind.
+    fn host(self) -> HostConfig {
+        HostConfig {
+            memory: self.memory,
+            memory_swap: self.memory_swap,
+            cpu_shares: self.cpu_shares,
+            cpu_period: self.cpu_period,
+            cpu_quota: self.cpu_quota,
+            cpuset_cpus: self.cpuset_cpus,
+            cpuset_mems: self.cpuset_mems,
+            cgroup_parent: self.cgroup_parent,
+            shm_size: self.shm_size,
+            ulimits: self.ulimits,
+            security_opt: self.security_opt,
+            auto_remove: true,
+            log_config: LogConfig { driver: "none".into(), ..LogConfig::default() },
+            restart_policy: RestartPolicy { name: "no".into(), ..RestartPolicy::default() },
+            runtime: "isle".into(),
+            ipc_mode: "private".into(),
+            cgroupns_mode: "private".into(),
+            ..HostConfig::default()
+        }
+    }
+}
+
 impl Engine {
     /// Builds an image; what happens is told by `events`. Its commands have what `limits` says, and the daemon's
     /// defaults. Dropping the future stops the build.
@@ -47,23 +94,15 @@ impl Engine {
         self: &Arc<Self>,
         context: Context,
         options: BuildOptions,
-        limits: HostConfig,
+        limits: Limits,
         accounts: Arc<dyn Accounts>,
         events: Events,
     ) -> Result<ImageId> {
-        let mut limits = HostConfig {
-            auto_remove: true,
-            log_config: LogConfig { driver: "none".into(), ..LogConfig::default() },
-            restart_policy: RestartPolicy { name: "no".into(), ..RestartPolicy::default() },
-            runtime: "isle".into(),
-            ipc_mode: "private".into(),
-            cgroupns_mode: "private".into(),
-            ..limits
-        };
-        self.settings.containers.complete(&mut limits);
+        let mut host = limits.host();
+        self.settings.containers.complete(&mut host);
         let any_command = Config { cmd: Some(vec!["sh".into()]), ..Config::default() };
-        model::create::check(&any_command, &limits, &crate::create::machine()).map_err(Error::invalid)?;
-        let runner = Steps { engine: self.clone(), limits, accounts };
+        model::create::check(&any_command, &host, &crate::create::machine()).map_err(Error::invalid)?;
+        let runner = Steps { engine: self.clone(), host, accounts };
         let tags = options.tags.clone();
         let built = self.images.build(context, options, &runner, events).await.map_err(crate::images::image_error)?;
         for name in tags.iter().filter_map(|t| t.parse::<Reference>().ok()) {
@@ -73,7 +112,7 @@ impl Engine {
     }
 
     /// Makes a container for a step. It is like any other, but its file system is the build's, and it leaves nothing.
-    fn step_container(self: &Arc<Self>, step: &RunStep, limits: &HostConfig) -> Result<ContainerId> {
+    fn step_container(self: &Arc<Self>, step: &RunStep, common: &HostConfig) -> Result<ContainerId> {
         let id = step.container;
         let mut state = self.state();
         let name = format!("build-{}", id.short());
@@ -87,12 +126,11 @@ impl Engine {
             image: step.image.as_ref().map(ToString::to_string).unwrap_or_default(),
             ..Config::default()
         };
-        let host = HostConfig {
+        let mut host = HostConfig {
             network_mode: step.network_mode.clone().filter(|m| m != "default").unwrap_or_else(|| "bridge".into()),
             extra_hosts: Some(step.extra_hosts.clone()),
-            ..limits.clone()
+            ..common.clone()
         };
-        let mut host = host;
         let mut mounts = Vec::new();
         for mount in &step.mounts {
             match mount {
@@ -150,8 +188,8 @@ impl Engine {
         Ok(id)
     }
 
-    async fn run_step(self: &Arc<Self>, step: RunStep, limits: &HostConfig, output: Output) -> Result<i32> {
-        let id = self.step_container(&step, limits)?;
+    async fn run_step(self: &Arc<Self>, step: RunStep, common: &HostConfig, output: Output) -> Result<i32> {
+        let id = self.step_container(&step, common)?;
         let reference = id.to_string();
         let guard = Stop { engine: self.clone(), id };
         let ended = self.wait(&reference, Until::NextExit)?;
@@ -197,7 +235,8 @@ impl Drop for Stop {
 /// Runs the steps of one build.
 struct Steps {
     engine: Arc<Engine>,
-    limits: HostConfig,
+    /// What its containers have in common.
+    host: HostConfig,
     accounts: Arc<dyn Accounts>,
 }
 
@@ -207,7 +246,7 @@ impl Runner for Steps {
     }
 
     fn run<'a>(&'a self, step: RunStep, output: Output) -> BoxFuture<'a, std::result::Result<i32, String>> {
-        Box::pin(async move { self.engine.run_step(step, &self.limits, output).await.map_err(|e: Error| e.message) })
+        Box::pin(async move { self.engine.run_step(step, &self.host, output).await.map_err(|e: Error| e.message) })
     }
 
     fn pull<'a>(
