@@ -188,12 +188,14 @@ pub fn parse_time(text: &str) -> Answer<jiff::Timestamp> {
         return Ok(time);
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if let Ok(seconds) = seconds.parse::<i64>() {
+    if let Ok(seconds) = seconds.parse::<i64>()
+        && fraction.bytes().all(|b| b.is_ascii_digit())
+    {
         let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
         let nanos = digits.parse().map_err(|_| invalid())?;
         return jiff::Timestamp::new(seconds, nanos).map_err(|_| invalid());
     }
-    let ago = text.parse::<jiff::SignedDuration>().map_err(|_| invalid())?;
+    let ago = jiff::SignedDuration::from_nanos(model::duration::parse(text).map_err(|_| invalid())?);
     jiff::Timestamp::now().checked_sub(ago).map_err(|_| invalid())
 }
 
@@ -245,6 +247,8 @@ mod tests {
         assert_eq!(parse_time("1.5").unwrap().as_nanosecond(), 1_500_000_000);
         assert_eq!(parse_time("2026-01-01T00:00:00Z").unwrap().as_second(), 1_767_225_600);
         assert!(parse_time("10m").unwrap() < jiff::Timestamp::now());
-        assert!(parse_time("soon").is_err());
+        let ago = jiff::Timestamp::now().duration_since(parse_time("1.5h").unwrap());
+        assert!((5390..5460).contains(&ago.as_secs()), "{ago:?}");
+        assert!(parse_time("soon").is_err() && parse_time("1.x").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `/_ping`, `/version`, `/info`, and what belongs to a swarm that is not there.
+//! `/_ping`, `/version`, `/info` and `/system/df`; and, in builds for tests, steps that are made to fail.
 
 use crate::Ctx;
 use crate::error::{Answer, Failure};

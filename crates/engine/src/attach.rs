@@ -3,16 +3,11 @@
 use crate::Engine;
 use crate::describe::log_of;
 use crate::error::{Error, Result};
+use crate::state::Waiting;
 use model::id::ContainerId;
 use runtime::AttachOptions;
 use std::sync::Arc;
 use tokio::sync::oneshot;
-
-/// A client that attached before the start: it gets the stdio when there is one.
-pub struct Waiting {
-    pub options: AttachOptions,
-    pub ready: oneshot::Sender<runtime::Attached>,
-}
 
 /// What an attaching client gets.
 pub struct Attachment {

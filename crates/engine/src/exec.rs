@@ -1,73 +1,13 @@
 //! Commands in a running container, beside its own.
 
 use crate::Engine;
+use crate::command::{Exec, Handle};
+pub use crate::command::{ExecRequest, Progress};
 use crate::error::{Error, Kind, Result};
 use model::container::Status;
-use model::id::{ContainerId, ExecId};
+use model::id::ExecId;
 use model::spec::User;
-use std::sync::{Arc, Mutex};
-
-/// What a client asks for in `POST /containers/{id}/exec`.
-#[derive(Clone, Debug, Default)]
-pub struct ExecRequest {
-    pub command: Vec<String>,
-    pub env: Vec<String>,
-    pub user: String,
-    pub working_dir: String,
-    pub tty: bool,
-    pub attach_stdin: bool,
-    pub attach_stdout: bool,
-    pub attach_stderr: bool,
-    pub privileged: bool,
-    pub detach_keys: String,
-    /// Rows, columns.
-    pub size: Option<(u16, u16)>,
-}
-
-/// A command, before and after its start.
-#[derive(Debug)]
-pub struct Exec {
-    pub id: ExecId,
-    pub container: ContainerId,
-    pub request: ExecRequest,
-    pub progress: Mutex<Progress>,
-    ended: tokio::sync::Notify,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    pub started: bool,
-    pub running: bool,
-    pub pid: i32,
-    pub exit_code: Option<i64>,
-    handle: Option<Handle>,
-}
-
-#[derive(Clone)]
-struct Handle(runtime::Exec);
-
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Handle")
-    }
-}
-
-impl Exec {
-    /// Returns when the command has ended; clients ask for its exit code as soon as its output is over.
-    pub async fn ended(&self) {
-        loop {
-            let told = self.ended.notified();
-            if self.progress().exit_code.is_some() {
-                return;
-            }
-            told.await;
-        }
-    }
-
-    pub fn progress(&self) -> Progress {
-        self.progress.lock().expect("no holder panics").clone()
-    }
-}
+use std::sync::Arc;
 
 impl Engine {
     /// Records a command that is to be run.
@@ -98,10 +38,7 @@ impl Engine {
         let id = ExecId::new(crate::random());
         let command = request.command.join(" ");
         let record = record.clone();
-        state.execs.insert(
-            id,
-            Arc::new(Exec { id, container, request, progress: Mutex::default(), ended: tokio::sync::Notify::new() }),
-        );
+        state.execs.insert(id, Arc::new(Exec::new(id, container, request)));
         drop(state);
         self.tell_container(&record, &format!("exec_create: {command}"), &[("execID", id.to_string())]);
         Ok(id)

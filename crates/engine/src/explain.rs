@@ -119,7 +119,7 @@ fn look_up(state: &State, from: &Place, question: &Question) -> Result<(String, 
         ));
     };
     let mut names = Names::default();
-    state.names_snapshot().into_iter().for_each(|change| names.apply(change));
+    crate::naming::snapshot(state).into_iter().for_each(|change| names.apply(change));
     let Some(view) = names.view(*sandbox) else {
         return Ok((
             format!("{} is on no user-defined network: it resolves no names of containers", question.from),

@@ -8,7 +8,7 @@
 //! - [`networks`], [`endpoints`], [`connect`], [`naming`], [`ports`], [`links`]: networks, who is on them, under which names and host
 //!   ports
 //! - [`explain`], [`heal`]: why a flow passes or does not; what others take away is made again
-//! - [`create`], [`start`], [`stop`], [`restart`], [`pause`], [`rename`], [`update`], [`remove`], [`exec`], [`attach`], [`describe`]:
+//! - [`create`], [`start`], [`stop`], [`restart`], [`pause`], [`rename`], [`update`], [`remove`], [`exec`], [`command`], [`attach`], [`describe`]:
 //!   the life of a container
 //! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
@@ -22,6 +22,7 @@
 pub mod archive;
 pub mod attach;
 pub mod build;
+mod command;
 pub mod commit;
 mod connect;
 pub mod create;

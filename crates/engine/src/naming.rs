@@ -1,4 +1,4 @@
-//! What a container's endpoints mean for the resolver: pure.
+//! What networks and containers' endpoints mean for the resolver: pure.
 
 use crate::state::State;
 use model::container::{Container, Endpoint, NetworkMode};
@@ -18,6 +18,20 @@ fn active<'a>(state: &'a State, container: &'a Container) -> Vec<(&'a Endpoint, 
 /// Whether the container's sandbox has a resolver: it is on a user-defined network (DNS-01).
 pub fn has_resolver(state: &State, container: &Container) -> bool {
     active(state, container).iter().any(|(_, n)| n.is_user_defined())
+}
+
+/// What the keeper shall know, whole.
+pub fn snapshot(state: &State) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for network in state.networks.values().chain(state.making.values()).filter(|n| n.is_user_defined()) {
+        changes.push(Change::Zone { network: network.id, name: network.name.clone() });
+    }
+    // One that is said to run and has no shim is dead: its end is about to be recorded.
+    let alive = state.containers.values().filter(|e| e.live.is_some() || !e.record.state.is_running());
+    for entry in alive {
+        changes.extend(join_changes(state, &entry.record));
+    }
+    changes
 }
 
 /// All that the resolver learns when the container's endpoints are up: its memberships and its view.

@@ -197,7 +197,7 @@ impl Engine {
         let engine = Arc::new_cyclic(|weak: &std::sync::Weak<Engine>| {
             let weak = weak.clone();
             let snapshot: crate::keeper::Snapshot =
-                Arc::new(move || weak.upgrade().map_or_else(Vec::new, |engine| engine.state().names_snapshot()));
+                Arc::new(move || weak.upgrade().map_or_else(Vec::new, |engine| naming::snapshot(&engine.state())));
             let keeper = connecting.begin(snapshot);
             Engine {
                 reloadable: Mutex::new(settings.reloadable.clone()),
@@ -509,5 +509,21 @@ fn adopt_sandboxes(state: &mut State, network: &network::Network, found: &[(Cont
         };
         let live = LiveSandbox { sandbox: Arc::new(handle), owner, users: BTreeSet::from([*id]), resolver };
         state.sandboxes.insert(sandbox, live);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_descriptor_left_is_told_from_a_shim_that_is_gone() {
+        let gone = |number: i32| runtime::CallError::Gone(Some(std::io::Error::from_raw_os_error(number)));
+        const EMFILE: i32 = 24;
+        const ENFILE: i32 = 23;
+        const ECONNREFUSED: i32 = 111;
+        assert!(is_out_of_descriptors(&gone(EMFILE)) && is_out_of_descriptors(&gone(ENFILE)));
+        assert!(is_out_of_descriptors(&runtime::Error::Call(gone(EMFILE))));
+        assert!(!is_out_of_descriptors(&gone(ECONNREFUSED)) && !is_out_of_descriptors(&runtime::CallError::Gone(None)));
     }
 }

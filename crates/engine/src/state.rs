@@ -3,6 +3,7 @@
 //! Its methods look up and decide; they are short, never wait, and touch nothing outside. Whoever acts on a decision
 //! does so after the lock is given back.
 
+use crate::command::Exec;
 use crate::error::{Error, Result};
 use crate::store::Volume;
 use model::container::{Container, Status};
@@ -22,7 +23,7 @@ pub struct State {
     pub names: HashMap<String, ContainerId>,
     pub volumes: BTreeMap<String, Volume>,
     pub sandboxes: BTreeMap<SandboxId, LiveSandbox>,
-    pub execs: BTreeMap<ExecId, Arc<crate::exec::Exec>>,
+    pub execs: BTreeMap<ExecId, Arc<Exec>>,
     pub leases: Leases,
     /// What the daemon was told about networks; it never changes.
     pub networking: Arc<Networking>,
@@ -58,13 +59,19 @@ pub struct Entry {
     /// Told on every change of status.
     pub pulse: watch::Sender<Pulse>,
     /// Clients that attached before the start.
-    pub waiting_attaches: Vec<crate::attach::Waiting>,
+    pub waiting_attaches: Vec<Waiting>,
     /// Stops a restart that is waiting for its time.
     pub restart: Option<tokio::task::AbortHandle>,
     /// How long the last restart waited; `None` before the first since a client has started it.
     pub backoff: Option<std::time::Duration>,
     /// How many clients are restarting it: its end is then not the end, whatever `--rm` says.
     pub restarting_by_client: u32,
+}
+
+/// A client that attached before the start: it gets the stdio when there is one.
+pub struct Waiting {
+    pub options: runtime::AttachOptions,
+    pub ready: tokio::sync::oneshot::Sender<runtime::Attached>,
 }
 
 /// What waiters wait for.
@@ -251,19 +258,5 @@ impl State {
             }
         }
         desired
-    }
-
-    /// What the keeper shall know, whole.
-    pub fn names_snapshot(&self) -> Vec<model::names::Change> {
-        let mut changes = Vec::new();
-        for network in self.networks.values().chain(self.making.values()).filter(|n| n.is_user_defined()) {
-            changes.push(model::names::Change::Zone { network: network.id, name: network.name.clone() });
-        }
-        // One that is said to run and has no shim is dead: its end is about to be recorded.
-        let alive = self.containers.values().filter(|e| e.live.is_some() || !e.record.state.is_running());
-        for entry in alive {
-            changes.extend(crate::naming::join_changes(self, &entry.record));
-        }
-        changes
     }
 }

@@ -116,7 +116,7 @@ fn is_address_type(rtype: Rtype) -> bool {
 }
 
 /// The largest answer: RFC 1035 4.2.1 without EDNS, what the client offers with it (at least 512: RFC 6891, 6.2.3),
-/// and never more than fits a datagram everywhere.
+/// and never more than 4096 bytes, whatever the client offers: the usual bound of servers, RFC 6891, 6.2.5.
 fn limit(message: &Message<&[u8]>, transport: Transport) -> usize {
     match transport {
         Transport::Tcp => usize::from(u16::MAX),

@@ -236,4 +236,34 @@ mod tests {
         let plain = plan(&DefaultBridge::default(), Some(&network), &[]);
         assert_eq!((plain.id, plain.ipam.pools[0].subnet.to_string()), (network.id, "172.17.0.0/16".to_owned()));
     }
+
+    #[test]
+    fn br_19_networks_that_are_missing_are_made_and_bridge_is_as_the_settings_say_unless_it_is_busy() {
+        let decide = |networks: &[Network], settings: &Networking, busy: bool| -> Vec<Change> {
+            let found = Found { busy, device: &[], routes: &[], now: Timestamp::UNIX_EPOCH };
+            let mut ids = 0;
+            let fresh = || {
+                ids += 1;
+                NetworkId::new([ids; 32])
+            };
+            predefined(networks.iter(), settings, &found, fresh).unwrap()
+        };
+        let (usual, mut none, mut other) = (Networking::default(), Networking::default(), Networking::default());
+        none.default_bridge.enabled = false;
+        other.default_bridge.mtu = 1400;
+        let made: Vec<Network> = decide(&[], &usual, false)
+            .into_iter()
+            .filter_map(|change| if let Change::Put(network) = change { Some(*network) } else { None })
+            .collect();
+        assert_eq!(made.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["none", "host", "bridge"]);
+        assert!(decide(&made, &usual, false).is_empty(), "all is as it should be");
+        assert_eq!(decide(&made, &none, false), [Change::Gone(made[2].id)]);
+        assert!(
+            decide(&made, &none, true).is_empty() && decide(&made, &other, true).is_empty(),
+            "containers run on it"
+        );
+        let changed = decide(&made, &other, false);
+        assert!(matches!(&changed[..], [Change::Put(n)] if n.id == made[2].id && n.mtu == 1400), "{changed:?}");
+        assert_eq!(decide(&[], &none, false).len(), 2, "there is no default network");
+    }
 }
