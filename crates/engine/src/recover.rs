@@ -255,16 +255,7 @@ impl Engine {
                 }
                 Found::Ended(status) => ended.push((id, status)),
                 Found::HalfStarted => half_started.push(id),
-                Found::Lost => ended.push((
-                    id,
-                    runtime::ExitStatus {
-                        code: 255,
-                        signal: None,
-                        unknown: true,
-                        oom_killed: false,
-                        finished_at: crate::now(),
-                    },
-                )),
+                Found::Lost => ended.push((id, runtime::ExitStatus::unknown(crate::now()))),
             }
         }
         // First of all, so that a keeper of another build can be replaced before it is told what it may not understand.

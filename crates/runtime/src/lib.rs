@@ -2,6 +2,7 @@
 //! is who spawns it, tells it what to launch, and finds it again.
 //!
 //! - [`Runtime`]: spawns shims and finds those of an earlier daemon
+//! - [`Prepared`]: a shim that waits for its order
 //! - [`Container`]: what can be done with a running one; [`Exec`]: with a command in it
 //! - [`Attached`]: a process's stdio
 //! - [`logs`]: reads what a shim has logged
@@ -9,12 +10,21 @@
 
 mod connection;
 mod container;
+mod exec;
+mod held;
 pub mod logs;
+mod prepare;
+mod processes;
 pub mod translate;
 
 pub use connection::{AttachOptions, Attached, CallError, Output, RefusalText, Stdin, Stream};
-pub use container::{Container, Exec, ExecOrder, ExitStatus, Prepared, ProcessInfo, Reconnected, RunningState};
+pub use container::{Container, ExitStatus, RunningState};
+pub use exec::{Exec, ExecOrder};
+pub use held::Reconnected;
+
 pub use kernel::cgroup::{BlockUsage, Usage};
+pub use prepare::Prepared;
+pub use processes::ProcessInfo;
 pub use shim_protocol::Size;
 pub use shim_protocol::launch::{Failure, FailureKind, Log, Step};
 
@@ -251,7 +261,7 @@ impl Runtime {
     /// # Errors
     /// A limit cannot be set, or the shim cannot be started. Nothing is left then.
     pub async fn prepare(&self, order: StartOrder) -> Result<Prepared, StartError> {
-        container::prepare(self, order).await
+        prepare::prepare(self, order).await
     }
 
     /// The container that an earlier daemon started: running, or how it ended; `None` if it never ran since the last
@@ -260,7 +270,7 @@ impl Runtime {
     /// # Errors
     /// Its shim is there and cannot be understood.
     pub async fn reconnect(&self, id: ContainerId, log: Option<Log>) -> Result<Option<Reconnected>, Error> {
-        container::reconnect(self, id, log).await
+        held::reconnect(self, id, log).await
     }
 
     /// Hold a container whose shim was killed while no daemon was there, with what the keeper has held: a new shim takes
@@ -275,13 +285,13 @@ impl Runtime {
         stdio: Stdio,
         log: Option<Log>,
     ) -> Result<Option<Container>, StartError> {
-        container::adopt(self, id, held, stdio, log).await
+        held::adopt(self, id, held, stdio, log).await
     }
 
     /// Take away what is left of a container's last run: after its end has been recorded.
     pub async fn forget(&self, id: ContainerId) {
         self.finish_cleanup(id).await;
-        container::forget(self, id).await;
+        held::forget(self, id).await;
     }
 
     /// Take away this root's own cgroups, unless a container is in them. The next [`Runtime::open`] makes them again.

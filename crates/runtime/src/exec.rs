@@ -1,0 +1,92 @@
+//! A command beside a container's process.
+
+use crate::connection::{self, CallError, Control, Told};
+use crate::container::ExitStatus;
+use crate::{AttachOptions, Attached, Size, StartError};
+use jiff::Timestamp;
+use oci_spec::runtime::{LinuxSeccomp, Process as SpecProcess};
+use shim_protocol::launch::Command;
+use shim_protocol::{Process, Reply, Request, Whom};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// A command to run beside the container's process.
+pub struct ExecOrder {
+    pub process: SpecProcess,
+    pub seccomp: Option<LinuxSeccomp>,
+    pub open_stdin: bool,
+    pub size: Option<Size>,
+}
+
+/// A command, from before its start until its end.
+#[derive(Clone)]
+pub struct Exec {
+    /// The container's run directory: the way to its shim.
+    home: Arc<OwnedFd>,
+    /// Of the shim that it is a child of: with that one it ends.
+    control: Control,
+    number: u32,
+    command: Arc<Command>,
+}
+
+impl Exec {
+    pub(crate) fn new(home: Arc<OwnedFd>, control: Control, number: u32, command: Command) -> Exec {
+        Exec { home, control, number, command: Arc::new(command) }
+    }
+
+    /// Take the command's stdio, before or after its start.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub async fn attach(&self, options: AttachOptions) -> Result<Attached, CallError> {
+        connection::attach(&self.home, Process::Exec(self.number), options).await
+    }
+
+    /// Start it: its pid, in the daemon's namespace.
+    ///
+    /// # Errors
+    /// At which step it failed, and why; or the container has ended.
+    pub async fn start(&self) -> Result<i32, StartError> {
+        let command = Box::new((*self.command).clone());
+        let request = Request::StartExec { exec: self.number, command };
+        match self.control.call(request, Vec::new()).await? {
+            (Reply::Started(running), _) => Ok(running.pid),
+            _ => Err(StartError::Call(CallError::Garbled(shim_protocol::frame::Garbled))),
+        }
+    }
+
+    /// Set the terminal's size.
+    ///
+    /// # Errors
+    /// There is no terminal, or the shim is gone.
+    pub async fn resize(&self, size: Size) -> Result<(), CallError> {
+        self.call(Request::Resize { process: Process::Exec(self.number), size }).await
+    }
+
+    /// Send it a signal.
+    ///
+    /// # Errors
+    /// It has ended, or the shim is gone.
+    pub async fn signal(&self, signal: i32) -> Result<(), CallError> {
+        self.call(Request::Signal { whom: Whom::One(Process::Exec(self.number)), signal }).await
+    }
+
+    /// Wait for its end.
+    pub async fn wait(&self) -> ExitStatus {
+        let process = Process::Exec(self.number);
+        let mut told: watch::Receiver<Told> = self.control.told.clone();
+        let heard = told.wait_for(|told| told.gone || told.exits.contains_key(&process)).await;
+        let exit = heard.ok().and_then(|told| told.exits.get(&process).map(ExitStatus::from));
+        exit.unwrap_or_else(|| ExitStatus::unknown(Timestamp::now()))
+    }
+
+    /// Forget it, once it has ended.
+    pub async fn forget(&self) {
+        let _ = self.call(Request::ForgetExec { exec: self.number }).await;
+    }
+
+    async fn call(&self, request: Request) -> Result<(), CallError> {
+        self.control.call(request, Vec::new()).await.map(|_| ())
+    }
+}
