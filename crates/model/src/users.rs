@@ -58,48 +58,32 @@ pub fn resolve(text: &str, passwd: &str, group: &str, more: &[String]) -> Result
     };
     let user = if user.is_empty() { "0" } else { user };
     let number = id(user)?;
-    let known = passwd.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, _, home, ..] = fields.as_slice() else { return None };
-        Some((*name, id(uid), id(gid), *home))
-    });
-    let entry = {
-        let entries: Vec<_> = known.collect();
-        let by_name = entries.iter().find(|(name, ..)| *name == user).cloned();
-        by_name.or_else(|| entries.iter().find(|(_, uid, ..)| number.is_some() && *uid == Ok(number)).cloned())
-    };
+    let entry = find(passwd, |line| line.name() == user)
+        .or_else(|| find(passwd, |line| number.is_some() && line.number(2) == Ok(number)));
     let (name, uid, mut gid, home) = match (entry, number) {
-        (Some((name, uid, gid, home)), _) => {
+        (Some(line), _) => {
             let missing = || Refusal::NoUser(user.to_owned());
-            (name, uid?.ok_or_else(missing)?, gid?.ok_or_else(missing)?, home)
+            let (uid, gid) = (line.number(2)?.ok_or_else(missing)?, line.number(3)?.ok_or_else(missing)?);
+            (line.name(), uid, gid, line.field(5))
         }
         (None, Some(uid)) => (user, uid, 0, "/"),
         (None, None) => return Err(Refusal::NoUser(user.to_owned())),
     };
-    let groups: Vec<_> = group
-        .lines()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let [name, _, gid, members, ..] = fields.as_slice() else { return None };
-            Some((*name, id(gid), *members))
-        })
-        .collect();
-    let find = |wanted: &str| {
-        let by_name = groups.iter().find(|(name, ..)| *name == wanted).map(|g| g.1.clone());
-        by_name.unwrap_or_else(|| id(wanted))?.ok_or_else(|| Refusal::NoGroup(wanted.to_owned()))
+    let named = |wanted: &str| {
+        let number = find(group, |line| line.name() == wanted).map(|line| line.number(2));
+        number.unwrap_or_else(|| id(wanted))?.ok_or_else(|| Refusal::NoGroup(wanted.to_owned()))
     };
     let mut additional = Vec::new();
     match given_group.filter(|g| !g.is_empty()) {
-        Some(group) => gid = find(group)?,
+        Some(group) => gid = named(group)?,
         None => {
-            let is_member = |members: &str| members.split(',').any(|m| m == name);
-            for (_, gid, _) in groups.iter().filter(|(_, _, members)| is_member(members)) {
-                additional.extend(gid.clone()?);
+            for line in lines(group).filter(|line| line.field(3).split(',').any(|member| member == name)) {
+                additional.extend(line.number(2)?);
             }
         }
     }
     for group in more {
-        additional.push(find(group)?);
+        additional.push(named(group)?);
     }
     let mut all = vec![gid];
     for group in additional {
@@ -108,6 +92,62 @@ pub fn resolve(text: &str, passwd: &str, group: &str, more: &[String]) -> Result
         }
     }
     Ok(Account { uid, gid, groups: all, home: if home.is_empty() { "/".into() } else { home.to_owned() } })
+}
+
+/// The owner that `user[:group]` means in an image, as `COPY --chown` has it: a number is itself, whoever has it. A
+/// user's name alone brings the user's own group, a number alone is the group's too.
+///
+/// # Errors
+/// A name is in neither file.
+pub fn owner(text: &str, passwd: &str, group: &str) -> Result<(u32, u32), Refusal> {
+    let (user, given_group) = text.split_once(':').unwrap_or((text, ""));
+    let (uid, own_group) = match id(user)? {
+        Some(uid) => (uid, uid),
+        None => {
+            let missing = || Refusal::NoUser(user.to_owned());
+            let line = find(passwd, |line| line.name() == user).ok_or_else(missing)?;
+            (line.number(2)?.ok_or_else(missing)?, line.number(3)?.ok_or_else(missing)?)
+        }
+    };
+    let gid = match (given_group, id(given_group)?) {
+        ("", _) => own_group,
+        (_, Some(gid)) => gid,
+        (name, None) => {
+            let number = find(group, |line| line.name() == name).map_or(Ok(None), |line| line.number(2))?;
+            number.ok_or_else(|| Refusal::NoGroup(name.to_owned()))?
+        }
+    };
+    Ok((uid, gid))
+}
+
+/// Whether [`owner`] needs neither file.
+pub fn are_numbers(text: &str) -> bool {
+    text.split(':').all(|part| !matches!(id(part), Ok(None)))
+}
+
+/// A line of either file.
+struct Line<'a>(Vec<&'a str>);
+
+impl<'a> Line<'a> {
+    fn field(&self, at: usize) -> &'a str {
+        self.0.get(at).copied().unwrap_or_default()
+    }
+
+    fn name(&self) -> &'a str {
+        self.field(0)
+    }
+
+    fn number(&self, at: usize) -> Result<Option<u32>, Refusal> {
+        id(self.field(at))
+    }
+}
+
+fn lines(file: &str) -> impl Iterator<Item = Line<'_>> {
+    file.lines().map(|line| Line(line.split(':').map(str::trim).collect()))
+}
+
+fn find<'a>(file: &'a str, is_it: impl Fn(&Line<'a>) -> bool) -> Option<Line<'a>> {
+    lines(file).find(is_it)
 }
 
 #[cfg(test)]
@@ -148,5 +188,20 @@ mod tests {
         assert!(matches!(resolve("nobody", PASSWD, GROUP, &[]), Err(Refusal::NoUser(_))));
         assert!(matches!(resolve("web:nope", PASSWD, GROUP, &[]), Err(Refusal::NoGroup(_))));
         assert_eq!(resolve("web", PASSWD, GROUP, &["www".into(), "7".into()]).unwrap().groups, [34, 4, 7]);
+    }
+
+    #[test]
+    fn an_owner_is_names_or_numbers_and_numbers_are_themselves() {
+        let owner = |text| owner(text, PASSWD, GROUP);
+        assert_eq!(owner("web"), Ok((33, 34)));
+        assert_eq!(owner("web:adm"), Ok((33, 4)));
+        assert_eq!(owner("web:"), Ok((33, 34)));
+        assert_eq!(owner("33"), Ok((33, 33)));
+        assert_eq!(owner("7:8"), Ok((7, 8)));
+        assert_eq!(owner("nobody"), Err(Refusal::NoUser("nobody".into())));
+        assert_eq!(owner("broken"), Err(Refusal::NoUser("broken".into())));
+        assert_eq!(owner("web:nope"), Err(Refusal::NoGroup("nope".into())));
+        assert_eq!(owner("4294967295"), Err(Refusal::Range));
+        assert!(are_numbers("7:8") && are_numbers("7") && !are_numbers("web:8") && !are_numbers("7:adm"));
     }
 }

@@ -1,25 +1,27 @@
 //! Building images from Dockerfiles, with the semantics of Docker's classic builder.
 //!
-//! `parse` reads the file, `args` and `words` put variables in, `config` applies what changes no file,
-//! `copying` does `COPY` and `ADD` with what `context` finds, and `stage` goes through the steps. What needs a
-//! running container or a registry is asked of a [`Runner`], which the engine is.
+//! `parse` reads the file (`lines`, `instruction`, `blame`), `args` and `words` put variables in, `config` applies what
+//! changes no file, `copying` carries `COPY` and `ADD` out with what `context` finds, and `stage` goes through the steps.
+//! What needs a running container or a registry is asked of a [`Runner`], which the engine is.
 //!
 //! Every step makes an image; the next build finds it again by its key: the parent, what the step is, and the
 //! configuration it leads to.
 
 mod args;
+mod blame;
 mod config;
 mod context;
 mod copying;
 mod glob;
+mod instruction;
+mod lines;
 mod mounts;
 mod parse;
 mod stage;
-mod users;
 mod words;
 
+pub use blame::ParseError;
 pub use context::Context;
-pub use parse::ParseError;
 
 pub(crate) use config::apply_changes;
 pub(crate) use copying::{follow, make_directories};
@@ -250,7 +252,7 @@ pub enum BuildError {
     #[error("{0}")]
     Instruction(String),
     /// Whatever stopped an instruction, with where it stands.
-    #[error("{message} (line {line} of the Dockerfile)\n{}", parse::marked(*line, text, *column, *length))]
+    #[error("{message} (line {line} of the Dockerfile)\n{}", blame::marked(*line, text, *column, *length))]
     At {
         line: usize,
         /// The instruction, continued lines joined.

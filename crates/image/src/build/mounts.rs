@@ -5,8 +5,8 @@
 //! - `tmpfs`: a file system in memory
 //! - `secret`: a file, or a variable, that the client gives for this command
 
+use super::blame::ParseError;
 use super::config::below;
-use super::parse::ParseError;
 use super::{BuildError, StepMount};
 use crate::digest;
 use crate::error::{Attempt, Error};

@@ -1,34 +1,28 @@
-//! The steps of a build, one after the other.
+//! The steps of a build, one after the other; `files` and `run` are those that change files.
 //!
 //! A stage's [`State`] is the image as it would be now. Each step either changes its configuration or its files, then
 //! looks whether the cache has an image of just that, and makes one if not. After the first miss of a stage nothing
 //! after it can be in the cache.
 
+mod files;
+mod run;
+
 use super::args::Args;
-use super::config::{self, command_words, env_value, set_env};
-use super::context::{Entry, Files, Source};
-use super::copying::{Found, Order, make_directories};
-use super::glob::Ignore;
-use super::mounts::{self, Kinds, Mount};
-use super::parse::{self, Command, Copy, Dockerfile, Heredoc, Instruction, RunFlags};
+use super::config::{self, env_value, set_env};
+use super::context::Files;
+use super::parse::{self, Command, Dockerfile, Instruction};
 use super::words::expand;
-use super::{
-    BuildError, BuildEvent, BuildOptions, Context, Events, Output, RunStep, Runner, Step, StepMount, Written, blocking,
-    users,
-};
+use super::{BuildError, BuildEvent, BuildOptions, Context, Events, Runner, Step, blame, blocking};
 use crate::digest;
-use crate::error::{Attempt, Error};
+use crate::error::Error;
 use crate::image::{Image, encode};
 use crate::index::Facts;
 use crate::store::{Images, Lease, Scratch, When};
 use jiff::Timestamp;
-use kernel::tree::{Dir, Kind as FileKind};
-use model::id::ContainerId;
 use model::image::{Configuration, History, ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -149,7 +143,7 @@ fn at(instruction: &Instruction, error: Error) -> Error {
         return error;
     }
     let (message, text) = (error.chain(), instruction.text.clone());
-    let (column, length) = parse::blamed(&text, &message);
+    let (column, length) = blame::blamed(&text, &message);
     let (kind, exit_code) = (error.kind(), error.exit_code());
     BuildError::At { line: instruction.line, text, column, length, message, kind, exit_code }.into()
 }
@@ -386,7 +380,7 @@ impl Build<'_> {
     async fn dispatch(&mut self, instruction: &Instruction, state: &mut State) -> Result<(), Error> {
         match &instruction.command {
             Command::Run { line, flags, heredocs } => {
-                let words = run_words(line, heredocs, state);
+                let words = run::run_words(line, heredocs, state);
                 self.run_command(words, flags, state).await
             }
             Command::Copy(copy) => self.copy(copy, state).await,
@@ -500,434 +494,9 @@ impl Build<'_> {
         let rootfs = self.images.rootfs_in(scratch.path(), &state.configuration.rootfs.diff_ids)?;
         Ok((scratch, rootfs))
     }
-
-    async fn run_command(&self, words: Vec<String>, flags: &RunFlags, state: &mut State) -> Result<(), Error> {
-        let (named, proxies) = self.args.for_run(&|name| state.env(name));
-        let shown = words.join(" ");
-        let created_by = match named.len() {
-            0 => shown.clone(),
-            n => format!("|{n} {} {shown}", named.join(" ")),
-        };
-        let (scratch, rootfs) = self.rootfs(state)?;
-        let Mounted { mounts, hashes, env } = self.mount(&flags.mounts, state, &scratch, &rootfs).await?;
-        let key = state.key(&format!("{created_by}{hashes}"));
-        if self.cached(state, &key) {
-            return Ok(());
-        }
-        let container = random_id()?;
-        let missing = {
-            let (images, rootfs, mounts) = (self.images.clone(), rootfs.clone(), mounts.clone());
-            blocking(move || mounts::missing(&images, &rootfs, &mounts)).await?
-        };
-        let config = &state.configuration.config;
-        let network = flags.network.as_deref().filter(|n| *n != "default").map(str::to_owned);
-        let step = RunStep {
-            container,
-            rootfs: rootfs.clone(),
-            args: words,
-            env: [config.env.clone().unwrap_or_default(), named, proxies, env].concat(),
-            mounts,
-            cwd: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
-            user: config.user.clone(),
-            network_mode: network.or_else(|| self.options.network_mode.clone()),
-            extra_hosts: self.options.extra_hosts.clone(),
-            image: state.image.clone(),
-        };
-        self.say(format!(" ---> Running in {}\n", container.short()));
-        let code = self.runner.run(step, self.output()).await.map_err(BuildError::Runner)?;
-        if code != 0 {
-            return Err(BuildError::Failed { command: shown, code }.into());
-        }
-        let images = self.images.clone();
-        let layer = blocking(move || {
-            mounts::take_out(&rootfs.upper, &missing)?;
-            let layer = images.add_layer_directory(&rootfs.upper);
-            drop(scratch);
-            layer
-        })
-        .await?;
-        self.say(format!(" ---> Removed intermediate container {}\n", container.short()));
-        self.finish(state, created_by, key, Some(layer)).await
-    }
-
-    /// Makes ready what a command sees beside its image.
-    async fn mount(
-        &self,
-        wanted: &[Mount],
-        state: &State,
-        scratch: &Scratch,
-        rootfs: &Rootfs,
-    ) -> Result<Mounted, Error> {
-        let mut mounted = Mounted::default();
-        for (number, mount) in wanted.iter().enumerate() {
-            let mut mount = mount.clone();
-            for text in [&mut mount.target, &mut mount.source, &mut mount.id] {
-                *text = self.expand(text, state)?;
-            }
-            let target = mount.place(&state.configuration.config.working_dir);
-            let read_only = mount.read_only;
-            let place = scratch.path().join(format!("mount-{number}"));
-            match mount.kind {
-                Kinds::Tmpfs => {
-                    let options = mount.size.as_ref().map(|size| format!("size={size}")).unwrap_or_default();
-                    mounted.mounts.push(StepMount::Tmpfs { target, options });
-                }
-                Kinds::Cache => {
-                    let id = if mount.id.is_empty() { target.display().to_string() } else { mount.id.clone() };
-                    let source = self.images.build_cache(&id, mount.owner, mount.mode.unwrap_or(0o755))?;
-                    mounted.mounts.push(StepMount::Bind { source, target, read_only });
-                }
-                Kinds::Secret => match self.runner.secret(&mount.id).await.map_err(BuildError::Runner)? {
-                    None if mount.required => return Err(mounts::no_secret(&mount.id)),
-                    None => {}
-                    Some(secret) => {
-                        if let Some(name) = &mount.env {
-                            mounted.env.push(format!("{name}={}", String::from_utf8_lossy(&secret)));
-                        }
-                        if !mount.target.is_empty() {
-                            let shown = || format!("cannot keep secret {}", mount.id);
-                            write_private(&place, &secret, mount.owner, mount.mode.unwrap_or(0o400)).attempt(shown)?;
-                            mounted.mounts.push(StepMount::Bind { source: place, target, read_only: true });
-                        }
-                    }
-                },
-                Kinds::Bind => {
-                    let hash = self.bind(&mount, state, &place, rootfs).await?;
-                    mounted.hashes.push_str(&format!(" --mount={}:{hash}", target.display()));
-                    // a file is mounted as a file
-                    let only = std::fs::read_dir(&place).ok().and_then(|mut d| d.next()).and_then(Result::ok);
-                    let name = mount.source.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-                    let is_file = |e: &std::fs::DirEntry| e.path().is_file() && e.file_name() == name;
-                    let source = match only.filter(|e| hash.starts_with("file:") && is_file(e)) {
-                        Some(file) => file.path(),
-                        None => place,
-                    };
-                    mounted.mounts.push(StepMount::Bind { source, target, read_only });
-                }
-            }
-        }
-        Ok(mounted)
-    }
-
-    /// Copies what a bind mount shows into a directory; a digest of it.
-    async fn bind(&self, mount: &Mount, state: &State, place: &Path, rootfs: &Rootfs) -> Result<String, Error> {
-        let from = match mount.from() {
-            Some(from) => Some(self.layers_of(&self.expand(from, state)?).await?),
-            None => None,
-        };
-        std::fs::create_dir(place).attempt(|| format!("cannot make {}", place.display()))?;
-        let (images, files, place, _kept) = (self.images.clone(), self.files.clone(), place.to_owned(), rootfs.clone());
-        let source = if mount.source.is_empty() { "/".to_owned() } else { mount.source.clone() };
-        blocking(move || {
-            let order = Order {
-                add: false,
-                sources: vec![source],
-                inline: Vec::new(),
-                destination: "/".to_owned(),
-                owner: None,
-                mode: None,
-                keep_owner: from.is_some(),
-                parents: false,
-                exclude: Ignore::default(),
-            };
-            let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
-            let nothing = Ignore::default();
-            let source = match &mounted {
-                Some(root) => Source { root, ignore: &nothing },
-                None => Source { root: &files.root, ignore: &files.ignore },
-            };
-            let found = order.find(&source, Vec::new())?;
-            let to = Dir::open(&place).attempt(|| format!("cannot open {}", place.display()))?;
-            order.carry_out(&found, source.ignore, &to)?;
-            Ok(found.hash)
-        })
-        .await
-    }
-
-    /// Turns what a command writes into events; a character that comes in two pieces is put together.
-    fn output(&self) -> Output {
-        let events = self.events.clone();
-        let (output, error): (Mutex<Vec<u8>>, Mutex<Vec<u8>>) = Default::default();
-        Arc::new(move |written, bytes| {
-            let rest = if written == Written::Error { &error } else { &output };
-            let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
-            rest.extend_from_slice(bytes);
-            let whole = match std::str::from_utf8(&rest) {
-                Err(error) if error.error_len().is_none() => error.valid_up_to(),
-                _ => rest.len(),
-            };
-            if whole > 0 {
-                let text = String::from_utf8_lossy(&rest[..whole]).into_owned();
-                rest.drain(..whole);
-                events(BuildEvent::Output(written, text));
-            }
-        })
-    }
-
-    async fn workdir(&self, created_by: String, state: &mut State) -> Result<(), Error> {
-        let key = state.key(&created_by);
-        if self.cached(state, &key) {
-            return Ok(());
-        }
-        let path = PathBuf::from(&state.configuration.config.working_dir);
-        let (scratch, rootfs) = self.rootfs(state)?;
-        let images = self.images.clone();
-        let layer = blocking(move || {
-            let _scratch = scratch;
-            if images.kind_of(&rootfs, &path)? == Some(FileKind::Directory) {
-                return Ok(None);
-            }
-            make_directories(&images.mount(&rootfs)?, &path, (0, 0))?;
-            images.add_layer_directory(&rootfs.upper).map(Some)
-        })
-        .await?;
-        self.finish(state, created_by, key, layer).await
-    }
-
-    async fn copy(&mut self, copy: &Copy, state: &mut State) -> Result<(), Error> {
-        let expand = |text: &String| self.expand(text, state);
-        let sources = copy.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
-        let mut inline = Vec::new();
-        for heredoc in &copy.heredocs {
-            let content = match heredoc.expand {
-                true => expand_heredoc(&heredoc.content, self.escape, &|name| self.lookup(name, state))?,
-                false => heredoc.content.clone(),
-            };
-            inline.push((heredoc.name.clone(), content));
-        }
-        let asked = expand(&copy.destination)?;
-        let mut destination = config::below(&state.configuration.config.working_dir, &asked);
-        let is_directory = asked.ends_with('/') || matches!(asked.rsplit('/').next(), Some("." | ".."));
-        if is_directory && !destination.ends_with('/') {
-            destination.push('/');
-        }
-        let chown = copy.chown.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
-        let chmod = copy.chmod.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
-        let checksum = copy.checksum.as_ref().map(expand).transpose()?.filter(|c| !c.is_empty());
-        let mode = match &chmod {
-            Some(text) => match u32::from_str_radix(text, 8) {
-                Ok(mode) if mode <= 0o7777 => Some(mode),
-                _ => {
-                    let message =
-                        format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
-                    return Err(BuildError::Instruction(message).into());
-                }
-            },
-            None => None,
-        };
-        // where from: None is the context
-        let from: Option<Vec<String>> = match &copy.from {
-            Some(from) => Some(self.layers_of(&expand(from)?).await?),
-            None => None,
-        };
-
-        let (scratch, rootfs) = self.rootfs(state)?;
-        let is_remote = |text: &String| copy.add && (text.contains("://") || text.starts_with("git@"));
-        let (remote, sources): (Vec<String>, Vec<String>) = sources.into_iter().partition(is_remote);
-        if checksum.is_some() && (remote.len() != 1 || !sources.is_empty()) {
-            let message = "checksum can only be specified for a single source that is fetched".to_owned();
-            return Err(BuildError::Instruction(message).into());
-        }
-        let mut fetched = Vec::new();
-        for (number, url) in remote.iter().enumerate() {
-            let directory = scratch.path().join(format!("fetched-{number}"));
-            std::fs::create_dir(&directory).attempt(|| format!("cannot make {}", directory.display()))?;
-            let file = fetch(url, &directory, &asked).await?;
-            if let Some(expected) = &checksum {
-                check(expected, url, &directory.join(&file.name))?;
-            }
-            fetched.push(file);
-        }
-        let (images, files) = (self.images.clone(), self.files.clone());
-        let (owner_text, add, parents, exclude) = (chown.clone(), copy.add, copy.parents, copy.exclude.join("\n"));
-        let prepared = blocking(move || {
-            let owner = match &owner_text {
-                Some(text) => Some(users::owner(&images, &rootfs, text)?.map_err(|why| {
-                    BuildError::Instruction(format!("unable to convert uid/gid chown string to host mapping: {why}"))
-                })?),
-                None => None,
-            };
-            let order = Order {
-                add,
-                sources,
-                inline,
-                destination,
-                owner,
-                mode,
-                keep_owner: from.is_some() && owner.is_none(),
-                parents,
-                exclude: Ignore::read(&exclude),
-            };
-            let mounted = from.map(|layers| images.mount_layers(&images.lower_of(&layers))).transpose()?;
-            let nothing = Ignore::default();
-            let source = match &mounted {
-                Some(root) => Source { root, ignore: &nothing },
-                None => Source { root: &files.root, ignore: &files.ignore },
-            };
-            let found = order.find(&source, fetched)?;
-            Ok(Prepared { _scratch: scratch, rootfs, order, found, from_image: mounted.is_some() })
-        })
-        .await?;
-
-        let keyword = if copy.add { "ADD" } else { "COPY" };
-        let flag = |name: &str, value: &Option<String>| {
-            value.as_ref().map_or(String::new(), |value| format!("--{name}={value} "))
-        };
-        let created_by = format!(
-            "/bin/sh -c #(nop) {keyword} {}{}{} in {} ",
-            flag("chown", &chown),
-            flag("chmod", &chmod),
-            prepared.found.hash,
-            prepared.order.destination
-        );
-        let key = state.key(&created_by);
-        if self.cached(state, &key) {
-            return Ok(());
-        }
-        let (images, files) = (self.images.clone(), self.files.clone());
-        let layer = blocking(move || {
-            let Prepared { _scratch, rootfs, order, found, from_image } = prepared;
-            let nothing = Ignore::default();
-            let ignore = if from_image { &nothing } else { &files.ignore };
-            let root = images.mount(&rootfs)?;
-            order.carry_out(&found, ignore, &root)?;
-            drop((root, found));
-            images.add_layer_directory(&rootfs.upper)
-        })
-        .await?;
-        self.finish(state, created_by, key, Some(layer)).await
-    }
-
-    /// The layers of what `--from` names: a stage by number or name, or an image.
-    async fn layers_of(&self, from: &str) -> Result<Vec<String>, Error> {
-        let wrong = |why: &str| BuildError::From(from.to_owned(), why.to_owned());
-        if let Some(image) = self.options.named_images.get(from) {
-            return Ok(self.image(image, self.options.platform.as_ref()).await?.configuration.rootfs.diff_ids.clone());
-        }
-        let stage = match from.parse::<usize>() {
-            Ok(number) if number == self.stages.len() => return Err(wrong("refers to current build stage").into()),
-            Ok(number) => Some(self.stages.get(number).ok_or_else(|| wrong("index out of bounds"))?),
-            Err(_) => self.stages.iter().rev().find(|s| s.name.as_deref() == Some(from.to_ascii_lowercase().as_str())),
-        };
-        match stage {
-            Some(Finished { state: Some(state), .. }) => Ok(state.configuration.rootfs.diff_ids.clone()),
-            Some(Finished { state: None, .. }) => {
-                Err(wrong("is named by a variable, or by a trigger: write its name").into())
-            }
-            None => {
-                let image = self.image(from, self.options.platform.as_ref()).await?;
-                Ok(image.configuration.rootfs.diff_ids.clone())
-            }
-        }
-    }
-}
-
-/// What a command sees beside its image.
-#[derive(Default)]
-struct Mounted {
-    mounts: Vec<StepMount>,
-    /// What it depends on, for the cache's key.
-    hashes: String,
-    /// Secrets in variables.
-    env: Vec<String>,
-}
-
-fn write_private(path: &Path, content: &[u8], owner: (u32, u32), mode: u32) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
-    file.set_permissions(std::fs::Permissions::from_mode(mode))
-}
-
-/// A `COPY` whose sources are found and whose root file system is ready.
-struct Prepared {
-    _scratch: Scratch,
-    rootfs: Rootfs,
-    order: Order,
-    found: Found,
-    from_image: bool,
-}
-
-/// Fetches what `ADD` names by its address. Its name is the last one of the address.
-async fn fetch(url: &str, directory: &Path, destination: &str) -> Result<Entry, Error> {
-    let path = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https")).map(|(_, rest)| rest);
-    let path = path.map(|p| p.split(['?', '#']).next().unwrap_or_default()).filter(|p| !p.ends_with(".git"));
-    let Some((_, path)) = path.map(|p| p.split_once('/').unwrap_or((p, ""))) else {
-        return Err(BuildError::RemoteSource(url.to_owned()).into());
-    };
-    let name = path.rsplit('/').next().unwrap_or_default();
-    let name = match name {
-        "" | "." | ".." if destination.ends_with('/') => {
-            let message = format!("cannot determine filename from url: {url}");
-            return Err(BuildError::Instruction(message).into());
-        }
-        "" | "." | ".." => "file",
-        name => name,
-    };
-    crate::registry::fetch(url, &directory.join(name)).await?;
-    Entry::fetched(directory, name)
-}
-
-/// Compares what was fetched with the digest that it should have.
-fn check(expected: &str, url: &str, file: &Path) -> Result<(), Error> {
-    let bytes = std::fs::read(file).attempt(|| format!("cannot read {}", file.display()))?;
-    let found = digest::of(&bytes);
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::Digest { what: url.to_owned(), expected: expected.to_owned(), found })
 }
 
 /// What the history says of a step that ran nothing.
 fn no_operation(shown: &str) -> String {
     format!("/bin/sh -c #(nop)  {shown}")
-}
-
-/// The command of a `RUN`. A heredoc alone is a script; beside a command it is the command's, and the shell's business.
-fn run_words(line: &parse::CommandLine, heredocs: &[Heredoc], state: &State) -> Vec<String> {
-    let parse::CommandLine::Shell(text) = line else { return command_words(line, &state.configuration.config) };
-    let script = match heredocs {
-        [] => text.clone(),
-        [only] if text.starts_with("<<") && !text.contains(char::is_whitespace) => match only.content.starts_with("#!")
-        {
-            false => only.content.clone(),
-            // a file of its own, for the interpreter that it names
-            true => format!(
-                "f=$(mktemp) && cat >\"$f\" <<'{name}' && chmod +x \"$f\" && {{ \"$f\"; s=$?; rm -f \"$f\"; exit $s; }}\n{content}{name}\n",
-                name = only.name,
-                content = only.content
-            ),
-        },
-        several => {
-            let mut script = format!("{text}\n");
-            for heredoc in several {
-                script.push_str(&format!("{}{}\n", heredoc.content, heredoc.name));
-            }
-            script
-        }
-    };
-    command_words(&parse::CommandLine::Shell(script), &state.configuration.config)
-}
-
-/// Variables in a file's content; quotes are nothing special there.
-fn expand_heredoc(content: &str, escape: char, lookup: super::words::Lookup<'_>) -> Result<String, BuildError> {
-    // protected, so that `expand` leaves them
-    let mut protected = String::new();
-    for c in content.chars() {
-        if matches!(c, '\'' | '"') {
-            protected.push(escape);
-        }
-        protected.push(c);
-    }
-    expand(&protected, escape, lookup).map_err(BuildError::Instruction)
-}
-
-fn random_id() -> Result<ContainerId, Error> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| std::io::Error::other(error.to_string()))
-        .attempt(|| "cannot draw a container's id".to_owned())?;
-    Ok(ContainerId::new(bytes))
 }
