@@ -6,7 +6,7 @@ use model::id::RootId;
 use std::os::fd::AsFd;
 
 #[derive(Parser)]
-#[command(name = "isle keeper", hide = true)]
+#[command(name = "isle keeper", bin_name = "isle keeper", hide = true)]
 struct Arguments {
     /// Whose keeper it is
     #[arg(long)]

@@ -1,26 +1,8 @@
 //! One program, three roles: client, daemon, keeper. The role is chosen before any thread exists.
 
-mod app;
 mod client;
-mod commands;
-mod container_flags;
-mod credentials;
 mod daemon;
-mod daemon_json;
-mod dockerd_flags;
-mod format;
-mod grammar;
-mod host;
 mod keeper_role;
-mod listen;
-mod network_flags;
-mod output;
-mod pidfile;
-mod progress;
-mod streams;
-mod table;
-mod template;
-mod terminal;
 mod text;
 
 use std::process::ExitCode;
@@ -35,7 +17,7 @@ fn main() -> ExitCode {
         _ if is_dockerd => daemon::main(true),
         Some("daemon") => daemon::main(false),
         Some("keeper") => keeper_role::main(),
-        _ => return app::main(),
+        _ => return client::main(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -56,6 +56,21 @@ fn errors_say_where_to_read_on() {
 }
 
 #[test]
+fn the_daemons_help_says_how_it_is_called() {
+    for (name, arguments, usage) in [
+        ("isle", &["daemon", "--help"][..], "Usage: isle daemon [OPTIONS]"),
+        ("dockerd", &["--help"], "Usage: dockerd [OPTIONS]"),
+    ] {
+        let link = tempfile::tempdir().unwrap();
+        let program = link.path().join(name);
+        std::os::unix::fs::symlink(ISLE, &program).unwrap();
+        let help = Command::new(&program).args(arguments).output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.lines().any(|line| line == usage), "{help}");
+    }
+}
+
+#[test]
 fn what_a_start_and_a_removal_refuse_is_said_once_and_in_docker_s_words() {
     let lab = lab();
     let device = lab.isle(&["run", "--rm", "--device", "/dev/nosuch", "busybox", "true"]);
