@@ -3,41 +3,57 @@
 use crate::machine::{TESTS, ensure, is_root};
 use crate::{build, cargo, run};
 use anyhow::bail;
+use std::process::Command;
 use testkit::images::which;
 
-/// Those that make network namespaces and containers. What stands beside the code needs neither, in any crate.
-const ROOT: &str = "kind(test) & (package(testkit) + package(network) + package(runtime) + package(isle) + package(image)) \
-                    - binary(architecture)";
+/// Packages whose `tests/` make network namespaces and containers. What stands beside the code makes neither, or says
+/// `SKIP:` where it may not.
+const ROOT: [&str; 5] = ["testkit", "network", "runtime", "isle", "image"];
 
+/// Every test.
 pub fn all() -> anyhow::Result<()> {
     if !is_root()? {
         bail!("the tests make network namespaces and containers: run them as root, or 'cargo xtask test unit'");
     }
     ensure(TESTS)?;
     build::debug()?;
-    nextest(&["--workspace"])
+    run(runner(&["--workspace"]).env(REQUIRED.0, REQUIRED.1))
 }
 
+/// Those that need nothing, by whomever they are run.
 pub fn unit() -> anyhow::Result<()> {
-    nextest(&["--workspace", "-E", &format!("not ({ROOT})")])
+    if has_nextest() {
+        let with_root = ROOT.map(|package| format!("package({package})")).join(" + ");
+        let selected = format!("not (kind(test) & ({with_root}) - binary(architecture))");
+        return run(&mut runner(&["--workspace", "-E", &selected]));
+    }
+    run(&mut runner(&["--workspace", "--lib", "--bins"]))?;
+    let excluded = ROOT.iter().flat_map(|package| ["--exclude", package]);
+    run(runner(&["--workspace", "--test", "*"]).args(excluded))?;
+    run(&mut runner(&["--package", "testkit", "--test", "architecture"]))
 }
 
+/// Those of the whole product.
 pub fn system() -> anyhow::Result<()> {
     ensure(TESTS)?;
     build::debug()?;
-    nextest(&["--package", "testkit", "--package", "isle"])
+    run(runner(&["--package", "testkit", "--package", "isle"]).env(REQUIRED.0, REQUIRED.1))
+}
+
+/// Where everything is to be there: a test that cannot run fails, since skipping would hide it.
+const REQUIRED: (&str, &str) = ("REQUIRE_NETNS", "1");
+
+fn has_nextest() -> bool {
+    which("cargo-nextest").is_some()
 }
 
 /// nextest where it is; else cargo's own runner.
-fn nextest(arguments: &[&str]) -> anyhow::Result<()> {
+fn runner(arguments: &[&str]) -> Command {
     let mut tests = cargo();
     tests.current_dir(build::root());
-    if which("cargo-nextest").is_some() {
-        // A test that needs root fails where it cannot run; skipping would hide it.
-        return run(tests.args(["nextest", "run", "--no-fail-fast"]).args(arguments).env("REQUIRE_NETNS", "1"));
-    }
-    println!("cargo-nextest is not here: running by cargo test, without selecting");
-    run(tests.args(["test", "--workspace", "--no-fail-fast"]).env("REQUIRE_NETNS", "1"))
+    let runner: &[&str] = if has_nextest() { &["nextest", "run"] } else { &["test"] };
+    tests.args(runner).arg("--no-fail-fast").args(arguments);
+    tests
 }
 
 pub fn lint() -> anyhow::Result<()> {

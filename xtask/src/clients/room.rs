@@ -80,17 +80,11 @@ impl Room {
         // Of a group of its own, so that what it leaves behind can be ended with it.
         command.env("OUTCOMES", &outcomes).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let mut child = self.spawn(&mut command)?;
-        let end = Instant::now() + suite.limit;
-        while child.try_wait()?.is_none() {
-            if Instant::now() > end {
-                let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status();
-                child.wait()?;
-                println!("  not done within {:?}", suite.limit);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let ended = wait_within(&mut child, suite.limit);
         std::fs::write(directory.join(format!("{}.daemon.log", suite.name)), self.lab.log())?;
         println!("  its output: {}", output.display());
+        // What ran until then is no count, and what never began no success.
+        ended?;
         read(&outcomes)
     }
 }
@@ -100,6 +94,23 @@ impl Drop for Room {
         let _ = self.registry.kill();
         let _ = self.registry.wait();
     }
+}
+
+/// Waits for a command's end; past the limit, its group of processes is killed.
+///
+/// # Errors
+/// It was not done by then.
+fn wait_within(child: &mut Child, limit: Duration) -> anyhow::Result<()> {
+    let end = Instant::now() + limit;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > end {
+            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status();
+            child.wait()?;
+            bail!("not done within {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 /// A line a test: `passed NAME`. A test that began and did not end has failed.
@@ -117,4 +128,19 @@ fn read(path: &Path) -> anyhow::Result<Outcomes> {
         outcomes.insert(name.to_owned(), outcome);
     }
     Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_done_in_time_is_ended_and_said() {
+        let mut slow = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let error = wait_within(&mut slow, Duration::from_millis(300)).unwrap_err();
+        assert_eq!(error.to_string(), "not done within 300ms");
+        assert!(slow.try_wait().unwrap().is_some(), "it runs on");
+        let mut quick = Command::new("true").process_group(0).spawn().unwrap();
+        wait_within(&mut quick, Duration::from_secs(60)).unwrap();
+    }
 }
