@@ -231,21 +231,9 @@ mod tests {
             gateway_configured: false,
         };
         Network {
-            id: NetworkId::new([1; 32]),
-            name: "n".into(),
-            created: crate::now(),
-            driver: Driver::Bridge,
-            ipv4: true,
             ipv6: true,
-            internal: false,
-            attachable: false,
             ipam: Ipam { pools: vec![pool("10.1.0.0/24"), pool("fd00:1::/64")], ..Ipam::default() },
-            options: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            mtu: 1500,
-            predefined: false,
-            config_only: false,
-            config_from: String::new(),
+            ..Network::new(NetworkId::new([1; 32]), "n", Driver::Bridge, crate::now())
         }
     }
 

@@ -141,25 +141,12 @@ pub fn host_ports(record: &Container, networks: &BTreeMap<NetworkId, Network>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{Driver, Ipam};
+    use crate::network::Driver;
 
     fn network(name: &str, internal: bool) -> Network {
         Network {
-            id: NetworkId::new([name.as_bytes()[0]; 32]),
-            name: name.into(),
-            created: jiff::Timestamp::UNIX_EPOCH,
-            driver: Driver::Bridge,
-            ipv4: true,
-            ipv6: false,
             internal,
-            attachable: false,
-            ipam: Ipam::default(),
-            options: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            mtu: 1500,
-            predefined: false,
-            config_only: false,
-            config_from: String::new(),
+            ..Network::new(NetworkId::new([name.as_bytes()[0]; 32]), name, Driver::Bridge, jiff::Timestamp::UNIX_EPOCH)
         }
     }
 

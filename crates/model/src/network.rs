@@ -45,6 +45,29 @@ pub struct Network {
     pub config_from: String,
 }
 
+impl Network {
+    /// A network for which nothing was asked: of IPv4, without pools or options, and with Ethernet's MTU.
+    pub fn new(id: NetworkId, name: impl Into<String>, driver: Driver, created: Timestamp) -> Network {
+        Network {
+            id,
+            name: name.into(),
+            created,
+            driver,
+            ipv4: true,
+            ipv6: false,
+            internal: false,
+            attachable: false,
+            ipam: Ipam::default(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            mtu: 1500,
+            predefined: false,
+            config_only: false,
+            config_from: String::new(),
+        }
+    }
+}
+
 /// What makes a network real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

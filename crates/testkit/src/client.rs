@@ -2,7 +2,7 @@
 
 use crate::http::{self, Response};
 use crate::{Lab, within};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -23,6 +23,16 @@ impl Lab {
         let created = self.post(&format!("/containers/create?name={name}"), body).expect("an answer");
         assert_eq!(created.status, 201, "{}", created.text());
         created.json()["Id"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Makes a network of both families with these options, whose bridge is called `br-NAME`.
+    ///
+    /// # Panics
+    /// It is refused.
+    #[track_caller]
+    pub fn bridge(&self, name: &str, mut options: Value) {
+        options["com.docker.network.bridge.name"] = format!("br-{name:.12}").into();
+        self.network(json!({ "Name": name, "EnableIPv6": true, "Options": options }));
     }
 
     /// `POST` without a body; the status it must answer with.

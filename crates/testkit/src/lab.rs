@@ -516,3 +516,11 @@ pub fn program() -> PathBuf {
     assert!(built.exists(), "{} is missing: run the tests by cargo xtask test", built.display());
     built
 }
+
+/// A lab as most tests want it: as [`Lab::start`], of the `isle` that was built with this test.
+///
+/// # Panics
+/// It does not start, for want of root or of the programs.
+pub fn lab() -> Lab {
+    Lab::start(&program()).unwrap_or_else(|error| panic!("a lab: {error:#}"))
+}

@@ -22,7 +22,7 @@ pub mod traffic;
 pub mod upstream;
 mod world;
 
-pub use lab::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, Output, Run, processes, program, shim_of};
+pub use lab::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, Output, Run, lab, processes, program, shim_of};
 
 use std::time::{Duration, Instant};
 

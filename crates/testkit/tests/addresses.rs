@@ -5,11 +5,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 use testkit::traffic::{At, By, sleeper, sleeper_with};
-use testkit::{HOST, Lab, OUTSIDE, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{HOST, Lab, OUTSIDE, lab, program, within};
 
 fn subnets(lab: &Lab, network: &str) -> Vec<String> {
     let shown = lab.get(&format!("/networks/{network}")).unwrap().json();

@@ -3,11 +3,7 @@
 use serde_json::{Value, json};
 use testkit::http::Response;
 use testkit::traffic::{publisher, sleeper, sleeper_with};
-use testkit::{Lab, program};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{Lab, lab};
 
 fn shown(lab: &Lab, path: &str) -> Value {
     let answer = lab.get(path).unwrap();

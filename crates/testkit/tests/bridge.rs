@@ -4,22 +4,11 @@
 //!   outside (a router, and a LAN neighbour) ── eth0 ── host ── bridges ── members
 //! ```
 
-use serde_json::{Value, json};
+use serde_json::json;
 use std::net::IpAddr;
 use std::time::Duration;
 use testkit::traffic::{At, By, publisher, sleeper, sleeper_with};
-use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
-
-/// A network of both families, with these options.
-fn network(lab: &Lab, name: &str, options: Value) {
-    let mut options = options;
-    options["com.docker.network.bridge.name"] = format!("br-{name:.12}").into();
-    lab.network(json!({ "Name": name, "EnableIPv6": true, "Options": options }));
-}
+use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, lab, program, within};
 
 const BOTH: [(IpAddr, IpAddr); 2] =
     [(IpAddr::V4(HOST), IpAddr::V4(OUTSIDE)), (IpAddr::V6(HOST6), IpAddr::V6(OUTSIDE6))];
@@ -65,7 +54,7 @@ fn br_01_the_default_network_is_there_as_clients_know_it() {
 #[test]
 fn br_03_a_lost_bridge_is_made_again_when_the_daemon_starts() {
     let mut lab = lab();
-    network(&lab, "front", json!({}));
+    lab.bridge("front", json!({}));
     lab.run("one", sleeper("front"));
     lab.run("two", sleeper("front"));
     lab.serve(At::Container("two"), By::Tcp, 80);
@@ -110,15 +99,15 @@ fn br_02_a_bridge_that_was_there_before_is_used_and_left() {
 #[test]
 fn br_04_interfaces_have_the_names_that_they_are_given() {
     let lab = lab();
-    network(&lab, "front", json!({ "com.docker.network.container_iface_prefix": "lan" }));
-    network(&lab, "back", json!({}));
+    lab.bridge("front", json!({ "com.docker.network.container_iface_prefix": "lan" }));
+    lab.bridge("back", json!({}));
     let exact = |name: &str| json!({ "DriverOpts": { "com.docker.network.endpoint.ifname": name } });
     let mut body = sleeper("front");
     body["NetworkingConfig"] = json!({ "EndpointsConfig": { "front": {}, "back": exact("store0") } });
     lab.run("member", body);
     let interfaces = || lab.exec("member", &["ls", "/sys/class/net"]).ok().replace('\n', " ");
     assert_eq!(interfaces(), "lan0 lo store0");
-    network(&lab, "third", json!({}));
+    lab.bridge("third", json!({}));
     let taken = json!({ "Container": "member", "EndpointConfig": exact("store0") });
     let refused = lab.tell("/networks/third/connect", taken, 409).message();
     assert!(refused.contains("interface name store0 for network third is already in use"), "{refused}");
@@ -133,7 +122,7 @@ fn br_04_interfaces_have_the_names_that_they_are_given() {
 #[test]
 fn br_05_a_configured_hardware_address_stays_and_others_are_random() {
     let lab = lab();
-    network(&lab, "front", json!({}));
+    lab.bridge("front", json!({}));
     lab.run("fixed", sleeper_with("front", json!({ "MacAddress": "02:00:00:00:00:77" })));
     lab.run("random", sleeper("front"));
     let mac = |name: &str| lab.exec(name, &["cat", "/sys/class/net/eth0/address"]).ok();
@@ -153,8 +142,8 @@ fn br_05_a_configured_hardware_address_stays_and_others_are_random() {
 #[test]
 fn br_06_a_hardware_address_counts_at_connect_and_as_older_clients_say_it() {
     let lab = lab();
-    network(&lab, "front", json!({}));
-    network(&lab, "back", json!({}));
+    lab.bridge("front", json!({}));
+    lab.bridge("back", json!({}));
     lab.run("random", sleeper("front"));
     let shown = |name: &str, network: &str| {
         lab.inspect(name)["NetworkSettings"]["Networks"][network]["MacAddress"].as_str().unwrap().to_owned()
@@ -179,8 +168,8 @@ fn br_07_networks_have_the_uplinks_mtu_or_their_own() {
         lab.command(At::Host, &["ip", "link", "set", "eth0", "mtu", "1400"]);
     })
     .unwrap();
-    network(&lab, "auto", json!({}));
-    network(&lab, "own", json!({ "com.docker.network.driver.mtu": "1300" }));
+    lab.bridge("auto", json!({}));
+    lab.bridge("own", json!({ "com.docker.network.driver.mtu": "1300" }));
     for (name, mtu) in [("auto", "1400"), ("own", "1300")] {
         lab.run(name, sleeper(name));
         assert_eq!(lab.exec(name, &["cat", "/sys/class/net/eth0/mtu"]).ok(), mtu);
@@ -198,11 +187,11 @@ fn br_08_what_leaves_has_the_address_that_the_network_says() {
         let command: Vec<&str> = std::iter::once("ip").chain(command.split(' ')).collect();
         assert_eq!(lab.command(At::Host, &command), "");
     }
-    network(&lab, "plain", json!({}));
-    network(&lab, "bare", json!({ "com.docker.network.bridge.enable_ip_masquerade": "false" }));
+    lab.bridge("plain", json!({}));
+    lab.bridge("bare", json!({ "com.docker.network.bridge.enable_ip_masquerade": "false" }));
     let told =
         json!({ "com.docker.network.host_ipv4": "198.51.100.77", "com.docker.network.host_ipv6": "2001:db8:51::77" });
-    network(&lab, "told", told);
+    lab.bridge("told", told);
     for by in [By::Tcp, By::Udp] {
         lab.serve(At::Outside, by, 80);
     }
@@ -230,7 +219,7 @@ fn br_09_gateway_modes_say_what_comes_in() {
     let mode = |mode: &str| json!({ "com.docker.network.bridge.gateway_mode_ipv4": mode, "com.docker.network.bridge.gateway_mode_ipv6": mode });
     let all = ["nat", "nat-unprotected", "routed"];
     for name in all {
-        network(&lab, name, mode(name));
+        lab.bridge(name, mode(name));
         lab.run(name, publisher(name, &[("80/tcp", "", ""), ("5353/udp", "", "")]));
         for port in [80, 81] {
             lab.serve(At::Container(name), By::Tcp, port);
@@ -238,7 +227,7 @@ fn br_09_gateway_modes_say_what_comes_in() {
         lab.serve(At::Container(name), By::Udp, 5353);
         routes_from_outside(&lab, &lab.addresses(name, name));
     }
-    network(&lab, "other", json!({}));
+    lab.bridge("other", json!({}));
     lab.run("other", sleeper("other"));
     for by in [By::Tcp, By::Udp] {
         lab.serve(At::Outside, by, 80);
@@ -266,7 +255,7 @@ fn br_09_gateway_modes_say_what_comes_in() {
     assert_eq!(shown("routed"), json!([{ "HostIp": "0.0.0.0", "HostPort": "" }, { "HostIp": "::", "HostPort": "" }]));
     assert_ne!(shown("nat")[0]["HostPort"], "");
     // Each family has its own.
-    network(&lab, "mixed", json!({ "com.docker.network.bridge.gateway_mode_ipv6": "routed" }));
+    lab.bridge("mixed", json!({ "com.docker.network.bridge.gateway_mode_ipv6": "routed" }));
     lab.run("mixed", publisher("mixed", &[("80/tcp", "", "8080")]));
     lab.serve(At::Container("mixed"), By::Tcp, 80);
     let addresses = lab.addresses("mixed", "mixed");
@@ -365,8 +354,8 @@ fn br_11_the_way_out_may_be_somebody_else() {
 #[test]
 fn br_18_trusted_interfaces_reach_published_ports_directly() {
     let lab = lab();
-    network(&lab, "front", json!({ "com.docker.network.bridge.trusted_host_interfaces": "eth0:wg0" }));
-    network(&lab, "back", json!({ "com.docker.network.bridge.trusted_host_interfaces": "wg0" }));
+    lab.bridge("front", json!({ "com.docker.network.bridge.trusted_host_interfaces": "eth0:wg0" }));
+    lab.bridge("back", json!({ "com.docker.network.bridge.trusted_host_interfaces": "wg0" }));
     for name in ["front", "back"] {
         lab.run(name, publisher(name, &[("80/tcp", "127.0.0.1", "0"), ("80/tcp", "::1", "0")]));
         for port in [80, 81] {
@@ -386,7 +375,7 @@ fn br_16_a_container_on_several_networks_reaches_them_all_by_name() {
     let lab = lab();
     let mut endpoints = serde_json::Map::new();
     for name in ["cc", "aa", "bb"] {
-        network(&lab, name, json!({}));
+        lab.bridge(name, json!({}));
         lab.run(&format!("of-{name}"), sleeper(name));
         lab.serve(At::Container(&format!("of-{name}")), By::Tcp, 80);
         endpoints.insert(name.to_owned(), json!({}));
@@ -539,8 +528,8 @@ fn api_34_defaults_of_the_daemon_stand_under_what_a_network_says() {
         &[mtu, "--default-address-pool=base=10.50.0.0/16,size=24", "--host-gateway-ip=192.0.2.9"],
     )
     .unwrap();
-    network(&lab, "plain", json!({}));
-    network(&lab, "own", json!({ "com.docker.network.driver.mtu": "1350" }));
+    lab.bridge("plain", json!({}));
+    lab.bridge("own", json!({ "com.docker.network.driver.mtu": "1350" }));
     for (name, mtu) in [("plain", "1300"), ("own", "1350")] {
         lab.run(name, sleeper(name));
         assert_eq!(lab.exec(name, &["cat", "/sys/class/net/eth0/mtu"]).ok(), mtu);

@@ -4,11 +4,7 @@
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use testkit::client::POLITE;
-use testkit::{Lab, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{Lab, lab, within};
 
 /// What a container writes on stdout until it ends by itself.
 fn output(lab: &Lab, body: Value) -> String {
@@ -571,7 +567,7 @@ fn the_daemon_takes_all_descriptors_it_may_and_containers_get_what_it_was_given(
 
 #[test]
 fn keys_of_bodies_count_in_any_case() {
-    let lab = Lab::start(&program()).unwrap();
+    let lab = testkit::lab();
     let network = lab.tell("/networks/create", json!({ "name": "front", "labels": { "Name": "kept" } }), 201).json();
     assert_eq!(lab.get("/networks/front").unwrap().json()["Labels"], json!({ "Name": "kept" }));
     let body = json!({

@@ -14,7 +14,7 @@ const WEB: &str = "mkdir -p /w; echo hello >/w/index.html; exec httpd -f -p 8000
 
 /// A network with a web server that is published, and a client beside it.
 fn lab() -> Lab {
-    let lab = Lab::start(&program()).unwrap();
+    let lab = testkit::lab();
     lab.network(json!({ "Name": "front" }));
     lab.run(
         "web",
@@ -161,7 +161,7 @@ fn a_daemon_that_stops_with_nothing_running_leaves_only_files_and_networks() {
 
 #[test]
 fn a_second_daemon_on_the_same_root_is_refused() {
-    let lab = Lab::start(&program()).unwrap();
+    let lab = testkit::lab();
     let mut second = Command::new(program());
     second.arg("daemon").arg("--root").arg(lab.root_directory()).arg("--run").arg(lab.directory().join("run2"));
     second.arg("--shim").arg(lab.shim());

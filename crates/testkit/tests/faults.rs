@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 use std::process::Command;
-use testkit::{HOST, Lab, program};
+use testkit::{HOST, Lab};
 
 /// The steps of a container's start, in order.
 const START: [&str; 16] = [
@@ -30,7 +30,7 @@ const START: [&str; 16] = [
 ];
 
 fn lab() -> Lab {
-    let lab = Lab::start(&program()).unwrap();
+    let lab = testkit::lab();
     lab.network(json!({ "Name": "front" }));
     lab.network(json!({ "Name": "tiny", "IPAM": { "Config": [{ "Subnet": "10.9.0.0/29" }] } }));
     lab.run("neighbour", json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "front" } }));

@@ -5,11 +5,7 @@ use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
 use testkit::traffic::{At, By, sleeper};
-use testkit::{HOST, Lab, OUTSIDE, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{HOST, Lab, OUTSIDE, lab, within};
 
 #[test]
 fn cgroups_are_v2_alone() {

@@ -6,11 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use testkit::traffic::{At, By, icmp_frame, publisher, sleeper};
-use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, upstream, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, lab, program, upstream, within};
 
 /// A network without IPv4.
 fn ipv6_only(lab: &Lab, name: &str) {

@@ -9,7 +9,7 @@
 //! ```
 
 use kernel::packet::announcement;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 use testkit::traffic::{At, By, any, icmp_frame, publisher, sleeper, udp_frame};
@@ -31,16 +31,10 @@ fn labs() -> impl Iterator<Item = (bool, Lab)> {
     })
 }
 
-fn network(lab: &Lab, name: &str, options: Value) {
-    let mut options = options;
-    options["com.docker.network.bridge.name"] = format!("br-{name}").into();
-    lab.network(json!({ "Name": name, "EnableIPv6": true, "Options": options }));
-}
-
 /// The two networks with their members; the target answers on port 80.
 fn front_and_back(lab: &Lab) {
-    network(lab, "front", json!({}));
-    network(lab, "back", json!({}));
+    lab.bridge("front", json!({}));
+    lab.bridge("back", json!({}));
     lab.run("intruder", sleeper("front"));
     lab.run("friend", sleeper("front"));
     lab.run(
@@ -148,7 +142,7 @@ fn sec_01_nothing_but_published_ports_of_another_network_is_reached() {
 #[test]
 fn sec_05_services_of_the_host_are_reached_by_its_addresses() {
     for (on, lab) in labs() {
-        network(&lab, "front", json!({}));
+        lab.bridge("front", json!({}));
         lab.run("intruder", sleeper("front"));
         let own = lab.addresses("intruder", "front");
         for by in [By::Tcp, By::Udp] {
@@ -243,7 +237,7 @@ fn sec_01_broadcasts_and_names_stay_on_their_network() {
 #[test]
 fn sec_03_without_icc_there_is_no_way_round_by_the_gateway() {
     for (on, lab) in labs() {
-        network(&lab, "quiet", json!({ "com.docker.network.bridge.enable_icc": "false" }));
+        lab.bridge("quiet", json!({ "com.docker.network.bridge.enable_icc": "false" }));
         lab.run("one", sleeper("quiet"));
         lab.run("two", publisher("quiet", &[("80/tcp", "", "8080"), ("80/udp", "", "8080")]));
         let (one, two) = (At::Container("one"), At::Container("two"));
@@ -342,7 +336,7 @@ fn tagged(frame: &[u8]) -> Vec<u8> {
 #[test]
 fn sec_12_forged_messages_change_nobodys_mind() {
     for (on, lab) in labs() {
-        network(&lab, "front", json!({}));
+        lab.bridge("front", json!({}));
         for name in ["intruder", "victim", "friend"] {
             lab.run(name, sleeper("front"));
         }
@@ -539,7 +533,7 @@ fn sec_12_a_false_source_begins_no_flow_between_others() {
 fn sec_12_a_scanning_container_does_not_fill_the_machines_neighbour_table() {
     // One value is enough: neighbours are looked up behind the firewall. The table is one for the whole machine, so the
     // scan is small, and what is asserted is that others do not depend on it: their entries are there for good.
-    let lab = Lab::start(&program()).unwrap();
+    let lab = testkit::lab();
     front_and_back(&lab);
     lab.serve(At::Container("friend"), By::Tcp, 80);
     let friends = lab.addresses("friend", "front");
@@ -572,8 +566,8 @@ fn sec_12_a_scanning_container_does_not_fill_the_machines_neighbour_table() {
 
 #[test]
 fn sec_14_a_malformed_query_stalls_nobody() {
-    let lab = Lab::start(&program()).unwrap();
-    network(&lab, "front", json!({}));
+    let lab = testkit::lab();
+    lab.bridge("front", json!({}));
     for name in ["intruder", "victim", "friend"] {
         lab.run(name, sleeper("front"));
     }
@@ -602,8 +596,8 @@ fn sec_14_a_malformed_query_stalls_nobody() {
 
 #[test]
 fn sec_13_settings_are_made_where_proc_sys_is_read_only() {
-    let lab = Lab::start(&program()).unwrap();
-    network(&lab, "front", json!({}));
+    let lab = testkit::lab();
+    lab.bridge("front", json!({}));
     let mut body = sleeper("front");
     body["HostConfig"]["Sysctls"] = json!({ "net.ipv4.ip_local_port_range": "2000 3000" });
     body["NetworkingConfig"]["EndpointsConfig"]["front"]["DriverOpts"] = json!({ "com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.hop_limit=33" });
@@ -618,7 +612,7 @@ fn sec_13_settings_are_made_where_proc_sys_is_read_only() {
         "read-only"
     );
     let wrong = json!({ "Container": "set", "EndpointConfig": { "DriverOpts": { "com.docker.network.endpoint.sysctls": "net.ipv4.ip_forward=1" } } });
-    network(&lab, "back", json!({}));
+    lab.bridge("back", json!({}));
     let refused = lab.tell("/networks/back/connect", wrong, 400).message();
     assert!(refused.contains("invalid endpoint setting \"net.ipv4.ip_forward=1\""), "{refused}");
 }
@@ -627,7 +621,7 @@ fn sec_13_settings_are_made_where_proc_sys_is_read_only() {
 fn sec_06_an_internal_network_is_the_limit_of_what_leaves() {
     for (on, lab) in labs() {
         lab.network(json!({ "Name": "inner", "Internal": true, "EnableIPv6": true, "Options": { "com.docker.network.bridge.name": "br-inner" } }));
-        network(&lab, "back", json!({}));
+        lab.bridge("back", json!({}));
         lab.run("intruder", sleeper("inner"));
         lab.run("target", publisher("back", &[("80/tcp", "", "8080")]));
         // One without IPv6 and one without IPv4, which the proxy leads to.

@@ -10,11 +10,7 @@ use serde_json::json;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use testkit::traffic::{At, By, sleeper};
-use testkit::{HOST, Lab, OUTSIDE, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{HOST, OUTSIDE, lab, within};
 
 #[test]
 fn dr_05_members_of_a_macvlan_network_are_hosts_of_the_network_behind_its_parent() {

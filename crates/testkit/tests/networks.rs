@@ -9,11 +9,7 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
-use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, lab, within};
 
 fn sleeper(network: &str) -> Value {
     json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": network } })

@@ -5,11 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 use testkit::traffic::{At, By, publisher, sleeper};
-use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, lab, program, within};
 
 /// A web server on port 80 that publishes.
 fn web(bindings: Value) -> Value {
@@ -216,8 +212,8 @@ fn pt_13_a_port_of_127_0_0_1_is_the_hosts_own() {
 #[test]
 fn pt_12_a_published_port_is_reached_from_other_networks_and_from_its_own() {
     let lab = lab();
-    network(&lab, "front", true);
-    network(&lab, "back", true);
+    lab.bridge("front", json!({}));
+    lab.bridge("back", json!({}));
     let mut body = web(json!({ "80/tcp": [{ "HostPort": "8080" }] }));
     body["HostConfig"]["NetworkMode"] = "front".into();
     lab.run("web", body);
@@ -312,11 +308,6 @@ fn answering(lab: &Lab, network: &str, name: &str, ports: &[(&str, &str, &str)])
     }
 }
 
-fn network(lab: &Lab, name: &str, ipv6: bool) {
-    let options = json!({ "com.docker.network.bridge.name": format!("br-{name}") });
-    lab.network(json!({ "Name": name, "EnableIPv6": ipv6, "Options": options }));
-}
-
 const LOCAL4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOCAL6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const EVERYWHERE: [(&str, &str, &str); 2] = [("80/tcp", "", "8080"), ("80/udp", "", "8080")];
@@ -326,7 +317,7 @@ fn pt_08_the_host_reaches_published_ports_by_every_address_of_its_own() {
     for proxy in [true, false] {
         let argument = format!("--userland-proxy={proxy}");
         let lab = Lab::start_with(&program(), &[&argument]).unwrap();
-        network(&lab, "four", false);
+        lab.network(json!({ "Name": "four", "Options": { "com.docker.network.bridge.name": "br-four" } }));
         answering(&lab, "four", "web", &EVERYWHERE);
         lab.run("neighbour", sleeper("four"));
         let gateway = lab.bridge_addresses("br-four")[0];
@@ -350,7 +341,7 @@ fn pt_08_the_host_reaches_published_ports_by_every_address_of_its_own() {
 #[test]
 fn pt_09_without_the_proxy_ports_are_held_all_the_same() {
     let lab = Lab::start_with(&program(), &["--userland-proxy=false"]).unwrap();
-    network(&lab, "both", true);
+    lab.bridge("both", json!({}));
     answering(&lab, "both", "web", &EVERYWHERE);
     assert!(!is_free(&lab, 8080));
     for (host, outside) in [(IpAddr::V4(HOST), IpAddr::V4(OUTSIDE)), (IpAddr::V6(HOST6), IpAddr::V6(OUTSIDE6))] {
@@ -364,8 +355,8 @@ fn pt_09_without_the_proxy_ports_are_held_all_the_same() {
 #[test]
 fn pt_10_containers_see_their_clients_true_addresses() {
     let lab = lab();
-    network(&lab, "front", true);
-    network(&lab, "back", true);
+    lab.bridge("front", json!({}));
+    lab.bridge("back", json!({}));
     answering(&lab, "front", "web", &EVERYWHERE);
     lab.run("near", sleeper("front"));
     lab.run("far", sleeper("back"));
@@ -391,7 +382,7 @@ fn pt_10_containers_see_their_clients_true_addresses() {
 fn pt_11_ports_are_where_the_way_out_is() {
     let lab = lab();
     for name in ["aa", "bb"] {
-        network(&lab, name, true);
+        lab.bridge(name, json!({}));
     }
     lab.network(json!({ "Name": "inner", "Internal": true }));
     // Without a way out there are no ports, and the create call says so.
@@ -440,7 +431,7 @@ fn pt_11_ports_are_where_the_way_out_is() {
 #[test]
 fn pt_11_ports_of_a_routed_network_are_open_whatever_the_way_out() {
     let lab = lab();
-    network(&lab, "aa", true);
+    lab.bridge("aa", json!({}));
     let routed = json!({ "com.docker.network.bridge.gateway_mode_ipv4": "routed", "com.docker.network.bridge.gateway_mode_ipv6": "routed" });
     lab.network(json!({ "Name": "zz", "EnableIPv6": true, "Options": routed }));
     let mut body = publisher("aa", &EVERYWHERE);
@@ -477,7 +468,7 @@ fn pt_19_the_host_forwards_because_the_daemon_says_so_and_only_then() {
             lab.arguments = vec![argument];
         })
         .unwrap();
-        network(&lab, "front", true);
+        lab.bridge("front", json!({}));
         lab.run("member", sleeper("front"));
         lab.serve(At::Outside, By::Tcp, 80);
         for outside in [IpAddr::V4(OUTSIDE), IpAddr::V6(OUTSIDE6)] {
@@ -493,8 +484,8 @@ fn pt_19_the_host_forwards_because_the_daemon_says_so_and_only_then() {
 #[test]
 fn pt_14_with_direct_routing_published_ports_are_reached_by_a_containers_own_address() {
     let lab = Lab::start_with(&program(), &["--allow-direct-routing"]).unwrap();
-    network(&lab, "front", true);
-    network(&lab, "back", true);
+    lab.bridge("front", json!({}));
+    lab.bridge("back", json!({}));
     answering(&lab, "front", "web", &[("80/tcp", "127.0.0.1", "8080"), ("80/tcp", "::1", "8080")]);
     lab.serve(At::Container("web"), By::Tcp, 81);
     lab.run("far", sleeper("back"));
@@ -519,7 +510,7 @@ fn pt_20_masquerading_takes_the_address_that_the_route_says() {
         let command: Vec<&str> = std::iter::once("ip").chain(words.split(' ')).collect();
         assert_eq!(lab.command(At::Outside, &command), "", "{words}");
     }
-    network(&lab, "front", true);
+    lab.bridge("front", json!({}));
     lab.run("member", sleeper("front"));
     lab.serve(At::Outside, By::Tcp, 80);
     for (to, expected) in [
@@ -535,7 +526,7 @@ fn pt_20_masquerading_takes_the_address_that_the_route_says() {
 #[test]
 fn pt_21_ports_below_1024_are_published_and_served_by_anybody_inside() {
     let lab = lab();
-    network(&lab, "front", true);
+    lab.bridge("front", json!({}));
     let mut body = publisher("front", &[("80/tcp", "", "80")]);
     body["User"] = "nobody".into();
     body["Cmd"] = json!(["sh", "-c", "mkdir -p /tmp/w; echo hi >/tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"]);
@@ -564,7 +555,7 @@ fn pt_01_a_port_of_sctp_is_refused_where_the_kernel_has_none() {
 #[test]
 fn pt_15_a_udp_flow_follows_its_port_from_one_container_to_the_next() {
     let lab = lab();
-    network(&lab, "front", true);
+    lab.bridge("front", json!({}));
     // Host and container port differ, and so do the two containers' ports.
     for (host, any) in [(IpAddr::V4(HOST), "0.0.0.0:0"), (IpAddr::V6(HOST6), "[::]:0")] {
         let client = lab.in_outside(|| UdpSocket::bind(any).unwrap());
@@ -588,7 +579,7 @@ fn pt_15_a_udp_flow_follows_its_port_from_one_container_to_the_next() {
 #[test]
 fn pt_17_ten_thousand_ports_are_one_thing() {
     let lab = lab();
-    network(&lab, "front", true);
+    lab.bridge("front", json!({}));
     let mut body = sleeper("front");
     let all: serde_json::Map<String, Value> = (20_000..30_000)
         .map(|port| (format!("{port}/udp"), json!([{ "HostPort": port.to_string() }])))
@@ -635,8 +626,8 @@ fn what_is_published_adds_no_rule() {
     let rules = || lab.command(At::Host, &["nft", "-j", "list", "ruleset"]).matches("{\"rule\":").count();
     let before = rules();
     assert!(before > 20, "{before}");
-    network(&lab, "front", true);
-    network(&lab, "back", true);
+    lab.bridge("front", json!({}));
+    lab.bridge("back", json!({}));
     for (name, network) in [("one", "front"), ("two", "back")] {
         lab.run(name, publisher(network, &[("80/tcp", "", ""), ("80/udp", "127.0.0.1", "")]));
     }
@@ -771,8 +762,8 @@ fn pt_06_a_published_port_is_taken_for_everybody_on_the_host() {
 #[test]
 fn pt_07_a_published_port_is_found_at_every_address_of_the_host_by_everybody() {
     let lab = lab();
-    network(&lab, "front", true);
-    network(&lab, "back", true);
+    lab.bridge("front", json!({}));
+    lab.bridge("back", json!({}));
     lab.run("web", publisher("front", &[("80/tcp", "", "8080"), ("80/udp", "", "8080")]));
     lab.run("near", sleeper("front"));
     lab.run("far", sleeper("back"));

@@ -5,11 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use testkit::client::POLITE;
 use testkit::http::{self, raw};
-use testkit::{Lab, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{Lab, lab, within};
 
 /// xorshift: the same seed, the same choices.
 struct Dice(u64);

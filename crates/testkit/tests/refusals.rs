@@ -1,7 +1,7 @@
 //! Bad input: what is asked, and Docker's status and words for it. After each refusal the world is as before.
 
 use serde_json::{Value, json};
-use testkit::{Lab, http, program};
+use testkit::{Lab, http};
 
 /// A request, the status, and what the message contains.
 type Case = (&'static str, &'static str, Value, u16, &'static str);
@@ -28,7 +28,7 @@ fn seen(lab: &Lab) -> String {
 }
 
 fn lab() -> Lab {
-    let lab = Lab::start(&program()).unwrap();
+    let lab = testkit::lab();
     lab.network(json!({ "Name": "front" }));
     lab.network(json!({ "Name": "plan", "IPAM": { "Config": [{ "Subnet": "10.201.0.0/24" }] } }));
     let mut runs = json!({ "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "front", "PortBindings": { "80/tcp": [{ "HostPort": "8080" }] } } });

@@ -10,11 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use testkit::dns::*;
 use testkit::traffic::{sleeper, sleeper_with};
-use testkit::{Lab, OUTSIDE, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{Lab, OUTSIDE, lab, within};
 
 /// The host's resolv.conf names these servers, which are there and say nothing by themselves.
 fn servers(lab: &Lab, addresses: &[&str]) -> Vec<UdpSocket> {

@@ -3,16 +3,12 @@
 use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
-use testkit::{Lab, program, within};
+use testkit::{Lab, lab, within};
 
 /// Numbered lines, one every hundredth of a second or so, and then an end that is like no other.
 const NUMBERS: &str = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); usleep 10000; done; exit 7";
 /// Ends as asked, by SIGTERM.
 const POLITE: &str = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.1; done";
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
 
 fn sh(script: &str) -> serde_json::Value {
     json!({ "Cmd": ["sh", "-c", script] })

@@ -5,11 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 use testkit::client::POLITE;
 use testkit::http::raw;
-use testkit::{Lab, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{Lab, lab, within};
 
 /// Begins a request that hangs at a step, kills the daemon there, and starts the next one.
 fn die_at(lab: &mut Lab, step: &str, method: &str, path: &str) {

@@ -4,11 +4,7 @@ use serde_json::{Value, json};
 use std::io::Read;
 use std::time::Duration;
 use testkit::http::{demultiplex, raw};
-use testkit::{Lab, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{lab, within};
 
 const ALL: &str = "stream=1&stdin=1&stdout=1&stderr=1";
 

@@ -2,11 +2,7 @@
 
 use serde_json::{Value, json};
 use std::time::Duration;
-use testkit::{Lab, program, within};
-
-fn lab() -> Lab {
-    Lab::start(&program()).unwrap()
-}
+use testkit::{Lab, lab, within};
 
 /// Runs a shell command in a container of its own; its output.
 fn sh(lab: &Lab, script: &str, host: Value) -> String {

@@ -117,27 +117,13 @@ mod tests {
     use super::*;
     use crate::container::Endpoint;
     use crate::id::{ContainerId, NetworkId};
-    use crate::network::{Driver, Ipam, option};
-    use std::collections::BTreeMap;
+    use crate::network::{Driver, option};
 
     #[test]
     fn an_interface_gets_a_name_whatever_the_option_says() {
         let mut network = Network {
-            id: NetworkId::new([1; 32]),
-            name: "n".into(),
-            created: jiff::Timestamp::UNIX_EPOCH,
-            driver: Driver::Bridge,
-            ipv4: true,
             ipv6: true,
-            internal: false,
-            attachable: false,
-            ipam: Ipam::default(),
-            options: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            mtu: 1500,
-            predefined: false,
-            config_only: false,
-            config_from: String::new(),
+            ..Network::new(NetworkId::new([1; 32]), "n", Driver::Bridge, jiff::Timestamp::UNIX_EPOCH)
         };
         let endpoint = Endpoint {
             network: Some(network.id),

@@ -133,22 +133,14 @@ pub fn plan_default(settings: &DefaultBridge, around: &Surroundings<'_>) -> Resu
         (option::MTU, settings.mtu.to_string()),
     ];
     let options: BTreeMap<String, String> = options.map(|(key, value)| (key.to_owned(), value)).into();
+    let (id, created) = around.before.map_or((around.id, around.now), |n| (n.id, n.created));
     Ok(Network {
-        id: around.before.map_or(around.id, |n| n.id),
-        name: "bridge".into(),
-        created: around.before.map_or(around.now, |n| n.created),
-        driver: Driver::Bridge,
-        ipv4: true,
         ipv6: settings.ipv6,
-        internal: false,
-        attachable: false,
         ipam: Ipam { driver: IpamDriver::Default, options: None, pools },
         options,
-        labels: BTreeMap::new(),
         mtu: settings.mtu,
         predefined: true,
-        config_only: false,
-        config_from: String::new(),
+        ..Network::new(id, "bridge", Driver::Bridge, created)
     })
 }
 
