@@ -34,8 +34,7 @@ impl Runner for Chroot {
             let rootfs = &step.rootfs;
             let changes = kernel::overlay::Changes { upper: &rootfs.upper, work: &rootfs.work, volatile: true };
             let mount = kernel::overlay::mount_detached(&rootfs.lower, Some(changes)).map_err(|e| e.to_string())?;
-            kernel::overlay::keep_over_exec(&mount).map_err(|e| e.to_string())?;
-            let root = format!("/proc/self/fd/{}", mount.as_raw_fd());
+            let root = format!("/proc/{}/fd/{}", std::process::id(), mount.as_raw_fd());
             let ran = tokio::process::Command::new("/bin/busybox")
                 .args(["chroot", &root, "/bin/busybox", "sh", "-c", "cd \"$0\" && exec \"$@\" 2>&1", &step.cwd])
                 .args(&step.args)
@@ -529,8 +528,9 @@ fn a_configuration_is_what_its_instructions_say() {
     assert_eq!(image.label("x"), Some("1"));
     assert_eq!(image.label("by"), Some("$caller 'quoted'"));
     assert_eq!(image.configuration.author, "me");
-    assert_eq!(config.exposed().into_iter().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
-    assert!(config.volume_paths().contains("/data"));
+    let ports: Vec<_> = config.exposed_ports.iter().flatten().map(|(port, _)| port.as_str()).collect();
+    assert_eq!(ports, ["53/udp", "80/tcp"]);
+    assert!(config.volumes.iter().flatten().any(|(path, _)| path == "/data"));
     assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("app", "/made/deeper"));
     assert_eq!(config.stop_signal.as_deref(), Some("SIGINT"));
     assert_eq!(config.entrypoint.as_deref().unwrap(), ["/e"]);

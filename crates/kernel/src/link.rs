@@ -19,7 +19,6 @@ const MASTER: u16 = 10;
 const OPERSTATE: u16 = 16;
 const LINKINFO: u16 = 18;
 const IFALIAS: u16 = 20;
-const STATS64: u16 = 23;
 const AF_SPEC: u16 = 26;
 const NET_NS_FD: u16 = 28;
 
@@ -337,20 +336,6 @@ pub struct Link {
     pub port: Option<Port>,
     /// Whether the kernel knows locked ports at all.
     pub knows_locked: bool,
-    pub stats: Stats,
-}
-
-/// What went through a device since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    pub rx_packets: u64,
-    pub tx_packets: u64,
-    pub rx_bytes: u64,
-    pub tx_bytes: u64,
-    pub rx_errors: u64,
-    pub tx_errors: u64,
-    pub rx_dropped: u64,
-    pub tx_dropped: u64,
 }
 
 /// A device from an answer; `None` if it is about something else.
@@ -374,7 +359,6 @@ pub fn parse(answer: Answer<'_>) -> Option<Link> {
             LINK => link.peer = Some(attribute::u32(value)),
             MASTER => link.master = Some(attribute::u32(value)),
             OPERSTATE => link.operstate = value.first().copied().unwrap_or(0),
-            STATS64 => link.stats = stats(value),
             LINKINFO => {
                 let info = Attributes(value);
                 link.kind = info.clone().find(INFO_KIND).map(attribute::text);
@@ -398,22 +382,6 @@ pub fn parse(answer: Answer<'_>) -> Option<Link> {
         }
     }
     Some(link)
-}
-
-fn stats(value: &[u8]) -> Stats {
-    let at = |index: usize| {
-        value.get(index * 8..index * 8 + 8).map_or(0, |v| u64::from_ne_bytes(v.try_into().unwrap_or_default()))
-    };
-    Stats {
-        rx_packets: at(0),
-        tx_packets: at(1),
-        rx_bytes: at(2),
-        tx_bytes: at(3),
-        rx_errors: at(4),
-        tx_errors: at(5),
-        rx_dropped: at(6),
-        tx_dropped: at(7),
-    }
 }
 
 /// The multicast group that hears of devices that come, change and go (RTNLGRP_LINK).

@@ -5,7 +5,7 @@
 //! one page of options; that happens on a thread with a mount namespace of its own, which is thrown away, and
 //! `open_tree` takes the mount out of it.
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -98,11 +98,6 @@ fn by_paths(lower: &[PathBuf], changes: Option<Changes<'_>>) -> io::Result<Owned
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-/// Lets a program that is started next inherit a descriptor.
-pub fn keep_over_exec(fd: impl AsFd) -> io::Result<()> {
-    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What each sandbox may resolve: zones and views, as values. The keeper's resolver answers from them (DNS-01 ff.).
 //!
-//! A network has a [`Zone`]: who is on it, under which names and addresses. A sandbox has a [`View`]: which zones it
-//! sees, in which order, with its own link aliases, and where other questions go. The daemon feeds both to the keeper
-//! as [`Change`]s.
+//! A network has a zone: who is on it ([`Member`]), under which names and addresses. A sandbox has a [`View`]: which zones
+//! it sees, in which order, with its own link aliases, and where other questions go. The daemon feeds both to the keeper
+//! as [`Change`]s, and [`Names`] is what they come to.
 
 mod lookup;
 
@@ -13,14 +13,6 @@ use crate::net::Protocol;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
-/// The names that a network knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Zone {
-    /// The network's name: `c1.webapp1` is `c1` on `webapp1` (DNS-03).
-    pub name: String,
-    pub members: BTreeMap<EndpointId, Member>,
-}
 
 /// One endpoint in a zone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use crate::reconcile::{self, Repair, Report, Settled};
 use crate::reserve::{self, Means, PortError, PortRequest, Reservation};
 use crate::resolver::{self, ResolverSockets};
 use crate::ruleset::Variant;
-use crate::sandbox::{InterfaceStats, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::tables::Tables;
 use crate::watch::Watch;
 use ipnet::IpNet;
@@ -400,11 +400,6 @@ impl Network {
         self.0.at_home(|| Watch::open(&self.0.root)).attempt("enter", "the host's network namespace")?
     }
 
-    /// Counters of a sandbox's interfaces, loopback left out (OB-02).
-    pub fn stats(&self, sandbox: &Sandbox) -> Result<Vec<InterfaceStats>, Error> {
-        sandbox.stats()
-    }
-
     /// Takes away what serves running containers only: the firewall's tables and the interface that leads nowhere. The
     /// networks' devices stay: they are as many as the networks, and deleting one takes the kernel 20 ms.
     /// [`Network::reconcile`] makes it all again.
@@ -413,18 +408,6 @@ impl Network {
         failures.extend(self.0.delete_link(&self.0.nothing).err());
         failures.extend(self.0.tables.delete().err());
         all("remove", "what serves running containers", failures)
-    }
-
-    /// Removes everything that carries our mark, the firewall's tables too: for uninstalling.
-    pub fn remove_everything(&self) -> Result<(), Error> {
-        let links = self.0.with_route(link::list).attempt("list", "interfaces")?;
-        let mut failures = Vec::new();
-        for link in links.iter().filter(|link| self.0.is_ours(link)) {
-            failures.extend(self.0.delete_link(&link.name).err());
-        }
-        failures.extend(self.0.tables.delete().err());
-        self.0.tell_others(|others| others.keep_only(BTreeSet::new()));
-        all("remove", "everything of ours", failures)
     }
 }
 

@@ -43,7 +43,7 @@ pub use features::Features;
 pub use reconcile::{Report, Settled};
 pub use reserve::{HeldSocket, PortError, PortRequest, Reservation, Role, Target};
 pub use resolver::ResolverSockets;
-pub use sandbox::{InterfaceStats, Sandbox};
+pub use sandbox::Sandbox;
 pub use watch::{Loss, Watch};
 
 #[cfg(test)]

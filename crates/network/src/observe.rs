@@ -4,7 +4,7 @@ use crate::elements::Elements;
 use crate::error::{Attempt, Error};
 use crate::tables::Tables;
 use kernel::address::{self, Address};
-use kernel::link::{self, Link, Stats};
+use kernel::link::{self, Link};
 use kernel::neighbour::{self, Neighbour};
 use kernel::netlink::Socket;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,11 +26,8 @@ pub struct Observed {
 pub(crate) fn observe(route: &mut Socket, tables: &Tables) -> Result<Observed, Error> {
     let links = link::list(route).attempt("list", "interfaces")?;
     Ok(Observed {
-        // what goes through them, and whether anybody is at the other end, is no setting
-        links: links
-            .into_iter()
-            .map(|link| (link.name.clone(), Link { stats: Stats::default(), operstate: 0, ..link }))
-            .collect(),
+        // whether anybody is at the other end is no setting
+        links: links.into_iter().map(|link| (link.name.clone(), Link { operstate: 0, ..link })).collect(),
         addresses: address::list(route).attempt("list", "addresses")?,
         neighbours: neighbour::list(route).attempt("list", "neighbours")?.into_iter().collect(),
         forwarding: neighbour::list_static_forwarding(route)

@@ -4,7 +4,7 @@
 
 use crate::error::{Attempt, Error};
 use ipnet::IpNet;
-use kernel::link::{self, Stats};
+use kernel::link;
 use kernel::netlink::{Batch, Protocol, Refusal, Socket};
 use kernel::{netns, sysctl};
 use model::desired::Attachment;
@@ -32,13 +32,6 @@ pub struct Sandbox {
     route: Mutex<Socket>,
     /// What it was told is attached: the firewall treats endpoints of one sandbox together.
     endpoints: Mutex<BTreeMap<EndpointId, Vec<IpNet>>>,
-}
-
-/// Counters of one interface of a sandbox (OB-02).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceStats {
-    pub name: String,
-    pub counters: Stats,
 }
 
 impl Sandbox {
@@ -88,12 +81,6 @@ impl Sandbox {
     /// Runs `f` on a thread inside.
     pub(crate) fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> io::Result<R> {
         netns::inside(self.netns.as_fd(), f)
-    }
-
-    pub(crate) fn stats(&self) -> Result<Vec<InterfaceStats>, Error> {
-        let links = self.with_route(link::list).attempt("read counters of", self.thing())?;
-        let ours = links.into_iter().filter(|link| !link.loopback);
-        Ok(ours.map(|link| InterfaceStats { name: link.name, counters: link.stats }).collect())
     }
 
     pub(crate) fn set_default_routes(&self, v4: Option<IpAddr>, v6: Option<IpAddr>) -> Result<(), Error> {

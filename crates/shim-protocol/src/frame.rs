@@ -127,11 +127,6 @@ impl Decoder {
         self.taken += HEADER + length;
         Ok(Some(frame))
     }
-
-    /// Whether a frame has begun that is not whole yet.
-    pub fn is_partial(&self) -> bool {
-        self.taken < self.bytes.len()
-    }
 }
 
 #[cfg(test)]
@@ -160,7 +155,6 @@ mod tests {
             assert_eq!(frames[0].descriptors, 2);
             assert_eq!(frames[1].payload, b"hello");
             assert_eq!(frames[2].kind, Kind::End);
-            assert!(!decoder.is_partial());
         }
     }
 

@@ -238,10 +238,10 @@ mod tests {
         .map(str::to_owned);
         apply_changes(&mut config, &changes).unwrap();
         assert_eq!(config.env.as_deref().unwrap(), ["PATH=/bin", "a=1", "b=/bin:/x:/y"]);
-        let ports: Vec<_> = config.exposed().into_iter().collect();
+        let ports: Vec<_> = config.exposed_ports.iter().flatten().map(|(port, _)| port.as_str()).collect();
         assert_eq!(ports, ["80/tcp", "8000/udp", "8001/udp", "8002/udp"]);
         assert_eq!((config.working_dir.as_str(), config.user.as_str()), ("/a/c", "me:us"));
-        assert!(config.volume_paths().contains("/data"));
+        assert!(config.volumes.iter().flatten().any(|(path, _)| path == "/data"));
         assert_eq!(config.entrypoint.as_deref().unwrap(), ["/e"]);
         assert_eq!(config.cmd.as_deref().unwrap(), ["/bin/sh", "-c", "echo $a"]);
         assert_eq!(config.stop_signal.as_deref(), Some("SIGINT"));

@@ -12,8 +12,10 @@ pub struct Names {
     views: HashMap<SandboxId, View>,
 }
 
+/// The names that a network knows.
 #[derive(Debug, Default)]
 struct Zone {
+    /// The network's name: `c1.webapp1` is `c1` on `webapp1` (DNS-03).
     name: String,
     members: HashMap<EndpointId, Member>,
     /// Lower-case name to who has it, in order of arrival.
