@@ -12,13 +12,10 @@ use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use engine::exec::ExecRequest;
-use serde::{Deserialize, Deserializer};
+use model::go::or_default;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
-
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
-}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

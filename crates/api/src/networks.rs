@@ -11,14 +11,11 @@ use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use engine::networks::NetworkView;
 use model::container::EndpointSettings;
+use model::go::or_default;
 use model::network::{Network, PoolRequest, Request};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
-}
 
 /// `NetworkCreateRequest`.
 #[derive(Debug, Deserialize)]

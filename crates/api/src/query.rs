@@ -69,14 +69,12 @@ impl Query {
     /// # Errors
     /// It is given and neither true nor false.
     pub fn truth(&self, name: &str) -> Answer<Option<bool>> {
-        match self.text(name) {
-            None => Ok(None),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(other) => Err(Failure::invalid(format!(
-                "invalid value for {name}: {other}: strconv.ParseBool: parsing {other:?}: invalid syntax"
-            ))),
-        }
+        let Some(text) = self.text(name) else { return Ok(None) };
+        model::go::parse_bool(text).map(Some).ok_or_else(|| {
+            Failure::invalid(format!(
+                "invalid value for {name}: {text}: strconv.ParseBool: parsing {text:?}: invalid syntax"
+            ))
+        })
     }
 
     /// # Errors

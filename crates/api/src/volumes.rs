@@ -10,13 +10,10 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use engine::store::Volume;
-use serde::{Deserialize, Deserializer};
+use model::go::or_default;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
-}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -36,7 +33,7 @@ pub fn show(engine: &engine::Engine, volume: &Volume) -> Value {
         "CreatedAt": volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "Driver": "local",
         "Labels": volume.labels,
-        "Mountpoint": engine.settings.root.join("volumes").join(&volume.name).join("_data"),
+        "Mountpoint": engine.volume_path(&volume.name),
         "Name": volume.name,
         "Options": volume.options,
         "Scope": "local",

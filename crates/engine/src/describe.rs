@@ -9,9 +9,6 @@ use model::spec::{self, Description, Device, Mount, Namespace, Resources, Ulimit
 use model::users::Account;
 use std::path::{Path, PathBuf};
 
-/// Docker's search path for containers that have none.
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// What is known beside the record.
 pub struct Surroundings<'a> {
     pub account: Account,
@@ -28,7 +25,7 @@ pub struct Surroundings<'a> {
 
 fn ulimits(host: &HostConfig, descriptors: &Ulimit) -> Vec<Ulimit> {
     let asked = host.ulimits.iter().flatten();
-    let mut limits: Vec<Ulimit> = asked.map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect();
+    let mut limits: Vec<Ulimit> = asked.cloned().collect();
     if !limits.iter().any(|l| l.name == descriptors.name) {
         limits.push(descriptors.clone());
     }
@@ -98,7 +95,7 @@ fn namespace(mode: &str) -> Namespace {
 }
 
 fn environment(container: &Container, around: &Surroundings<'_>) -> Vec<String> {
-    let mut env = vec![PATH.to_owned()];
+    let mut env = vec![format!("PATH={}", spec::PATH)];
     env.push(format!("HOSTNAME={}", container.config.hostname));
     if container.config.tty {
         env.push("TERM=xterm".to_owned());

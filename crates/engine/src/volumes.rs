@@ -14,7 +14,8 @@ use std::sync::Arc;
 const BETWEEN: &str = ".between.";
 
 impl Engine {
-    pub(crate) fn volume_path(&self, name: &str) -> PathBuf {
+    /// Where a volume's files are.
+    pub fn volume_path(&self, name: &str) -> PathBuf {
         self.volume_directory(name).join("_data")
     }
 

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use shim_protocol::frame;
-use shim_protocol::launch::{Cgroup, Command, Failure, FailureKind, Launch, Namespace, Step};
+use shim_protocol::launch::{Cgroup, Command, Failure, FailureKind, Launch, Namespace, RLIMITS, Step};
 use shim_protocol::{Size, transport};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -323,25 +323,7 @@ fn set_rlimits(command: &Command, reporter: &Reporter) -> Result<(), Failure> {
 }
 
 fn rlimit_name(resource: u32) -> String {
-    const NAMES: [&str; 16] = [
-        "cpu",
-        "fsize",
-        "data",
-        "stack",
-        "core",
-        "rss",
-        "nproc",
-        "nofile",
-        "memlock",
-        "as",
-        "locks",
-        "sigpending",
-        "msgqueue",
-        "nice",
-        "rtprio",
-        "rttime",
-    ];
-    NAMES.get(resource as usize).map_or_else(|| resource.to_string(), |name| (*name).to_owned())
+    RLIMITS.get(resource as usize).map_or_else(|| resource.to_string(), |name| (*name).to_owned())
 }
 
 /// From here on nothing of the host is reachable: what is left is who the process is, and the program.

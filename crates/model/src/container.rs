@@ -4,18 +4,15 @@
 //! [`EndpointSettings`]): they get it back as they gave it, and the store has the same form. `null` and absent are
 //! the same everywhere.
 
+use crate::go::or_default;
 use crate::id::{ContainerId, NetworkId};
 use crate::image::{Empty, Healthcheck, ImageId};
 use crate::port::{PortRefusal, Wanted};
+use crate::spec::Ulimit;
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-
-/// `null` is the default value: Go clients send it for every empty list and map.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
-}
 
 macro_rules! api_object {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $kind:ty,)* }) => {
@@ -191,14 +188,6 @@ api_object! {
         pub path_on_host: String,
         pub path_in_container: String,
         pub cgroup_permissions: String,
-    }
-}
-
-api_object! {
-    pub struct Ulimit {
-        pub name: String,
-        pub soft: i64,
-        pub hard: i64,
     }
 }
 

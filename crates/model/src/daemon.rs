@@ -1,10 +1,11 @@
 //! How a daemon treats networks: what dockerd's flags and daemon.json say of them, as one value with Docker's defaults.
 //! Whoever parses flags fills it; nobody changes it while a daemon runs.
 
-use crate::container::{HostConfig, LogConfig, Ulimit};
+use crate::container::{HostConfig, LogConfig};
 use crate::files::ResolvOverrides;
 use crate::ipam::Pools;
 use crate::net::InterfaceName;
+use crate::spec::Ulimit;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,6 @@
 //! The texts of a container's `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
 
+use crate::names::RESOLVER;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -159,7 +160,7 @@ pub fn resolv_conf(host: &HostResolv, overrides: &ResolvOverrides, asks: Asks) -
     let ndots = options.iter().position(|o| o.starts_with("ndots:"));
     let (mut ndots_from, mut used_default) = (None, false);
     if embedded {
-        text.push_str("nameserver 127.0.0.11\n");
+        text.push_str(&format!("nameserver {RESOLVER}\n"));
         ndots_from = match ndots {
             Some(at) if options[at]["ndots:".len()..].parse::<u8>().is_ok() => {
                 Some(if overrides.options.is_empty() { "host" } else { "override" })

@@ -1,5 +1,6 @@
 //! What an image says about the containers made from it ([`ImageConfig`]), and about itself ([`Configuration`]).
 
+use crate::go::or_default;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -231,11 +232,6 @@ impl std::str::FromStr for Platform {
         let variant = parts.next().unwrap_or_default();
         if parts.next().is_some() { Err(wrong()) } else { Ok(Self { os, architecture, variant }) }
     }
-}
-
-/// Null where a value is expected means the default: Go writes it for empty lists and absent objects.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
-    Option::<T>::deserialize(d).map(Option::unwrap_or_default)
 }
 
 fn is_zero(n: &i64) -> bool {

@@ -5,6 +5,7 @@
 //! last is taken last (pains 11 and 12).
 
 use crate::id::{ContainerId, NetworkId};
+use crate::net::fnv1a;
 use crate::network::{AskedPool, Network, Pool};
 use ipnet::{IpNet, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,11 +33,8 @@ impl Pools {
         if self.bases.iter().any(|(base, _)| base.addr().is_ipv6()) {
             return;
         }
-        // FNV-1a: 40 bits that are random enough, since the name is.
-        let hash = daemon
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        let base = Ipv6Addr::from(u128::from(0xfd00_0000_0000 | hash & 0xff_ffff_ffff) << 80);
+        // 40 bits that are random enough, since the name is.
+        let base = Ipv6Addr::from(u128::from(0xfd00_0000_0000 | fnv1a(daemon) & 0xff_ffff_ffff) << 80);
         self.bases.push((IpNet::V6(Ipv6Net::new_assert(base, 48)), 64));
     }
 }

@@ -18,6 +18,7 @@
 //! - [`names`]: what each sandbox may resolve
 //! - [`logging`]: what is to become of a container's output
 //! - [`duration`], [`signal`]: words that people write for them
+//! - [`go`]: what is so because Docker is written in Go
 //! - [`errno`]: the words that tools look for in errors of the system
 
 pub mod bounds;
@@ -32,6 +33,7 @@ pub mod errno;
 pub mod files;
 pub mod flow;
 pub mod gateway;
+pub mod go;
 pub mod health;
 pub mod id;
 pub mod image;

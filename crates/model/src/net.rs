@@ -148,6 +148,11 @@ impl FromStr for Protocol {
     }
 }
 
+/// A text's hash that is the same in every build (FNV-1a): for names of what is derived from it, not against forgery.
+pub fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,9 @@
 //!
 //! The defaults are Docker's. The specification is a document, so it is written here in its own words.
 
+use crate::go::or_default;
 use oci_spec::runtime::{LinuxSeccomp, Spec};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -157,17 +159,27 @@ impl FromStr for Propagation {
     }
 }
 
-/// `--ulimit nofile=1024:2048`. Negative is unlimited.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The search path of containers and builds that have none: Docker's.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// `--ulimit nofile=1024:2048`, and the API's `Ulimit`. Negative is unlimited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Ulimit {
     /// As Docker names it: `nofile`.
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
+    /// What the process has, in the resource's unit (setrlimit(2)).
+    #[serde(deserialize_with = "or_default")]
     pub soft: i64,
+    /// What it may raise that to.
+    #[serde(deserialize_with = "or_default")]
     pub hard: i64,
 }
 
 impl Ulimit {
-    const NAMES: [&str; 16] = [
+    /// Every resource that can be limited, by its name.
+    pub const NAMES: [&str; 16] = [
         "as",
         "core",
         "cpu",

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 /// Where containers look.
-pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+pub const ADDRESS: Ipv4Addr = model::names::RESOLVER;
 /// Bytes of queries that may wait while nobody reads.
 const ROOM: usize = 4 << 20;
 const BACKLOG: i32 = 128;

@@ -8,9 +8,10 @@ use domain::base::Message;
 use domain::base::iana::Rcode;
 use model::files::HostResolv;
 use model::id::SandboxId;
+use model::names::RESOLVER;
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -87,7 +88,7 @@ impl HostServers {
 
 /// Whether a question may go to `server`: never back to a sandbox's resolver (DNS-20).
 pub fn is_askable(server: IpAddr) -> bool {
-    server != IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)) && !server.is_unspecified()
+    server != IpAddr::V4(RESOLVER) && !server.is_unspecified()
 }
 
 /// Asks `servers` in order. SERVFAIL and REFUSED move on to the next one; any other answer is the answer. `None`:

@@ -8,7 +8,8 @@ use oci_spec::runtime::{
 };
 use shim_protocol::Size;
 use shim_protocol::launch::{
-    Capabilities, Command, Device, IdMaps, Instruction, Launch, Mount, Namespace, Namespaces, Rlimit, Root, Stdio, What,
+    Capabilities, Command, Device, IdMaps, Instruction, Launch, Mount, Namespace, Namespaces, RLIMITS, Rlimit, Root,
+    Stdio, What,
 };
 use std::path::{Path, PathBuf};
 
@@ -200,27 +201,9 @@ fn capability_bits(names: &CapabilityNames) -> u64 {
 }
 
 fn rlimit_number(name: &str) -> Option<u32> {
-    const NAMES: [&str; 16] = [
-        "CPU",
-        "FSIZE",
-        "DATA",
-        "STACK",
-        "CORE",
-        "RSS",
-        "NPROC",
-        "NOFILE",
-        "MEMLOCK",
-        "AS",
-        "LOCKS",
-        "SIGPENDING",
-        "MSGQUEUE",
-        "NICE",
-        "RTPRIO",
-        "RTTIME",
-    ];
-    let upper = name.to_uppercase();
-    let bare = upper.strip_prefix("RLIMIT_").unwrap_or(&upper);
-    NAMES.iter().position(|known| *known == bare).map(|at| at as u32)
+    let lower = name.to_lowercase();
+    let bare = lower.strip_prefix("rlimit_").unwrap_or(&lower);
+    RLIMITS.iter().position(|known| *known == bare).map(|at| at as u32)
 }
 
 /// The nodes that every container has, and the specification's.
@@ -426,5 +409,14 @@ mod tests {
         check("net.ipv4.ip_forward", "net/ipv4/ip_forward");
         check("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding");
         check("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding");
+    }
+
+    #[test]
+    fn every_limit_that_is_accepted_has_a_number() {
+        for name in model::spec::Ulimit::NAMES {
+            let number = rlimit_number(&format!("RLIMIT_{}", name.to_uppercase()));
+            assert!(number.is_some_and(|number| RLIMITS[number as usize] == name), "{name}: {number:?}");
+        }
+        assert_eq!((rlimit_number("RLIMIT_NOFILE"), rlimit_number("nosuch")), (Some(7), None));
     }
 }

@@ -66,6 +66,26 @@ pub struct Capabilities {
     pub ambient: u64,
 }
 
+/// What [`Rlimit::resource`] is called, by its number (asm-generic/resource.h).
+pub const RLIMITS: [&str; 16] = [
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
+];
+
 /// One `setrlimit`, by the kernel's number of the resource. What cannot be raised is clamped, with a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {

@@ -3,8 +3,9 @@
 use crate::text::parse_bytes;
 use anyhow::{Context, anyhow, bail};
 use clap::{ArgAction, Args};
-use model::container::{LogConfig, Ulimit};
+use model::container::LogConfig;
 use model::daemon::ContainerDefaults;
+use model::spec::Ulimit;
 
 #[derive(Args)]
 pub struct ContainerFlags {

@@ -24,8 +24,6 @@ use model::reference::Reference;
 use model::rootfs::Rootfs;
 use std::sync::Arc;
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 pub(super) async fn build(
     images: &Images,
     context: Context,
@@ -334,7 +332,7 @@ impl Build<'_> {
             self.standing_on(Some(image.id), Configuration::clone(&image.configuration))
         };
         if state.env("PATH").is_none() {
-            set_env(state.configuration.config.env.get_or_insert_default(), "PATH", DEFAULT_PATH);
+            set_env(state.configuration.config.env.get_or_insert_default(), "PATH", model::spec::PATH);
         }
         self.say_image(&state);
         let triggers = state.configuration.config.on_build.take().unwrap_or_default();

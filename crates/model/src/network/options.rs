@@ -1,6 +1,7 @@
 //! What a bridge network's options say: read here, once, and refused here where they say nothing.
 
 use super::{Network, Refusal};
+use crate::go::parse_bool;
 use crate::net::InterfaceName;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ impl Network {
         self.options.get(key).map(String::as_str)
     }
     fn flag(&self, key: &str, default: bool) -> bool {
-        self.option(key).map_or(default, |v| TRUE.contains(&v))
+        self.option(key).map_or(default, |v| parse_bool(v) == Some(true))
     }
     /// Members reach each other (SEC-03).
     pub fn icc(&self) -> bool {
@@ -123,9 +124,6 @@ impl Network {
 /// What every link has to carry (RFC 8200, 5).
 const IPV6_MTU: u32 = 1280;
 
-const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
-const FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
-
 /// Whether a network shall have a family: what the client `asked`, or what its option says.
 pub(super) fn family(
     asked: Option<bool>,
@@ -135,9 +133,10 @@ pub(super) fn family(
     match (asked, options.get(key)) {
         (Some(asked), _) => Ok(Some(asked)),
         (None, None) => Ok(None),
-        (None, Some(text)) if TRUE.contains(&text.as_str()) => Ok(Some(true)),
-        (None, Some(text)) if FALSE.contains(&text.as_str()) => Ok(Some(false)),
-        (None, Some(_)) => Err(Refusal::BadOption(format!("driver-opt {key:?} is not a valid bool"))),
+        (None, Some(text)) => match parse_bool(text) {
+            None => Err(Refusal::BadOption(format!("driver-opt {key:?} is not a valid bool"))),
+            family => Ok(family),
+        },
     }
 }
 
@@ -188,7 +187,7 @@ pub(super) fn check(options: &BTreeMap<String, String>, ipv6: bool, internal: bo
                 _ => return bad("it must be a number of bytes from 68 to 65535"),
             },
             option::ICC | option::MASQUERADE | option::CHECK_SOURCES | option::INHIBIT_IPV4
-                if !TRUE.contains(&value.as_str()) && !FALSE.contains(&value.as_str()) =>
+                if parse_bool(value).is_none() =>
             {
                 return bad("it must be true or false");
             }

@@ -76,10 +76,7 @@ pub fn render_all(variant: Variant) -> String {
     text
 }
 
-/// The name of the empty chain that says which rules a table has: a hash (FNV-1a) of their text.
+/// The name of the empty chain that says which rules a table has: a hash of their text.
 pub fn schema(variant: Variant) -> String {
-    let hash = render_all(variant)
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("schema-{hash:016x}")
+    format!("schema-{:016x}", model::net::fnv1a(&render_all(variant)))
 }

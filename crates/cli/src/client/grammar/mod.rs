@@ -10,6 +10,7 @@
 pub mod help;
 pub mod words;
 
+use model::go::parse_bool;
 use std::collections::BTreeMap;
 
 /// A flag of a command.
@@ -106,7 +107,7 @@ impl Parsed {
     }
     /// A switch that may be on by default.
     pub fn on_or(&self, long: &str, default: bool) -> bool {
-        self.last(long).map_or(default, |v| truth(v) == Some(true))
+        self.last(long).map_or(default, |v| parse_bool(v) == Some(true))
     }
     /// A text, empty where it was not given.
     pub fn text(&self, long: &str) -> &str {
@@ -240,7 +241,7 @@ fn keep(parsed: &mut Parsed, flag: &'static Flag, value: String, check: Check) -
 fn kind(flag: &Flag, value: &str) -> Result<(), String> {
     let quoted = || crate::text::quote(value);
     match flag.value {
-        "" if truth(value).is_none() => Err(format!("strconv.ParseBool: parsing {}: invalid syntax", quoted())),
+        "" if parse_bool(value).is_none() => Err(format!("strconv.ParseBool: parsing {}: invalid syntax", quoted())),
         "int" if integer(value).is_none() => Err(format!("strconv.ParseInt: parsing {}: invalid syntax", quoted())),
         "uint16" if value.parse::<u16>().is_err() => {
             Err(format!("strconv.ParseUint: parsing {}: invalid syntax", quoted()))
@@ -252,15 +253,6 @@ fn kind(flag: &Flag, value: &str) -> Result<(), String> {
             Err("bad format of filter (expected name=value)".into())
         }
         _ => Ok(()),
-    }
-}
-
-/// Go's `strconv.ParseBool`.
-pub fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 

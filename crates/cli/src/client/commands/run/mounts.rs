@@ -74,7 +74,7 @@ pub fn mount(text: &str) -> Result<Value, String> {
                     crate::text::quote(value.unwrap_or_default())
                 )
             };
-            value.map_or(Some(true), crate::client::grammar::truth).ok_or_else(wrong)
+            value.map_or(Some(true), model::go::parse_bool).ok_or_else(wrong)
         };
         match (key.as_str(), value) {
             ("readonly" | "ro", value) => {
