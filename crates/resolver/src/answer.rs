@@ -2,7 +2,7 @@
 
 use domain::base::iana::{Class, Opcode, OptRcode, Rcode, Rtype};
 use domain::base::message_builder::{AdditionalBuilder, PushError};
-use domain::base::{Message, MessageBuilder, Name, ParsedName, Question, StaticCompressor, Ttl};
+use domain::base::{Message, MessageBuilder, Name, ParsedName, StaticCompressor, Ttl};
 use domain::rdata::{A, Aaaa, Ptr};
 use model::id::SandboxId;
 use model::names::{Member, Names};
@@ -46,6 +46,10 @@ pub fn answer(query: &[u8], names: &Names, sandbox: SandboxId, transport: Transp
     let Ok(question) = message.sole_question() else {
         return reply(&message, Rcode::FORMERR, None, limit);
     };
+    if options(&message) > 1 {
+        // RFC 6891, 6.1.1.
+        return reply(&message, Rcode::FORMERR, None, limit);
+    }
     if let Some(opt) = message.opt()
         && opt.version() > 0
     {
@@ -64,17 +68,14 @@ pub fn answer(query: &[u8], names: &Names, sandbox: SandboxId, transport: Transp
         return reply(&message, Rcode::REFUSED, None, limit);
     }
 
-    if question.qtype() == Rtype::PTR
-        && let Some(address) = reverse_address(&question)
-    {
-        return match names.reverse(view, address) {
-            Some(name) => reply(&message, Rcode::NOERROR, Some(Records::Name(name)), limit),
-            None => Outcome::Forward { limit },
-        };
-    }
     let Some(name) = plain_name(question.qname()) else { return Outcome::Forward { limit } };
     if name.is_empty() {
         return Outcome::Forward { limit };
+    }
+    // An address that is known has its name here; that it has no other type is known here, too, as with names.
+    if let Some(holder) = reverse_address(&name).and_then(|address| names.reverse(view, address)) {
+        let records = matches!(question.qtype(), Rtype::PTR | Rtype::ANY).then_some(Records::Name(holder));
+        return reply(&message, Rcode::NOERROR, records, limit);
     }
     match names.find(view, &name) {
         // A name that is known has all its types here: one that it lacks is NODATA, never NXDOMAIN, and never
@@ -115,6 +116,11 @@ fn is_address_type(rtype: Rtype) -> bool {
     matches!(rtype, Rtype::A | Rtype::AAAA)
 }
 
+/// How many OPT records it has, where one can be.
+fn options(message: &Message<&[u8]>) -> usize {
+    message.additional().map_or(0, |section| section.flatten().filter(|record| record.rtype() == Rtype::OPT).count())
+}
+
 /// The largest answer: RFC 1035 4.2.1 without EDNS, what the client offers with it (at least 512: RFC 6891, 6.2.3),
 /// and never more than 4096 bytes, whatever the client offers: the usual bound of servers, RFC 6891, 6.2.5.
 fn limit(message: &Message<&[u8]>, transport: Transport) -> usize {
@@ -143,8 +149,7 @@ fn plain_name(name: &ParsedName<&[u8]>) -> Option<String> {
 }
 
 /// The address that a name below `in-addr.arpa` or `ip6.arpa` stands for (RFC 1035 3.5, RFC 3596 2.5).
-fn reverse_address(question: &Question<ParsedName<&[u8]>>) -> Option<IpAddr> {
-    let name = plain_name(question.qname())?;
+fn reverse_address(name: &str) -> Option<IpAddr> {
     if let Some(digits) = name.strip_suffix(".in-addr.arpa") {
         let mut octets = [0; 4];
         let mut parts = digits.split('.').rev();
@@ -396,8 +401,22 @@ mod tests {
         let (names, sandbox) = names();
         let message = ask(&names, sandbox, &query("2.1.0.10.in-addr.arpa", Rtype::PTR));
         assert_eq!(answers(&message), ["web.front.".to_owned()].into());
-        let foreign = answer(&query("2.2.0.10.in-addr.arpa", Rtype::PTR), &names, sandbox, Transport::Udp, 0);
-        assert_eq!(foreign, Outcome::Forward { limit: 512 });
+        for rtype in [Rtype::PTR, Rtype::A] {
+            let foreign = answer(&query("2.2.0.10.in-addr.arpa", rtype), &names, sandbox, Transport::Udp, 0);
+            assert_eq!(foreign, Outcome::Forward { limit: 512 });
+        }
+    }
+
+    #[test]
+    fn dns_09_types_that_a_known_address_lacks_are_nodata() {
+        let (names, sandbox) = names();
+        for rtype in [Rtype::A, Rtype::AAAA, Rtype::TXT, Rtype::SOA] {
+            let message = ask(&names, sandbox, &query("2.1.0.10.in-addr.arpa", rtype));
+            assert_eq!(message.header().rcode(), Rcode::NOERROR, "{rtype}");
+            assert_eq!(message.header_counts().ancount(), 0, "{rtype}");
+        }
+        let message = ask(&names, sandbox, &query("2.1.0.10.in-addr.arpa", Rtype::ANY));
+        assert_eq!(answers(&message), ["web.front.".to_owned()].into());
     }
 
     #[test]
@@ -452,6 +471,14 @@ mod tests {
         let mut two = query("web", Rtype::A);
         two[5] = 2;
         assert_eq!(code(&two), Rcode::FORMERR);
+        let mut opts = query("web", Rtype::A);
+        const OPT: [u8; 11] = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+        opts.extend(OPT);
+        opts[11] = 1;
+        assert_eq!(code(&opts), Rcode::NOERROR);
+        opts.extend(OPT);
+        opts[11] = 2;
+        assert_eq!(code(&opts), Rcode::FORMERR, "one of EDNS is enough");
         let mut update = query("web", Rtype::A);
         update[2] = 5 << 3;
         assert_eq!(code(&update), Rcode::NOTIMP);
