@@ -42,8 +42,8 @@ impl Shared {
     /// Something that was sent has not been read by the other side.
     pub fn is_unread(&self) -> bool {
         let unread = match &*self.0 {
-            Socket::Unix(stream) => engine::unread(stream.as_fd()),
-            Socket::Tcp(stream) => engine::unread(stream.as_fd()),
+            Socket::Unix(stream) => kernel::fds::unread(stream.as_fd()),
+            Socket::Tcp(stream) => kernel::fds::unread(stream.as_fd()),
         };
         unread.is_ok_and(|bytes| bytes > 0)
     }

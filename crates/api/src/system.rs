@@ -29,12 +29,20 @@ fn arch() -> &'static str {
     }
 }
 
+/// What clients show of a build that says nothing about itself.
+const UNKNOWN: &str = "unknown";
+const NO_GO: &str = "none (Rust)";
+
 pub async fn version(State(engine): Ctx) -> Answer {
     let info = engine.info();
     let version = &engine.settings.version;
     let details = json!({
         "ApiVersion": API_VERSION.to_string(),
         "Arch": arch(),
+        "BuildTime": UNKNOWN,
+        "Experimental": "false",
+        "GitCommit": UNKNOWN,
+        "GoVersion": NO_GO,
         "KernelVersion": info.kernel,
         "MinAPIVersion": MIN_API_VERSION.to_string(),
         "Os": "linux",
@@ -45,12 +53,12 @@ pub async fn version(State(engine): Ctx) -> Answer {
         "Version": version,
         "ApiVersion": API_VERSION.to_string(),
         "MinAPIVersion": MIN_API_VERSION.to_string(),
-        "GitCommit": "unknown",
-        "GoVersion": "none (Rust)",
+        "GitCommit": UNKNOWN,
+        "GoVersion": NO_GO,
         "Os": "linux",
         "Arch": arch(),
         "KernelVersion": info.kernel,
-        "BuildTime": "unknown",
+        "BuildTime": UNKNOWN,
     }))
     .into_response())
 }

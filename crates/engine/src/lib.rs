@@ -64,8 +64,6 @@ pub mod volumes;
 
 pub use build::Accounts;
 pub use error::{Error, Kind, Result};
-// For `api`, which makes no system calls of its own.
-pub use kernel::fds::unread;
 
 use keeper::Keeper;
 use model::id::{ContainerId, RootId};

@@ -21,6 +21,7 @@ use crate::resolver::{self, ResolverSockets};
 use crate::ruleset::Variant;
 use crate::sandbox::Sandbox;
 use crate::tables::Tables;
+use crate::undo::Undo;
 use crate::watch::Watch;
 use ipnet::IpNet;
 use kernel::address::{self, Address};
@@ -40,7 +41,6 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use undo::Undo;
 
 /// What a [`Network`] is opened with.
 #[derive(Debug)]

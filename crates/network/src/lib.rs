@@ -35,6 +35,7 @@ pub mod resolver;
 pub mod ruleset;
 pub mod sandbox;
 mod tables;
+mod undo;
 pub mod watch;
 
 pub use apply::{Network, Settings};

@@ -547,6 +547,12 @@ fn the_daemon_says_who_it_is() {
     }
     if let Some(version) = lab.docker(&["version", "--format", "{{.Server.APIVersion}}"]) {
         assert_eq!(version.ok(), "1.51");
+        let shown = lab.docker(&["version"]).expect("docker").ok();
+        let server = shown.split_once("Server: Isle").expect("the server's part").1;
+        for line in ["Go version: none (Rust)", "Git commit: unknown", "Built: unknown", "Experimental: false"] {
+            let is_said = |l: &str| l.split_whitespace().eq(line.split_whitespace());
+            assert!(server.lines().any(is_said), "{line}: {shown}");
+        }
     }
 }
 

@@ -1,15 +1,11 @@
 //! Acts that can be taken back: do, then remember how to undo it, on adjacent lines.
 //!
-//! ```
-//! # fn create() -> Result<(), std::io::Error> { Ok(()) }
-//! # fn delete() -> Result<(), std::io::Error> { Ok(()) }
-//! # fn main() -> Result<(), std::io::Error> {
-//! let mut undo = undo::Undo::default();
+//! ```text
+//! let mut undo = Undo::default();
 //! create()?;
 //! undo.push("thing", || delete());
 //! // … more steps, any of which may fail …
 //! undo.commit();
-//! # Ok(()) }
 //! ```
 //!
 //! Undo serves errors only. A crash is repaired at the next start, from the record that preceded the act.
@@ -21,13 +17,13 @@ type Act<'a> = Box<dyn FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Se
 
 /// What to take back if this is dropped before [`Undo::commit`]: newest first, and past failures, which are logged.
 #[derive(Default)]
-pub struct Undo<'a> {
+pub(crate) struct Undo<'a> {
     acts: Vec<(&'static str, Act<'a>)>,
 }
 
 impl<'a> Undo<'a> {
     /// Remembers how to take back what was just done; `what` names it in the log if that fails.
-    pub fn push<E: Into<Box<dyn Error + Send + Sync>>>(
+    pub(crate) fn push<E: Into<Box<dyn Error + Send + Sync>>>(
         &mut self,
         what: &'static str,
         act: impl FnOnce() -> Result<(), E> + Send + 'a,
@@ -36,13 +32,8 @@ impl<'a> Undo<'a> {
     }
 
     /// It is all done: nothing will be taken back.
-    pub fn commit(mut self) {
+    pub(crate) fn commit(mut self) {
         self.acts.clear();
-    }
-
-    /// Hands what was remembered to a larger act, which now takes it back if it fails.
-    pub fn into(mut self, larger: &mut Undo<'a>) {
-        larger.acts.append(&mut self.acts);
     }
 }
 
@@ -83,21 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_committed_stays_and_a_larger_act_takes_over() {
+    fn what_is_committed_stays() {
         let count = Mutex::new(0);
-        let note = || -> std::io::Result<()> {
+        let mut undo = Undo::default();
+        undo.push("act", || -> std::io::Result<()> {
             *count.lock().unwrap() += 1;
             Ok(())
-        };
-        let mut undo = Undo::default();
-        undo.push("act", note);
+        });
         undo.commit();
-        let mut larger = Undo::default();
-        let mut undo = Undo::default();
-        undo.push("act", note);
-        undo.into(&mut larger);
         assert_eq!(*count.lock().unwrap(), 0);
-        drop(larger);
-        assert_eq!(*count.lock().unwrap(), 1);
     }
 }
