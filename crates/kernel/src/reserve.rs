@@ -1,7 +1,7 @@
 //! Sockets that hold a port, so that nobody else gets it and 'already in use' is the kernel's own word.
 //!
-//! Nothing ever arrives on one: TCP does not listen, and UDP is bound to a device that carries nothing, so senders are
-//! refused as for a closed port. A socket that just held the port and lingers (TIME_WAIT) is no obstacle, since the
+//! Nothing arrives on a port that is only held: TCP does not listen, and UDP is bound to a device that carries nothing, so
+//! senders are refused as for a closed port. Who wants to answer on it names no device, and says so by [`listen`]. A socket that just held the port and lingers (TIME_WAIT) is no obstacle, since the
 //! bind is done with SO_REUSEADDR; a second server is refused all the same, since that is then switched off.
 
 use rustix::io::Errno;

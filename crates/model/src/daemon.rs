@@ -1,5 +1,6 @@
-//! How a daemon treats networks: what dockerd's flags and daemon.json say of them, as one value with Docker's defaults.
-//! Whoever parses flags fills it; nobody changes it while a daemon runs.
+//! What a daemon is told when it starts, by dockerd's flags and daemon.json, with Docker's defaults: how it treats networks
+//! ([`Networking`]), what containers have that say nothing themselves ([`ContainerDefaults`]), and where images come from
+//! ([`Registries`]). Whoever parses flags fills these; nobody changes them while a daemon runs.
 
 use crate::container::{HostConfig, LogConfig};
 use crate::files::ResolvOverrides;

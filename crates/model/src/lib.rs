@@ -12,7 +12,7 @@
 //! - [`reference`]: how people name images
 //! - [`net`], [`network`], [`endpoint`], [`ipam`], [`port`], [`gateway`]: networks, who is on them, their addresses,
 //!   published ports and ways out
-//! - [`daemon`]: what a daemon is told about networks
+//! - [`daemon`]: what a daemon is told about networks, containers and registries when it starts
 //! - [`desired`]: what the kernel shall look like, one value; a change is the difference of two
 //! - [`flow`]: whether a flow passes, and which fact decides
 //! - [`names`]: what each sandbox may resolve
