@@ -1,8 +1,10 @@
 //! Sockets that hold a port, so that nobody else gets it and 'already in use' is the kernel's own word.
 //!
 //! Nothing arrives on a port that is only held: TCP does not listen, and UDP is bound to a device that carries nothing, so
-//! senders are refused as for a closed port. Who wants to answer on it names no device, and says so by [`listen`]. A socket that just held the port and lingers (TIME_WAIT) is no obstacle, since the
-//! bind is done with SO_REUSEADDR; a second server is refused all the same, since that is then switched off.
+//! senders are refused as for a closed port. Who wants to answer on it names no device, and says so by [`listen`].
+//!
+//! A socket that just held the port and lingers (TIME_WAIT) is no obstacle, since the bind is done with SO_REUSEADDR; a
+//! second server is refused all the same, since that is then switched off.
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt};
