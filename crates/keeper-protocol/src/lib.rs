@@ -13,6 +13,8 @@
 //!                                     ◀──  Done, or Failed
 //! ```
 
+#![warn(missing_docs)]
+
 use model::id::{ContainerId, RootId, SandboxId};
 use model::names::{Change, Questions};
 use serde::{Deserialize, Serialize};
@@ -23,13 +25,18 @@ pub const VERSION: u32 = 3;
 /// What the daemon asks. The first three never change, so that a daemon can take over from a keeper of any version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Who asks: the first message, answered with [`Reply::Welcome`]. Another root than the keeper's own is refused.
     Hello {
+        /// The asker's [`VERSION`].
         version: u32,
+        /// Whose daemon it is.
         root: RootId,
     },
     /// Give duplicates of what you hold under `key`, from the `from`th on: as many as a message carries.
     Recall {
+        /// What is asked for.
         key: Key,
+        /// How many of them were had before, by earlier requests.
         from: usize,
     },
     /// Take nothing new, finish what is under way within a short time, then go: another keeper takes over, or none is
@@ -42,50 +49,67 @@ pub enum Request {
     Begin,
     /// Differences, applied in order and all at once. After `Reset` they are part of the snapshot.
     Apply {
+        /// To zones and views, oldest first.
         changes: Vec<Change>,
     },
     /// Hold descriptors. Under [`Key::Sandbox`] they are `[network namespace, udp, tcp, …]`: the sockets are served
     /// as that sandbox's resolver. Those under [`Key::Proxy`] and [`Key::Datagrams`] are served by the proxy.
     /// `more` adds to what is held under the key already: a message carries a limited number.
     Hold {
+        /// Under which they are given back.
         key: Key,
+        /// Beside what is held under the key already, instead of in its place.
         more: bool,
     },
+    /// Close what is held under a key; nothing held is no error.
     Release {
+        /// Of what.
         key: Key,
     },
     /// When the process of this pidfd (the one descriptor) ends, apply `changes`, and say `Died`; in place of an earlier
     /// watch of the container. After `Reset` it is part of the snapshot.
     Watch {
+        /// Whose process it is.
         container: ContainerId,
+        /// What its end means, oldest first.
         changes: Vec<Change>,
     },
+    /// Let go of a container's pidfd; none watched is no error.
     Unwatch {
+        /// Whose.
         container: ContainerId,
     },
     /// How many questions were there?
     Count,
 }
 
+/// What the keeper says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// What is held from an earlier daemon. A keeper of another version or build is replaced. The keeper's own pidfd
     /// rides along, from version 2 on.
     Welcome {
+        /// The keeper's [`VERSION`].
         version: u32,
+        /// Which build of the program it runs.
         build: String,
+        /// By which keys something is held.
         held: Vec<Key>,
     },
     /// The descriptors ride along.
     Recalled,
     /// Since this keeper was started (DNS-28).
     Counted(Questions),
+    /// It is done, and there is nothing to say of it.
     Done,
+    /// It is not done; what was before stays.
     Failed {
+        /// For the daemon's log.
         why: String,
     },
     /// Not an answer: a watched process has ended, its changes are applied.
     Died {
+        /// Whose process it was.
         container: ContainerId,
     },
 }

@@ -15,12 +15,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Why a shim did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
+    /// It was killed, or could not be reached.
     #[error("the container's shim is gone")]
     Gone(#[source] Option<io::Error>),
+    /// It is of a build that this one does not understand.
     #[error("the container's shim speaks version {0} of the protocol, which this daemon does not know")]
     Version(u32),
+    /// Its answer was no answer.
     #[error("the container's shim sent what makes no sense")]
     Garbled(#[source] frame::Garbled),
+    /// It was asked for what cannot be.
     #[error("{0}")]
     Refused(RefusalText),
 }
@@ -213,26 +217,35 @@ async fn serve(stream: UnixStream, mut inbox: Inbox, mut inlet: mpsc::Receiver<O
 /// Which of a process's streams to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachOptions {
+    /// What is written to its standard input.
     pub stdin: bool,
+    /// Its standard output; of a terminal, all that it shows.
     pub stdout: bool,
+    /// Its standard error; of a terminal, nothing.
     pub stderr: bool,
 }
 
 impl AttachOptions {
+    /// All three.
     pub const ALL: AttachOptions = AttachOptions { stdin: true, stdout: true, stderr: true };
+    /// What it says, and nothing to it.
     pub const OUTPUT: AttachOptions = AttachOptions { stdin: false, stdout: true, stderr: true };
 }
 
 /// Which stream some output came by. A terminal's is all `Stdout`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
+    /// Standard output.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
 /// A process's stdio. Dropped as a whole, it is detached, and the process does not notice.
 pub struct Attached {
+    /// To be written.
     pub stdin: Stdin,
+    /// To be read.
     pub output: Output,
 }
 

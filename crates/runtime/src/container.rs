@@ -31,6 +31,7 @@ pub struct ExitStatus {
     pub unknown: bool,
     /// The kernel killed something in the container for want of memory.
     pub oom_killed: bool,
+    /// When, as its shim saw it; of an unknown ending, when that was found.
     pub finished_at: Timestamp,
 }
 
@@ -80,6 +81,7 @@ struct Shared {
 pub struct RunningState {
     /// In the daemon's pid namespace.
     pub pid: i32,
+    /// When its program was executed.
     pub started_at: Timestamp,
     /// Limits that were clamped and the like, as sentences.
     pub warnings: Vec<String>,
@@ -109,14 +111,17 @@ impl Container {
         Container { shared }
     }
 
+    /// Whose it is.
     pub fn id(&self) -> ContainerId {
         self.shared.id
     }
 
+    /// Its process's, in the daemon's pid namespace.
     pub fn pid(&self) -> i32 {
         self.shared.running.pid
     }
 
+    /// When its program was executed.
     pub fn started_at(&self) -> Timestamp {
         self.shared.running.started_at
     }

@@ -13,9 +13,13 @@ use tokio::sync::watch;
 
 /// A command to run beside the container's process.
 pub struct ExecOrder {
+    /// The command, as the OCI runtime specification has it.
     pub process: SpecProcess,
+    /// The container's profile.
     pub seccomp: Option<LinuxSeccomp>,
+    /// Somebody writes to it; else its input is at its end.
     pub open_stdin: bool,
+    /// The terminal's first size; else what the process says.
     pub size: Option<Size>,
 }
 

@@ -29,7 +29,9 @@ pub(crate) struct Held {
 
 /// A container that an earlier daemon started.
 pub enum Reconnected {
+    /// It goes on.
     Running(Container),
+    /// It ended meanwhile.
     Exited(ExitStatus),
 }
 

@@ -8,6 +8,8 @@
 //! - [`logs`]: reads what a shim has logged
 //! - [`translate`]: the specification as the launcher understands it, purely
 
+#![warn(missing_docs)]
+
 mod connection;
 mod container;
 mod exec;
@@ -49,6 +51,7 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// The `isle-shim` program.
     pub shim: PathBuf,
+    /// Whose daemon it is: the name of its cgroup.
     pub root: RootId,
     /// Below which containers' cgroups are made; empty is the top.
     pub cgroup_parent: String,
@@ -78,6 +81,7 @@ pub(crate) struct Inner {
 
 /// Why the runtime cannot work.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Error {
     #[error("cannot use the run directory {path}")]
     RunDir { path: PathBuf, source: io::Error },
@@ -93,6 +97,7 @@ pub enum Error {
 
 /// Why a container, or a command, was not started. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum StartError {
     /// By the launcher, at one of its steps.
     #[error("{0}")]
@@ -132,18 +137,24 @@ impl From<CallError> for StartError {
 
 /// A container to start.
 pub struct StartOrder {
+    /// Whose it is: the name of its run directory and its cgroup.
     pub id: ContainerId,
+    /// What it shall be, as the OCI runtime specification has it.
     pub spec: Spec,
+    /// The layers that its file system is mounted from.
     pub rootfs: Rootfs,
     /// The sandbox; `None` is the daemon's own namespace where the specification names no network namespace, and a new
     /// empty one where it does.
     pub netns: Option<OwnedFd>,
+    /// Where its input comes from.
     pub stdio: Stdio,
+    /// Where its output is written, if anywhere.
     pub log: Option<Log>,
     /// The cgroup that the container's is made in, instead of this root's own.
     pub cgroup_parent: Option<String>,
     /// Run our init as process 1.
     pub init: bool,
+    /// Who makes it.
     pub runtime: RuntimeKind,
     /// Other containers' processes whose namespaces are shared.
     pub join: Join,
@@ -154,25 +165,34 @@ pub struct StartOrder {
 /// How the container's process gets its input and output.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stdio {
+    /// It has a terminal of its own.
     pub tty: bool,
+    /// The terminal's first size.
     pub size: Option<Size>,
+    /// Its input stays open while nobody is attached; else it has none.
     pub open_stdin: bool,
+    /// Its input ends with the first client that was attached to it.
     pub stdin_once: bool,
 }
 
 /// Who makes the container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RuntimeKind {
+    /// Our own: a part of the shim.
     #[default]
     Launcher,
+    /// [`Settings::runc`], which the shim starts.
     Runc,
 }
 
 /// Pidfds of processes whose namespaces are shared.
 #[derive(Default)]
 pub struct Join {
+    /// Whose processes it sees.
     pub pid: Option<OwnedFd>,
+    /// Whose System V objects and message queues.
     pub ipc: Option<OwnedFd>,
+    /// Whose hostname.
     pub uts: Option<OwnedFd>,
 }
 
@@ -181,6 +201,7 @@ pub struct Join {
 pub struct Info {
     /// 1 or 2, as Docker says it.
     pub cgroup_version: u8,
+    /// Who makes cgroups, in Docker's word.
     pub cgroup_driver: &'static str,
     /// What can be limited: cgroup controllers by name.
     pub controllers: Vec<&'static str>,
@@ -188,7 +209,9 @@ pub struct Info {
     pub lacking: Vec<String>,
     /// Capabilities that this daemon lacks, and so every container.
     pub missing_capabilities: Vec<String>,
+    /// Whether the kernel filters system calls.
     pub seccomp: bool,
+    /// Whether the kernel has them.
     pub cgroup_namespaces: bool,
 }
 
@@ -222,6 +245,7 @@ impl Runtime {
         })
     }
 
+    /// What was found here when this was opened.
     pub fn info(&self) -> Info {
         let all = model::spec::CapabilitySet::ALL.0;
         Info {

@@ -16,7 +16,9 @@ use tokio::sync::mpsc;
 /// What to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
+    /// Lines of standard output.
     pub stdout: bool,
+    /// Lines of standard error.
     pub stderr: bool,
     /// From this time on.
     pub since: Option<Timestamp>,
@@ -37,8 +39,11 @@ impl Default for Query {
 /// One line, or a piece of a long one: then without a newline at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
+    /// By which it came.
     pub stream: Stream,
+    /// When its shim read its end.
     pub time: Timestamp,
+    /// What was written; what is no UTF-8 is replaced.
     pub text: String,
 }
 

@@ -3,19 +3,25 @@
 /// One process of a container, as `top` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
+    /// In the daemon's pid namespace, as the parent's is.
     pub pid: i32,
+    /// Its parent's.
     pub ppid: i32,
+    /// The real one, in the daemon's user namespace.
     pub uid: u32,
     /// One letter, as ps has it.
     pub state: char,
-    /// Seconds since it began, and of CPU that it used.
+    /// Seconds since it began.
     pub age: u64,
+    /// Seconds of CPU that it used.
     pub cpu: u64,
     /// The terminal's device number, 0 for none.
     pub tty: i32,
-    /// Bytes of memory, and of address space.
+    /// Bytes of memory.
     pub resident: u64,
+    /// Bytes of address space.
     pub size: u64,
+    /// From -20, the most, to 19.
     pub nice: i64,
     /// The program's name as the kernel has it.
     pub name: String,

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a specification cannot be launched.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Untranslatable {
     #[error("the specification lacks its {0}")]
     Lacks(&'static str),

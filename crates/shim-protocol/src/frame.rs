@@ -10,10 +10,13 @@ use serde::de::DeserializeOwned;
 pub enum Kind {
     /// A postcard value: a [`Call`](crate::Call) to the shim, a [`Message`](crate::Message) from it.
     Value = 0,
+    /// Bytes for the process.
     Stdin = 1,
     /// The client will send no more stdin.
     StdinEnd = 2,
+    /// Bytes of its standard output, or of its terminal.
     Stdout = 3,
+    /// Bytes of its standard error.
     Stderr = 4,
     /// No more output: the process and all that wrote for it are gone.
     End = 5,
@@ -41,9 +44,11 @@ impl std::error::Error for Garbled {}
 /// One frame, taken from a [`Decoder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
+    /// What the payload is.
     pub kind: Kind,
     /// How many of the connection's received descriptors belong to it.
     pub descriptors: usize,
+    /// Without the header.
     pub payload: Vec<u8>,
 }
 
@@ -93,6 +98,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// Takes in what was received, wherever it is cut.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.taken > 0 {
             self.bytes.drain(..self.taken);

@@ -9,21 +9,31 @@ use std::path::PathBuf;
 /// A container to launch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Launch {
+    /// Its process.
     pub command: Command,
+    /// Where that one's input comes from and its output goes.
     pub stdio: Stdio,
     /// `None`: output is for those attached only.
     pub log: Option<Log>,
+    /// What lies at `/`.
     pub root: Root,
     /// In this order.
     pub mounts: Vec<Mount>,
+    /// Nodes in its `/dev`, made before masking.
     pub devices: Vec<Device>,
+    /// Of which nothing is seen: covered by an empty directory, or `/dev/null`.
     pub masked_paths: Vec<String>,
+    /// Where nothing can be written.
     pub readonly_paths: Vec<String>,
+    /// Of its uts namespace; `None` leaves what is there.
     pub hostname: Option<String>,
+    /// The same, for NIS.
     pub domainname: Option<String>,
     /// Paths below `/proc/sys`, and what is written there.
     pub sysctls: Vec<(String, String)>,
+    /// What it has for itself.
     pub namespaces: Namespaces,
+    /// Where it is put.
     pub cgroup: Cgroup,
     /// Run a small init of ours as process 1, which reaps and forwards signals.
     pub init: bool,
@@ -36,20 +46,29 @@ pub struct Launch {
 /// A process to execute: who it is and what it may.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Command {
+    /// The program, looked up in the path of `env` where it has no slash, and its arguments.
     pub args: Vec<String>,
     /// `NAME=value`, in order.
     pub env: Vec<String>,
     /// Absolute; made where it is missing (for the container's own process only).
     pub cwd: String,
+    /// In the container's user namespace, as the groups are.
     pub uid: u32,
+    /// Its primary group.
     pub gid: u32,
+    /// Its supplementary groups.
     pub groups: Vec<u32>,
+    /// `None`: 0022.
     pub umask: Option<u32>,
+    /// What it may.
     pub capabilities: Capabilities,
+    /// Nothing that it executes gains any (prctl(2): PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
+    /// Others stay as the shim's.
     pub rlimits: Vec<Rlimit>,
     /// A BPF program, compiled already.
     pub seccomp: Option<Vec<Instruction>>,
+    /// `/proc/PID/oom_score_adj`, -1000 to 1000; `None` leaves the shim's.
     pub oom_score_adj: Option<i32>,
 }
 
@@ -59,10 +78,15 @@ pub type Instruction = (u16, u8, u8, u32);
 /// The five sets, bit by capability number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
+    /// What it can ever gain.
     pub bounding: u64,
+    /// What counts now.
     pub effective: u64,
+    /// What it may make effective.
     pub permitted: u64,
+    /// What files may hand on.
     pub inheritable: u64,
+    /// What programs without capabilities of their own keep.
     pub ambient: u64,
 }
 
@@ -89,8 +113,11 @@ pub const RLIMITS: [&str; 16] = [
 /// One `setrlimit`, by the kernel's number of the resource. What cannot be raised is clamped, with a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
+    /// `RLIMIT_*`.
     pub resource: u32,
+    /// In the resource's unit; all bits set is unlimited.
     pub soft: u64,
+    /// The same.
     pub hard: u64,
 }
 
@@ -99,6 +126,7 @@ pub struct Rlimit {
 pub struct Stdio {
     /// A terminal, or pipes.
     pub tty: bool,
+    /// The terminal's first size; `None` leaves the kernel's.
     pub size: Option<Size>,
     /// Whether there is a stdin; `/dev/null` otherwise.
     pub stdin: bool,
@@ -109,6 +137,7 @@ pub struct Stdio {
 /// A log in Docker's json-file format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
+    /// The present file; older ones are beside it, `.1` the youngest.
     pub path: PathBuf,
     /// In bytes; rotated when it would be more. `None`: never.
     pub max_size: Option<u64>,
@@ -121,10 +150,13 @@ pub struct Log {
 pub struct Root {
     /// Read-only layers, the uppermost first.
     pub lower: Vec<PathBuf>,
+    /// What is changed; on one file system with `work`.
     pub upper: PathBuf,
+    /// The overlay's own.
     pub work: PathBuf,
     /// Never sync to the disk.
     pub volatile: bool,
+    /// Nothing at `/` can be changed, once everything is mounted.
     pub readonly: bool,
     /// An existing directory to attach it at, in the launcher's own mount namespace only.
     pub attach_at: PathBuf,
@@ -132,13 +164,16 @@ pub struct Root {
     pub propagation: Option<u64>,
 }
 
+/// One mount of a container's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mount {
     /// Resolved inside the root; made where it is missing.
     pub target: String,
+    /// What is mounted there.
     pub what: What,
-    /// `MOUNT_ATTR_*` to set, and those to clear.
+    /// `MOUNT_ATTR_*` to set (mount_setattr(2)).
     pub set: u64,
+    /// Those to clear.
     pub clear: u64,
     /// Attributes apply to what is mounted below as well.
     pub recursively: bool,
@@ -146,28 +181,51 @@ pub struct Mount {
     pub propagation: Option<u64>,
 }
 
+/// What a mount shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum What {
     /// Something of the host's.
-    Bind { source: PathBuf, recursive: bool },
+    Bind {
+        /// Where it is there.
+        source: PathBuf,
+        /// With what is mounted below it.
+        recursive: bool,
+    },
     /// A file system of its own: `fsopen` with these parameters.
-    New { kind: String, source: String, parameters: Vec<(String, Option<String>)> },
+    New {
+        /// As the kernel names it: `proc`, `tmpfs` …
+        kind: String,
+        /// What `/proc/mounts` shows as its source.
+        source: String,
+        /// Names and values; one without a value is a flag.
+        parameters: Vec<(String, Option<String>)>,
+    },
     /// The `/dev/shm` of the container whose ipc namespace is joined.
     JoinedShm,
     /// A tmpfs with one directory a hierarchy, each showing the container's own part, and links for those mounted
     /// together.
-    Cgroup1 { hierarchies: Vec<(String, PathBuf)>, links: Vec<(String, String)> },
+    Cgroup1 {
+        /// The directories' names, and what of the host's each shows.
+        hierarchies: Vec<(String, PathBuf)>,
+        /// The links' names, and where each leads.
+        links: Vec<(String, String)>,
+    },
 }
 
 /// A node to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
+    /// Resolved inside the root.
     pub path: String,
     /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO`, and permissions.
     pub mode: u32,
+    /// The driver's number; of a fifo nothing.
     pub major: u32,
+    /// The device's among the driver's.
     pub minor: u32,
+    /// Its owner.
     pub uid: u32,
+    /// Its group.
     pub gid: u32,
 }
 
@@ -175,26 +233,37 @@ pub struct Device {
 /// namespace itself for `net`, a pidfd of one of its processes for the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Namespaces {
+    /// Interfaces, routes and sockets.
     pub net: Namespace,
+    /// Processes.
     pub pid: Namespace,
+    /// System V objects and message queues.
     pub ipc: Namespace,
+    /// The hostname.
     pub uts: Namespace,
+    /// What of the hierarchies is seen.
     pub cgroup: Namespace,
+    /// Users and capabilities; `None` is the shim's own.
     pub user: Option<IdMaps>,
 }
 
+/// Whose a namespace is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Namespace {
     /// The shim's own.
     Host,
+    /// Its own.
     New,
+    /// Somebody else's.
     Join,
 }
 
 /// A new user namespace's maps, as `/proc/PID/uid_map` and `gid_map` want them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
+    /// Lines of `INSIDE OUTSIDE COUNT`.
     pub uids: String,
+    /// The same for groups.
     pub gids: String,
 }
 
@@ -212,15 +281,19 @@ pub struct Cgroup {
 /// An OCI runtime that is executed instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreign {
+    /// The file to execute.
     pub program: PathBuf,
     /// Its `--root`.
     pub state: PathBuf,
+    /// The directory with its `config.json`.
     pub bundle: PathBuf,
+    /// What it shall call the container.
     pub id: String,
 }
 
 /// The launcher's steps, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the texts below say what each does")]
 pub enum Step {
     Stdio,
     Log,
@@ -335,7 +408,9 @@ pub enum FailureKind {
 /// A launch that stopped at a step. Nothing of it is left.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
+    /// Where it stopped.
     pub step: Step,
+    /// What that means for an exit code.
     pub kind: FailureKind,
     /// 0 where no call of the kernel's failed.
     pub errno: i32,
