@@ -18,6 +18,7 @@ const FLAGS: u16 = 8;
 pub struct Address {
     /// Index of the device.
     pub link: u32,
+    /// The address itself.
     pub ip: IpAddr,
     /// Bits of the network's part.
     pub prefix: u8,

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 /// What went wrong with which file.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Error {
     #[error("no cgroup hierarchy is mounted: mount one at /sys/fs/cgroup")]
     NoHierarchy,
@@ -33,7 +34,9 @@ pub enum Error {
 /// Which kind of hierarchy controls resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
+    /// Each controller has a hierarchy, or shares one.
     V1,
+    /// There is one hierarchy for all.
     V2,
     /// Version 1 controls, and a version 2 tree without the main controllers is there as well.
     Hybrid,
@@ -42,6 +45,7 @@ pub enum Version {
 /// The machine's hierarchies.
 #[derive(Clone, Debug)]
 pub struct Hierarchies {
+    /// Which of the two controls.
     pub version: Version,
     /// Where version 2 is mounted.
     pub v2: Option<PathBuf>,
@@ -54,11 +58,13 @@ pub struct Hierarchies {
 /// Which devices may be used: the first decides nothing alone, the last that matches wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRule {
+    /// What matches may be used; else it may not.
     pub allow: bool,
     /// `a`, `b` or `c`.
     pub kind: char,
     /// `None` is any.
     pub major: Option<i64>,
+    /// `None` is any.
     pub minor: Option<i64>,
     /// Of `rwm`.
     pub access: String,
@@ -67,6 +73,7 @@ pub struct DeviceRule {
 /// One container's place in every hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
+    /// Where it is in the hierarchy of version 2, if that is mounted.
     pub v2: Option<PathBuf>,
     /// By controller; controllers that share a mount share a path.
     pub v1: BTreeMap<String, PathBuf>,
@@ -79,33 +86,48 @@ pub struct Cgroup {
 pub struct Usage {
     /// Nanoseconds.
     pub cpu_total: u64,
+    /// Nanoseconds in programs.
     pub cpu_user: u64,
+    /// Nanoseconds in the kernel.
     pub cpu_system: u64,
+    /// How many periods of its quota have passed.
     pub periods: u64,
+    /// In how many of them it had to wait.
     pub throttled_periods: u64,
     /// Nanoseconds.
     pub throttled_time: u64,
     /// Bytes.
     pub memory: u64,
+    /// Bytes: the most that it ever had.
     pub memory_peak: u64,
     /// `None` is unlimited.
     pub memory_limit: Option<u64>,
+    /// How often it wanted more memory than it may have.
     pub memory_failures: u64,
     /// The kernel's own table (`memory.stat`).
     pub memory_details: BTreeMap<String, u64>,
+    /// Processes and threads.
     pub pids: u64,
+    /// `None` is unlimited.
     pub pids_limit: Option<u64>,
+    /// Of each block device that it used.
     pub block: Vec<BlockUsage>,
 }
 
 /// One device's transfers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockUsage {
+    /// The driver's number.
     pub major: u64,
+    /// The device's among the driver's.
     pub minor: u64,
+    /// Bytes read from it.
     pub read_bytes: u64,
+    /// Bytes written to it.
     pub write_bytes: u64,
+    /// Reads of it.
     pub read_operations: u64,
+    /// Writes to it.
     pub write_operations: u64,
 }
 

@@ -20,9 +20,11 @@ const FILTER: u16 = 25;
 /// A flow by where its first packet was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
+    /// The address it was sent to.
     pub ip: IpAddr,
     /// IANA's number.
     pub protocol: u8,
+    /// Of the transport.
     pub port: u16,
 }
 

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd};
 pub struct Datagram {
     /// How much of the buffer it has filled, in bytes.
     pub length: usize,
+    /// Its sender.
     pub from: SocketAddr,
     /// The address of ours that it was sent to.
     pub to: IpAddr,

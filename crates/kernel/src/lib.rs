@@ -3,6 +3,7 @@
 //! Nothing here knows what a container is, or decides anything: each function is one act of the kernel's, with the
 //! kernel's own error.
 
+#![warn(missing_docs)]
 #![allow(unsafe_code)]
 
 pub mod address;

@@ -40,7 +40,9 @@ fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
 /// What a bridge is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewBridge<'a> {
+    /// At most 15 bytes.
     pub name: &'a str,
+    /// Its hardware address.
     pub mac: [u8; 6],
     /// Bytes.
     pub mtu: u32,
@@ -85,10 +87,13 @@ pub fn pin_address(batch: &mut Batch, bridge: &Link) {
 /// A veth pair that is made in one message: the inner end at once where it belongs, under its final name.
 #[derive(Clone, Copy, Debug)]
 pub struct NewVeth<'a> {
+    /// The name of the end here.
     pub outer: &'a str,
     /// Index of the bridge that the outer end joins.
     pub master: u32,
+    /// The name of the other one.
     pub inner: &'a str,
+    /// Where that one is.
     pub namespace: BorrowedFd<'a>,
     /// Of the inner end.
     pub mac: [u8; 6],
@@ -116,9 +121,11 @@ pub fn create_veth(batch: &mut Batch, new: &NewVeth<'_>) {
 /// kernels look for it in the parent's namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct NewShare<'a> {
+    /// At most 15 bytes.
     pub name: &'a str,
     /// Index of the device that it shares.
     pub parent: u32,
+    /// Where it is.
     pub namespace: BorrowedFd<'a>,
     /// Bytes.
     pub mtu: u32,
@@ -126,19 +133,29 @@ pub struct NewShare<'a> {
 
 /// `MACVLAN_MODE_*` of linux/if_link.h.
 pub mod macvlan {
+    /// Members do not reach each other.
     pub const PRIVATE: u32 = 1;
+    /// They do by a switch that sends frames back.
     pub const VEPA: u32 = 2;
+    /// They do, directly.
     pub const BRIDGE: u32 = 4;
+    /// There is one member, and the parent is its own.
     pub const PASSTHRU: u32 = 8;
 }
 
 /// `IPVLAN_MODE_*` and `IPVLAN_F_*` of linux/if_link.h.
 pub mod ipvlan {
+    /// Members are hosts on the parent's network.
     pub const L2: u16 = 0;
+    /// The parent routes to them.
     pub const L3: u16 = 1;
+    /// The same, through the host's netfilter.
     pub const L3S: u16 = 2;
+    /// A flag: members reach each other.
     pub const BRIDGE: u16 = 0;
+    /// A flag: they do not.
     pub const PRIVATE: u16 = 1;
+    /// A flag: they do by a switch that sends frames back.
     pub const VEPA: u16 = 2;
 }
 
@@ -195,6 +212,7 @@ pub fn create_dummy(batch: &mut Batch, name: &str) {
 /// How a port of a bridge behaves (linux/if_link.h, IFLA_BRPORT_*).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
+    /// Who sends frames is remembered as being here.
     pub learning: bool,
     /// Only source addresses with an entry on this port pass (5.18 and later; ignored before).
     pub locked: bool,
@@ -251,8 +269,11 @@ fn no_generated_addresses(m: &mut Message<'_>) {
 
 /// Settings of IPv4 on one device, by their place in linux/ip.h (IPV4_DEVCONF_*).
 pub mod ipv4 {
+    /// Whether ICMP redirects are heard.
     pub const ACCEPT_REDIRECTS: u16 = 4;
+    /// Whether they are sent.
     pub const SEND_REDIRECTS: u16 = 6;
+    /// Whether 127.0.0.0/8 may come and go here.
     pub const ROUTE_LOCALNET: u16 = 26;
 }
 
@@ -316,23 +337,29 @@ pub fn ask(batch: &mut Batch, name: &str) {
 /// A network device, as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
+    /// Its number in its namespace.
     pub index: u32,
+    /// At most 15 bytes.
     pub name: String,
     /// Whose it is, by what its maker wrote there.
     pub alias: Option<String>,
     /// `bridge`, `veth`, …; none for hardware.
     pub kind: Option<String>,
+    /// None where it has no hardware address of six bytes.
     pub mac: Option<[u8; 6]>,
     /// Bytes.
     pub mtu: u32,
+    /// It was told to be up; whether anybody is at the other end is `operstate`.
     pub up: bool,
     /// `IF_OPER_*` of linux/if.h: 6 is up.
     pub operstate: u8,
+    /// It leads back here.
     pub loopback: bool,
     /// Index of the bridge that it is a port of.
     pub master: Option<u32>,
     /// Index of the other end, in whichever namespace that is.
     pub peer: Option<u32>,
+    /// How it behaves, as a port of a bridge.
     pub port: Option<Port>,
     /// Whether the kernel knows locked ports at all.
     pub knows_locked: bool,

@@ -32,7 +32,9 @@ fn header(family: u8, link: u32, state: u16, flags: u8) -> [u8; 12] {
 pub struct Neighbour {
     /// Index of the device that leads to it.
     pub link: u32,
+    /// Its address.
     pub ip: IpAddr,
+    /// The hardware address that frames for it go to.
     pub mac: [u8; 6],
 }
 

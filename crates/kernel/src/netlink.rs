@@ -22,12 +22,19 @@ pub enum Protocol {
 
 /// `NLM_F_*` of requests.
 pub mod flag {
+    /// It is a request.
     pub const REQUEST: u16 = 1;
+    /// Say also that it was done.
     pub const ACK: u16 = 4;
+    /// All there are.
     pub const DUMP: u16 = 0x300;
+    /// In place of one that is there.
     pub const REPLACE: u16 = 0x100;
+    /// Refuse if one is there.
     pub const EXCL: u16 = 0x200;
+    /// Make it if there is none.
     pub const CREATE: u16 = 0x400;
+    /// At the end of those that are there.
     pub const APPEND: u16 = 0x800;
 }
 
@@ -42,6 +49,7 @@ const CHUNK: usize = 32 * 1024;
 pub struct Refusal {
     /// Which message of the batch, from 0; `None` where the batch as a whole failed.
     pub message: Option<usize>,
+    /// Why.
     pub errno: Errno,
     /// The kernel's own words (extended acknowledgement), where it has some.
     pub words: Option<String>,
@@ -76,9 +84,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Whether no message was begun.
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
+    /// How many messages were begun.
     pub fn len(&self) -> usize {
         self.starts.len()
     }
@@ -125,12 +135,15 @@ impl Message<'_> {
         pad(self.bytes);
         self
     }
+    /// Of one byte.
     pub fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
         self.attr(kind, &[value])
     }
+    /// In the machine's own order of bytes.
     pub fn u16(&mut self, kind: u16, value: u16) -> &mut Self {
         self.attr(kind, &value.to_ne_bytes())
     }
+    /// In the machine's own order of bytes.
     pub fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.attr(kind, &value.to_ne_bytes())
     }
@@ -185,6 +198,7 @@ pub mod attribute {
     pub struct Attributes<'a>(pub &'a [u8]);
 
     impl<'a> Attributes<'a> {
+        /// The value of the first one of this kind.
         pub fn find(mut self, kind: u16) -> Option<&'a [u8]> {
             self.find_map(|(k, value)| (k == kind).then_some(value))
         }
@@ -218,7 +232,9 @@ pub mod attribute {
 /// A message that came: its kind, and what follows netlink's header.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer<'a> {
+    /// Of the message: `RTM_*`, or a subsystem and `NFT_MSG_*`.
     pub kind: u16,
+    /// What follows netlink's header.
     pub body: &'a [u8],
 }
 

@@ -12,10 +12,13 @@ use crate::netlink::{self, Answer, Message, Refusal, Socket, flag};
 pub enum Family {
     /// IPv4 and IPv6.
     Inet,
+    /// IPv4.
     Ip,
+    /// IPv6.
     Ip6,
     /// Before everything else, on one device.
     Netdev,
+    /// Frames between ports of a bridge.
     Bridge,
 }
 impl Family {
@@ -45,7 +48,9 @@ impl std::fmt::Display for Family {
 /// A table by its family and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table<'a> {
+    /// Which packets it sees.
     pub family: Family,
+    /// Unique in its family.
     pub name: &'a str,
 }
 
@@ -64,10 +69,15 @@ pub struct Hook<'a> {
 
 /// Hooks of the inet and bridge families.
 pub mod hook {
+    /// Whatever comes in, before it is known where it goes.
     pub const PREROUTING: u32 = 0;
+    /// What is for this machine.
     pub const INPUT: u32 = 1;
+    /// What passes through.
     pub const FORWARD: u32 = 2;
+    /// What this machine sends.
     pub const OUTPUT: u32 = 3;
+    /// Whatever goes out, at last.
     pub const POSTROUTING: u32 = 4;
     /// Of the netdev family.
     pub const INGRESS: u32 = 0;
@@ -76,10 +86,15 @@ pub mod hook {
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
+    /// This chain lets it pass; those after it may not.
     Accept,
+    /// It is gone.
     Drop,
+    /// Back to whence one came; from a hook's chain, its policy.
     Return,
+    /// To a chain, and back at its end.
     Jump(String),
+    /// To a chain, and not back.
     Goto(String),
 }
 impl Verdict {
@@ -127,105 +142,79 @@ impl Register {
 /// Where an offset counts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
+    /// The hardware's header.
     Link = 0,
+    /// IP's header.
     Network = 1,
+    /// The header after that.
     Transport = 2,
 }
 
 /// What the kernel knows about a packet beside its bytes (NFT_META_*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
+    /// The EtherType.
     Protocol = 1,
+    /// Of the queue.
     Priority = 2,
+    /// What somebody has marked it with.
     Mark = 3,
+    /// The device that it came by.
     InputName = 6,
+    /// The device that it goes by.
     OutputName = 7,
+    /// Of the hook: IPv4, IPv6 …
     NetfilterProtocol = 15,
+    /// IANA's number.
     TransportProtocol = 16,
 }
 
 /// What connection tracking knows (NFT_CT_*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Track {
+    /// New, established, related …
     State = 0,
+    /// Bits: translated, confirmed …
     Status = 2,
 }
 
-/// One instruction of a rule.
+/// One instruction of a rule. `into` is the register that it writes, those of other names are read; offsets and lengths are
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "above it stands what its fields are")]
 pub enum Expression {
-    Meta {
-        key: Meta,
-        into: Register,
-    },
-    Track {
-        key: Track,
-        into: Register,
-    },
-    Payload {
-        base: Base,
-        offset: u32,
-        length: u32,
-        into: Register,
-    },
+    /// Reads what the kernel knows about a packet.
+    Meta { key: Meta, into: Register },
+    /// Reads what connection tracking knows.
+    Track { key: Track, into: Register },
+    /// Reads bytes of the packet.
+    Payload { base: Base, offset: u32, length: u32, into: Register },
     /// Writes bytes of the packet, and mends the checksum at this offset of the transport header.
-    SetPayload {
-        base: Base,
-        offset: u32,
-        length: u32,
-        from: Register,
-        checksum: u32,
-    },
+    SetPayload { base: Base, offset: u32, length: u32, from: Register, checksum: u32 },
     /// Writes what the kernel knows about a packet.
-    SetMeta {
-        key: Meta,
-        from: Register,
-    },
+    SetMeta { key: Meta, from: Register },
     /// What kind of address the destination is (RTN_*).
-    DestinationType {
-        into: Register,
-    },
-    Mask {
-        register: Register,
-        mask: Vec<u8>,
-    },
-    Compare {
-        register: Register,
-        equal: bool,
-        value: Vec<u8>,
-    },
+    DestinationType { into: Register },
+    /// Keeps those bits of a register that the mask has.
+    Mask { register: Register, mask: Vec<u8> },
+    /// Goes on if a register has the value (or has it not, without `equal`).
+    Compare { register: Register, equal: bool, value: Vec<u8> },
     /// Goes on if the set has the key (or has it not, `inverted`); a map's value goes to a register.
-    Lookup {
-        set: String,
-        key: Register,
-        into: Option<Register>,
-        inverted: bool,
-    },
+    Lookup { set: String, key: Register, into: Option<Register>, inverted: bool },
     /// Does what the map says for the key; goes on if it says nothing.
-    VerdictMap {
-        map: String,
-        key: Register,
-    },
-    Load {
-        value: Vec<u8>,
-        into: Register,
-    },
+    VerdictMap { map: String, key: Register },
+    /// Writes a value.
+    Load { value: Vec<u8>, into: Register },
+    /// Decides.
     Verdict(Verdict),
-    Dnat {
-        ipv6: bool,
-        address: Register,
-        port: Option<Register>,
-    },
+    /// The destination becomes this address, and port.
+    Dnat { ipv6: bool, address: Register, port: Option<Register> },
     /// The source becomes this address.
-    Snat {
-        ipv6: bool,
-        address: Register,
-    },
+    Snat { ipv6: bool, address: Register },
+    /// The source becomes the address of the device that it goes by.
     Masquerade,
     /// To this machine itself, at a port.
-    Redirect {
-        port: Register,
-    },
+    Redirect { port: Register },
     /// Connection tracking leaves the packet alone.
     NoTrack,
     /// Counts packets and bytes that come this far.
@@ -326,6 +315,7 @@ fn value(m: &mut Message<'_>, bytes: &[u8]) {
 /// A set or a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Set<'a> {
+    /// Unique in its table.
     pub name: &'a str,
     /// The parts of a key: each with its type (nft's number, for `nft list` alone) and its length in bytes.
     pub key: &'a [(u32, u32)],
@@ -338,7 +328,9 @@ pub struct Set<'a> {
 /// What a map's elements lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataType<'a> {
+    /// To what is decided.
     Verdict,
+    /// To values: parts as those of a key.
     Value(&'a [(u32, u32)]),
 }
 
@@ -355,16 +347,20 @@ fn padded_length(parts: &[(u32, u32)]) -> u32 {
 /// An element of a set or map. Parts of a key, and of a value, are each padded to four bytes where there are several.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
+    /// Or the first one of a range.
     pub key: Vec<u8>,
     /// The last key of a range, part by part.
     pub end: Option<Vec<u8>>,
+    /// What it leads to, in a map.
     pub data: Option<Data>,
 }
 
 /// What an element leads to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Data {
+    /// To what is decided.
     Verdict(Verdict),
+    /// To a value.
     Value(Vec<u8>),
 }
 
@@ -409,6 +405,7 @@ impl Default for Batch {
 }
 
 impl Batch {
+    /// Whether nothing was asked for.
     pub fn is_empty(&self) -> bool {
         self.messages.len() == 1
     }
@@ -427,6 +424,8 @@ impl Batch {
         self.messages.message(kind(DELTABLE), 0, &header(table.family.number())).text(1, table.name);
     }
 
+    /// Makes a chain, with a hook that accepts what no rule decides about, or one that others jump to. One that is there is
+    /// no error.
     pub fn add_chain(&mut self, table: Table<'_>, name: &str, hook: Option<Hook<'_>>) {
         let fixed = header(table.family.number());
         let mut message = self.messages.message(kind(NEWCHAIN), flag::CREATE, &fixed);
@@ -455,6 +454,7 @@ impl Batch {
         }
     }
 
+    /// Makes a set or a map.
     pub fn add_set(&mut self, table: Table<'_>, set: Set<'_>) {
         const INTERVAL: u32 = 4;
         const MAP: u32 = 8;
@@ -576,7 +576,9 @@ impl Element {
 /// A table that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundTable {
+    /// Unique in its family.
     pub name: String,
+    /// `NFT_TABLE_F_*`.
     pub flags: u32,
     /// The socket that owns it, where one does.
     pub owner: Option<u32>,
@@ -629,8 +631,11 @@ pub fn chains(socket: &mut Socket, table: Table<'_>) -> Result<Vec<String>, Refu
 /// A chain that drops by its policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppingChain {
+    /// Which packets it sees.
     pub family: Family,
+    /// Where it is.
     pub table: String,
+    /// What it is called there.
     pub chain: String,
 }
 

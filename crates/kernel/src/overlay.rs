@@ -24,6 +24,7 @@ const OPTIONS: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "
 /// Where changes of a mount go.
 #[derive(Clone, Copy, Debug)]
 pub struct Changes<'a> {
+    /// The directory that has them.
     pub upper: &'a Path,
     /// overlayfs's own, empty, on the same file system as `upper`.
     pub work: &'a Path,

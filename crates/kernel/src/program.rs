@@ -7,6 +7,7 @@ use std::path::Path;
 
 /// A program's descriptor.
 pub struct Program {
+    /// Open for reading.
     pub fd: OwnedFd,
     /// A sealed copy, to be executed as `/proc/self/fd/N`; else it is the file itself: the kernel has no such copies, or
     /// does not execute them (`vm.memfd_noexec`).

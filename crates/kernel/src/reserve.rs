@@ -14,8 +14,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// A transport with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
+    /// RFC 9293.
     Tcp,
+    /// RFC 768.
     Udp,
+    /// RFC 9260; not every kernel has it.
     Sctp,
 }
 

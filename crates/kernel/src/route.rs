@@ -26,6 +26,7 @@ pub struct Route {
     pub destination: (IpAddr, u8),
     /// Index of the device it leaves by, where it has one.
     pub link: Option<u32>,
+    /// Whom it is handed to; `None` where the network is on the link.
     pub gateway: Option<IpAddr>,
     /// The smaller, the better.
     pub metric: u32,

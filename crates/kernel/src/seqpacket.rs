@@ -104,7 +104,9 @@ pub fn send(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -
 /// One message and the descriptors that came with it.
 #[derive(Debug)]
 pub struct Packet {
+    /// Its bytes.
     pub message: Vec<u8>,
+    /// Duplicates of the sender's, closed on exec.
     pub descriptors: Vec<OwnedFd>,
 }
 

@@ -29,28 +29,40 @@ const MAX_DEPTH: usize = 400;
 /// What a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// A regular one.
     File,
+    /// With names in it.
     Directory,
+    /// A path to something else.
     Symlink,
+    /// A pipe with a name.
     Fifo,
+    /// The name of a unix socket.
     Socket,
+    /// A device read byte by byte.
     CharDevice,
+    /// A device read block by block.
     BlockDevice,
 }
 
 /// The facts of a name, of itself and not of what it may point to.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// What it is.
     pub kind: Kind,
     /// The permission bits, with set-id and sticky ones.
     pub mode: u32,
+    /// Its owner.
     pub uid: u32,
+    /// Its group.
     pub gid: u32,
+    /// Bytes.
     pub size: u64,
     /// Seconds and nanoseconds.
     pub mtime: (i64, u32),
     /// Which device the file lies on, and its number there: equal for hard links.
     pub identity: (u64, u64),
+    /// How many names it has.
     pub links: u64,
     /// Which device the file *is*.
     pub device: (u32, u32),
@@ -178,6 +190,7 @@ impl Dir {
         Ok(PathBuf::from(OsString::from_vec(fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes())))
     }
 
+    /// A new directory; there must be nothing of that name.
     pub fn make_directory(&self, name: &OsStr, mode: u32) -> io::Result<()> {
         Ok(fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))?)
     }
@@ -188,6 +201,7 @@ impl Dir {
         Ok(File::from(fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))?))
     }
 
+    /// A new symlink; there must be nothing of that name.
     pub fn make_symlink(&self, name: &OsStr, target: &Path) -> io::Result<()> {
         Ok(fs::symlinkat(target, &self.fd, name)?)
     }
@@ -311,6 +325,7 @@ impl Dir {
         }
     }
 
+    /// Sets an extended attribute, of a symlink itself.
     pub fn set_attribute(&self, name: &OsStr, key: &OsStr, value: &[u8]) -> io::Result<()> {
         Ok(fs::lsetxattr(self.proc_path(name), key, value, XattrFlags::empty())?)
     }
@@ -329,6 +344,7 @@ impl Dir {
         self.set_attribute(name, OsStr::new("trusted.overlay.opaque"), b"y")
     }
 
+    /// Whether the directory `name` is marked so.
     pub fn is_opaque(&self, name: &OsStr) -> io::Result<bool> {
         Ok(self.attribute(name, "trusted.overlay.opaque")?.as_deref() == Some(b"y"))
     }

@@ -22,6 +22,7 @@ pub struct Bind {
     pub source: PathBuf,
     /// In the root; it is there.
     pub target: PathBuf,
+    /// Nobody changes it through the view.
     pub read_only: bool,
 }
 

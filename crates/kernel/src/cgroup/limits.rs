@@ -11,6 +11,7 @@ pub struct Limits {
     pub memory_reservation: Option<i64>,
     /// 0 to 100; version 1 only.
     pub swappiness: Option<u64>,
+    /// Processes that want too much memory wait instead; version 1 only.
     pub disable_oom_killer: bool,
     /// Relative, 1024 is usual.
     pub cpu_shares: Option<u64>,
@@ -20,7 +21,9 @@ pub struct Limits {
     pub cpu_period: Option<u64>,
     /// A list as `0-2,4`.
     pub cpus: Option<String>,
+    /// The same of NUMA nodes.
     pub memory_nodes: Option<String>,
+    /// Processes and threads.
     pub pids: Option<i64>,
     /// 10 to 1000.
     pub block_weight: Option<u16>,
@@ -31,9 +34,13 @@ pub struct Limits {
 /// What a block device's rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Throttle {
+    /// Bytes read a second.
     ReadBytes,
+    /// Bytes written a second.
     WriteBytes,
+    /// Reads a second.
     ReadOperations,
+    /// Writes a second.
     WriteOperations,
 }
 
