@@ -30,6 +30,7 @@ const MAX_DOCUMENT: u64 = 32 << 20;
 /// What `load` found in an archive. Displays in Docker's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
+    /// An image, by one of its names.
     Named(Reference),
     /// An image without a name.
     Unnamed(ImageId),
@@ -55,10 +56,13 @@ impl fmt::Display for Loaded {
 /// What `import` makes an image of, beside the archive.
 #[derive(Clone, Debug, Default)]
 pub struct Import {
+    /// What the image is called; `None` leaves it without a name.
     pub name: Option<String>,
+    /// The comment of its history.
     pub message: String,
     /// Dockerfile instructions: `CMD`, `ENV` and such.
     pub changes: Vec<String>,
+    /// `None` is this machine's.
     pub platform: Option<Platform>,
 }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 /// Why an operation on images failed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Error {
     #[error("No such image: {0}")]
     NoSuchImage(String),
@@ -65,6 +66,7 @@ pub enum Error {
 
 /// Why an image or a name stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Conflict {
     #[error(
         "unable to remove repository reference \"{reference}\" (must force) - container {container} is using its \
@@ -84,7 +86,9 @@ pub enum Conflict {
 /// What sort of failure it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// There is no such thing.
     NotFound,
+    /// Something else stands in the way, and may go.
     Conflict,
     /// The request itself is wrong.
     Invalid,
@@ -94,10 +98,12 @@ pub enum Kind {
     Forbidden,
     /// A registry cannot be reached or does not answer sensibly.
     Unavailable,
+    /// Not the caller's fault.
     Internal,
 }
 
 impl Error {
+    /// What sort of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
             Error::NoSuchImage(_) | Error::NotAFile { .. } => Kind::NotFound,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 /// An image, with what the store knows of it.
 #[derive(Clone, Debug)]
 pub struct Image {
+    /// The digest of its configuration.
     pub id: ImageId,
     /// What it was built on here; None for what was pulled or loaded.
     pub parent: Option<ImageId>,
@@ -33,10 +34,12 @@ pub struct Image {
 }
 
 impl Image {
+    /// What it runs on.
     pub fn platform(&self) -> Platform {
         let Configuration { os, architecture, variant, .. } = Configuration::clone(&self.configuration);
         Platform { os, architecture, variant }
     }
+    /// A label's value.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.configuration.config.labels.as_ref()?.get(key).map(String::as_str)
     }
@@ -47,19 +50,26 @@ impl Image {
 pub struct HistoryStep {
     /// The image as it was after the step, if it is still here; `<missing>` otherwise.
     pub id: String,
+    /// When, if anybody wrote it down.
     pub created: Option<Timestamp>,
+    /// The instruction that made it.
     pub created_by: String,
+    /// Names of the image as it was then.
     pub tags: Vec<String>,
     /// Bytes in the files of its layer.
     pub size: u64,
+    /// What whoever committed it said.
     pub comment: String,
 }
 
 /// How a path differs from the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// It is in both, and differs.
     Modified,
+    /// It is in the container alone.
     Added,
+    /// It is in the image alone.
     Deleted,
 }
 impl Change {
@@ -78,6 +88,7 @@ impl Change {
 pub struct Filter {
     /// With the intermediate ones.
     pub all: bool,
+    /// Without names and children, or not so.
     pub dangling: Option<bool>,
     /// `key` or `key=value`; all must hold.
     pub labels: Vec<String>,
@@ -85,8 +96,11 @@ pub struct Filter {
     pub without_labels: Vec<String>,
     /// Patterns of familiar names, with or without a tag; one must fit.
     pub references: Vec<String>,
+    /// Older ones than this: when the image that `before` names was made.
     pub before: Option<Timestamp>,
+    /// Younger ones than this: when the image that `since` names was made.
     pub since: Option<Timestamp>,
+    /// Older ones than this.
     pub until: Option<Timestamp>,
 }
 

@@ -11,6 +11,8 @@
 //! - `registry`, `progress`: `pull`, `push`
 //! - `build`, [`Images::build`]: Dockerfiles
 
+#![warn(missing_docs)]
+
 mod archive;
 pub mod build;
 mod copy;

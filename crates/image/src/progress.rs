@@ -6,10 +6,12 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
+    /// What goes on, in Docker's words.
     pub status: String,
     /// Which layer; none for what concerns the whole image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// How far it is, where that can be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_detail: Option<ProgressDetail>,
     /// The bar that people see, drawn from the detail.
@@ -20,8 +22,10 @@ pub struct Progress {
 /// Bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProgressDetail {
+    /// Those done.
     #[serde(skip_serializing_if = "is_zero")]
     pub current: u64,
+    /// Those there are; 0 where nobody knows.
     #[serde(skip_serializing_if = "is_zero")]
     pub total: u64,
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 pub struct Use {
     /// As shown to people: twelve digits of its id.
     pub container: String,
+    /// Else it is stopped, and may be forced off.
     pub running: bool,
 }
 
@@ -29,6 +30,7 @@ pub enum Removed {
 /// What `prune` did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
+    /// In order.
     pub removed: Vec<Removed>,
     /// Bytes in the files of the layers that went.
     pub reclaimed: u64,

@@ -28,7 +28,9 @@ pub struct Commit {
     pub config: ImageConfig,
     /// Dockerfile instructions on top of it.
     pub changes: Vec<String>,
+    /// Who the image says has made it.
     pub author: String,
+    /// The comment of its history.
     pub message: String,
     /// What the history says the step was: the container's command.
     pub created_by: String,

@@ -33,6 +33,7 @@ pub struct Tree {
 pub struct Place {
     /// The last part of the path as it was asked for.
     pub name: String,
+    /// Its kind, mode, owner, size and time.
     pub facts: Facts,
     /// Where a symlink leads in the end; empty if it is none.
     pub link_target: String,

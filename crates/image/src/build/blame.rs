@@ -5,12 +5,15 @@ use std::fmt;
 /// A line that is no instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
+    /// Its number in the file, from 1.
     pub line: usize,
     /// The line as it stands in the file.
     pub text: String,
-    /// Where in it, in characters from 0, and over how many.
+    /// Where in it, in characters from 0.
     pub column: usize,
+    /// Over how many of them.
     pub length: usize,
+    /// What is wrong, in Docker's words.
     pub message: String,
 }
 

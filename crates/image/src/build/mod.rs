@@ -48,10 +48,13 @@ pub struct BuildOptions {
     pub tags: Vec<String>,
     /// A name without a value counts as not given.
     pub build_args: BTreeMap<String, Option<String>>,
+    /// They are added to the last stage's.
     pub labels: BTreeMap<String, String>,
     /// The stage to stop after; None is the last one.
     pub target: Option<String>,
+    /// `None` is this machine's.
     pub platform: Option<Platform>,
+    /// Every step is done anew.
     pub no_cache: bool,
     /// Ask the registry for base images even if they are here.
     pub pull: bool,
@@ -68,6 +71,7 @@ pub struct BuildOptions {
 /// A Dockerfile that comes apart from the context.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
+    /// The Dockerfile.
     pub text: String,
     /// What its `.dockerignore` says; None is the context's own.
     pub ignore: Option<String>,
@@ -80,14 +84,19 @@ pub struct RunStep {
     pub container: ContainerId,
     /// Mount it; when the step is over, nobody uses it any more.
     pub rootfs: Rootfs,
+    /// The program and its arguments.
     pub args: Vec<String>,
+    /// `NAME=value`, in order.
     pub env: Vec<String>,
     /// Absolute; it may be missing in the image, and is made then.
     pub cwd: String,
     /// `name`, `uid`, `name:group`; empty is root.
     pub user: String,
+    /// As `--network` has it; `None` is the default.
     pub network_mode: Option<String>,
+    /// `name:address`, for its /etc/hosts.
     pub extra_hosts: Vec<String>,
+    /// In this order.
     pub mounts: Vec<StepMount>,
     /// The image that the step stands on, if it is not scratch.
     pub image: Option<ImageId>,
@@ -97,12 +106,25 @@ pub struct RunStep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepMount {
     /// A directory or a file of the host's.
-    Bind { source: PathBuf, target: PathBuf, read_only: bool },
+    Bind {
+        /// On the host.
+        source: PathBuf,
+        /// In the container, absolute.
+        target: PathBuf,
+        /// The command cannot change it.
+        read_only: bool,
+    },
     /// With options as mount(8) has them.
-    Tmpfs { target: PathBuf, options: String },
+    Tmpfs {
+        /// In the container, absolute.
+        target: PathBuf,
+        /// As in `size=64m`; empty for none.
+        options: String,
+    },
 }
 
 impl StepMount {
+    /// Where it is in the container.
     pub fn target(&self) -> &Path {
         match self {
             StepMount::Bind { target, .. } | StepMount::Tmpfs { target, .. } => target,
@@ -113,7 +135,9 @@ impl StepMount {
 /// Where a step's command writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
+    /// Standard output.
     Output,
+    /// Standard error.
     Error,
 }
 
@@ -148,6 +172,7 @@ pub trait Runner: Send + Sync {
 pub struct Step {
     /// Of all that are begun, from 0.
     pub number: usize,
+    /// As people see it.
     pub title: String,
 }
 
@@ -243,6 +268,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// Why a build, or a `--change`, failed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum BuildError {
     #[error(transparent)]
     Parse(#[from] ParseError),
@@ -295,6 +321,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// What sort of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
             BuildError::At { kind, .. } => *kind,

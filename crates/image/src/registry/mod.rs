@@ -15,7 +15,9 @@ use model::image::Platform;
 #[derive(Clone, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase", default)]
 pub struct Credentials {
+    /// Empty where a token says it.
     pub username: String,
+    /// Or a personal access token.
     pub password: String,
     /// A refresh token instead of a password.
     pub identitytoken: String,
@@ -40,6 +42,7 @@ impl std::fmt::Debug for Credentials {
 /// How registries are spoken to.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
+    /// `None` asks as nobody.
     pub credentials: Option<Credentials>,
     /// Plain HTTP and any certificate will do; on loopback they always do.
     pub insecure: bool,
@@ -49,6 +52,7 @@ pub struct Access {
 
 /// Why a registry did not give what was asked for.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum RegistryError {
     #[error("cannot reach registry {registry}: {why}")]
     Unreachable { registry: String, why: String },
@@ -84,6 +88,7 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// What sort of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
             RegistryError::Denied { .. }

@@ -44,6 +44,7 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, applicati
 pub struct PullOptions {
     /// None is this machine's.
     pub platform: Option<Platform>,
+    /// How the registry is spoken to.
     pub access: Access,
 }
 
@@ -60,9 +61,13 @@ pub enum Tags {
 /// What a registry has under a name.
 #[derive(Clone, Debug)]
 pub struct RemoteImage {
+    /// Of its manifest, or of its index.
     pub media_type: String,
+    /// `sha256:…`, of that.
     pub digest: String,
+    /// Bytes of that.
     pub size: u64,
+    /// What there is it for.
     pub platforms: Vec<Platform>,
 }
 

@@ -28,8 +28,11 @@ const UPLOADS: usize = 5;
 /// What a push left in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedImage {
+    /// What it is called there.
     pub tag: String,
+    /// `sha256:…`, of its manifest.
     pub digest: String,
+    /// Bytes of its manifest.
     pub size: u64,
 }
 
