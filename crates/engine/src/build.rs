@@ -10,11 +10,12 @@ use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Ru
 use image::{Credentials, Tags};
 use model::container::{
     Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, MountKind, MountPoint, NetworkMode,
-    RestartPolicy, State, Ulimit,
+    RestartPolicy, State,
 };
 use model::id::ContainerId;
 use model::image::{ImageId, Platform};
 use model::reference::Reference;
+use model::spec::Ulimit;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -460,7 +460,7 @@ fn false_sources_do_not_arrive(
 fn sec_12_a_false_source_begins_no_flow_between_others() {
     for (on, lab) in labs() {
         front_and_back(&lab);
-        network(&lab, "quiet", json!({ "com.docker.network.bridge.enable_icc": "false" }));
+        lab.bridge("quiet", json!({ "com.docker.network.bridge.enable_icc": "false" }));
         lab.network(json!({ "Name": "inner", "Internal": true, "EnableIPv6": true }));
         lab.run("inmate", sleeper("inner"));
         lab.run("two", sleeper("quiet"));

@@ -1,6 +1,5 @@
 //! `RUN`: a command in what the stage has by now, and what it sees beside that.
 
-use model::id::ContainerId;
 use super::{Build, State};
 use crate::build::config::command_words;
 use crate::build::context::Source;
@@ -12,6 +11,7 @@ use crate::build::{BuildError, BuildEvent, Output, RunStep, StepMount, Written, 
 use crate::error::{Attempt, Error};
 use crate::store::Scratch;
 use kernel::tree::Dir;
+use model::id::ContainerId;
 use model::rootfs::Rootfs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
