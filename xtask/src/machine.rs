@@ -37,6 +37,19 @@ pub const TESTS: &[Need] = &[
     ("nsenter", "util-linux"),
 ];
 
+/// What the benchmark needs: its peers, and dnsperf.
+pub const BENCH: &[Need] = &[
+    ("busybox", "busybox-static"),
+    ("ip", "iproute2"),
+    ("runc", "runc"),
+    ("docker", "docker.io"),
+    ("dockerd", "docker.io"),
+    ("podman", "podman"),
+    ("dnsperf", "dnsperf"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+];
+
 /// What the suites of clients need.
 pub const CLIENTS: &[Need] = &[
     ("busybox", "busybox-static"),

@@ -1,5 +1,6 @@
 //! `cargo xtask …`: what a person or CI does with this repository.
 
+mod bench;
 mod build;
 mod clients;
 mod demo;
@@ -24,6 +25,9 @@ cargo xtask COMMAND
   test clients [SUITE…] [OPTION…]
                   ... those that others wrote for their clients, against docs/clients.md; 'in COMMAND…' instead runs a
                   command where they run
+  bench [--quick] [--write] [--program PATH]
+                  Measure Isle beside Debian's Docker and Podman, against the bars that it shall reach; --write keeps
+                  it in docs/performance.md
   rows            Write into docs/networking.md and docs/engine-api.md which tests show what
   lint            Formatting, clippy, licences and sources of dependencies
   dist            Build what people install: target/dist/isle and its static isle-shim
@@ -45,6 +49,9 @@ fn main() -> ExitCode {
         ["test", "vm", wanted @ ..] => vm::test(wanted),
         ["test", "clients", "in", command @ ..] => clients::inside(command),
         ["test", "clients", words @ ..] => clients::test(words),
+        ["bench", words @ ..] => bench::bench(words),
+        // The benchmark's own.
+        ["poll", server, name] => bench::poll(server, name),
         ["rows"] => rows(),
         ["lint"] => test::lint(),
         ["dist"] => build::dist(),

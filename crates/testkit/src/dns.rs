@@ -54,21 +54,28 @@ pub fn both_families(resolver: &UdpSocket, name: &str) -> Option<Vec<IpAddr>> {
 /// # Panics
 /// It is no answer.
 pub fn addresses(answer: &[u8]) -> Vec<IpAddr> {
-    let mut at = 12;
-    while answer[at] != 0 {
-        at += 1 + usize::from(answer[at]);
-    }
-    at += 5;
+    let mut at = after_name(answer, 12) + 4;
     let mut found = Vec::new();
     for _ in 0..answers(answer) {
-        // The question's name is pointed at (RFC 1035, 4.1.4).
-        let length = usize::from(u16::from_be_bytes([answer[at + 10], answer[at + 11]]));
-        let data = &answer[at + 12..at + 12 + length];
+        at = after_name(answer, at);
+        let length = usize::from(u16::from_be_bytes([answer[at + 8], answer[at + 9]]));
+        let data = &answer[at + 10..at + 10 + length];
         let ip4: Option<IpAddr> = <[u8; 4]>::try_from(data).ok().map(|o| Ipv4Addr::from(o).into());
         found.extend(ip4.or(<[u8; 16]>::try_from(data).ok().map(|o| Ipv6Addr::from(o).into())));
-        at += 12 + length;
+        at += 10 + length;
     }
     found
+}
+
+/// Where a name ends that begins here: with the root, or with a pointer to another's end (RFC 1035, 4.1.4).
+fn after_name(message: &[u8], mut at: usize) -> usize {
+    loop {
+        match message[at] {
+            0 => return at + 1,
+            length if length >= 0xc0 => return at + 2,
+            length => at += 1 + usize::from(length),
+        }
+    }
 }
 
 /// Types of records (RFC 1035, 3.2.2; RFC 3596; RFC 9460).

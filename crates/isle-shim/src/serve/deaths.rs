@@ -63,6 +63,8 @@ impl Shim {
                 self.end_output(process);
             }
         }
+        // Whoever hears of the end knows what the log lacks.
+        self.tell_lost_lines();
         let event = Message::Event(Event::Exited { process, exit });
         for client in self.clients.values_mut().filter(|client| client.subscribed) {
             client.send(&event, Vec::new());
