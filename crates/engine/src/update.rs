@@ -5,7 +5,8 @@ use crate::create::machine;
 use crate::describe::resources;
 use crate::error::{Error, Result};
 use crate::store::Write;
-use model::container::HostConfig;
+use model::container::{Container, HostConfig};
+use model::id::ContainerId;
 use model::restart::Policy;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ impl Engine {
     /// container has them at once. Its warnings.
     ///
     /// # Errors
-    /// They contradict each other or what the container has, or the kernel refuses one: then nothing has changed.
+    /// They contradict each other or what the container has, or the disk or the kernel refuses: then nothing has changed.
     pub async fn update(self: &Arc<Self>, reference: &str, wanted: HostConfig) -> Result<Vec<String>> {
         self.in_turn(reference, move |engine, id| async move {
             let (record, live) = {
@@ -22,7 +23,8 @@ impl Engine {
                 let entry = state.entry(id)?;
                 (entry.record.clone(), entry.live.clone())
             };
-            let mut host = record.host;
+            let before = record.host;
+            let mut host = before.clone();
             merge(&mut host, wanted);
             if host.auto_remove && host.restarts() != Policy::No {
                 return Err(Error::conflict(
@@ -30,22 +32,40 @@ impl Engine {
                 ));
             }
             let warnings = model::create::check(&record.config, &host, &machine()).map_err(Error::invalid)?;
-            if let Some(live) = live {
-                let limits = serde_json::from_value(resources(&host).spec()).map_err(Error::internal)?;
+            let limits = serde_json::from_value(resources(&host).spec()).map_err(Error::internal)?;
+            let record = engine.record_host(id, host).await?;
+            let done = async {
+                engine.faults.pass("update").await?;
+                let Some(live) = live else { return Ok(()) };
                 let refused = |e| Error::internal(e).context(format!("Cannot update container {id}"));
-                live.update(&limits).await.map_err(refused)?;
-            }
-            let record = {
-                let mut state = engine.state();
-                let entry = state.entry_mut(id)?;
-                entry.record.host = host;
-                entry.record.clone()
+                live.update(&limits).await.map_err(refused)
             };
-            engine.store.commit(vec![Write::Container(Box::new(record.clone()))]).await?;
+            if let Err(e) = done.await {
+                engine.record_host(id, before).await?;
+                return Err(e);
+            }
             engine.tell_container(&record, "update", &[]);
             Ok(warnings)
         })
         .await
+    }
+
+    /// Records what a container may use. Its record then.
+    ///
+    /// # Errors
+    /// The disk refuses: it is as it was.
+    async fn record_host(&self, id: ContainerId, host: HostConfig) -> Result<Container> {
+        let (record, before) = {
+            let mut state = self.state();
+            let entry = state.entry_mut(id)?;
+            let before = std::mem::replace(&mut entry.record.host, host);
+            (entry.record.clone(), before)
+        };
+        let recorded = self.store.commit(vec![Write::Container(Box::new(record.clone()))]).await;
+        if recorded.is_err() {
+            self.state().entry_mut(id)?.record.host = before;
+        }
+        recorded.map(|()| record)
     }
 }
 

@@ -115,6 +115,10 @@ fn pt_18_an_update_changes_limits_and_the_restart_policy_and_ports_are_for_a_new
     lab.tell("/containers/box/update", json!({ "Memory": 1024 }), 400);
     assert_eq!(lab.inspect("box")["HostConfig"]["Memory"], 96 << 20);
     lab.tell("/containers/nobody/update", json!({ "Memory": 96 << 20 }), 404);
+    lab.ask("/debug/faults?at=update", 204);
+    lab.tell("/containers/box/update", json!({ "PidsLimit": 30, "RestartPolicy": { "Name": "no" } }), 500);
+    let host = lab.inspect("box")["HostConfig"].clone();
+    assert_eq!((&host["PidsLimit"], &host["RestartPolicy"]["Name"]), (&json!(20), &json!("always")));
     // The new policy holds, over another daemon, too.
     lab.stop_daemon();
     lab.start_daemon().unwrap();
