@@ -9,8 +9,7 @@ use crate::{Engine, Error, Kind};
 use image::build::{BoxFuture, BuildOptions, Context, Events, Output, RunStep, Runner, StepMount, Written};
 use image::{Credentials, Tags};
 use model::container::{
-    Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, MountKind, MountPoint, NetworkMode,
-    RestartPolicy, State,
+    Config, Container, Endpoint, EndpointSettings, HostConfig, LogConfig, MountKind, MountPoint, RestartPolicy, State,
 };
 use model::id::ContainerId;
 use model::image::{ImageId, Platform};
@@ -153,14 +152,7 @@ impl Engine {
             }
         }
         let mut endpoints = Vec::new();
-        let network = match host.network_mode() {
-            NetworkMode::Default => Some("bridge"),
-            NetworkMode::None => Some("none"),
-            NetworkMode::Host => Some("host"),
-            NetworkMode::Network(name) => Some(name),
-            NetworkMode::Container(_) | NetworkMode::Path(_) => None,
-        };
-        if let Some(name) = network {
+        if let Some(name) = crate::endpoints::main_network(&host.network_mode()) {
             let network = state.network(name)?;
             endpoints.push(Endpoint {
                 network: Some(network.id),

@@ -111,6 +111,17 @@ pub fn release(state: &mut State, container: ContainerId, endpoint: &Endpoint, c
     }
 }
 
+/// The network that a mode means, by name or id; there is none where another's sandbox is shared.
+pub fn main_network<'a>(mode: &NetworkMode<'a>) -> Option<&'a str> {
+    match mode {
+        NetworkMode::Default => Some("bridge"),
+        NetworkMode::None => Some("none"),
+        NetworkMode::Host => Some("host"),
+        NetworkMode::Container(_) | NetworkMode::Path(_) => None,
+        NetworkMode::Network(name) => Some(name),
+    }
+}
+
 /// The networks a container is to be attached to when it is created, in order: its mode's first.
 pub fn requested(
     mode: &NetworkMode<'_>,
@@ -118,13 +129,7 @@ pub fn requested(
     mut given: BTreeMap<String, EndpointSettings>,
     order: &[String],
 ) -> Vec<(String, EndpointSettings)> {
-    let own = match mode {
-        NetworkMode::Default => Some("bridge".to_owned()),
-        NetworkMode::None => Some("none".to_owned()),
-        NetworkMode::Host => Some("host".to_owned()),
-        NetworkMode::Container(_) | NetworkMode::Path(_) => None,
-        NetworkMode::Network(name) => Some((*name).to_owned()),
-    };
+    let own = main_network(mode).map(str::to_owned);
     let mut list = Vec::new();
     given.retain(|name, _| !name.starts_with("container:") && !name.starts_with("ns:"));
     if let Some(own) = own {
