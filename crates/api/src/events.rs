@@ -2,7 +2,8 @@
 
 use crate::Ctx;
 use crate::error::Answer;
-use crate::query::{Filters, Query, parse_time};
+use crate::query::{Filters, Query};
+use crate::times;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -28,7 +29,7 @@ const FILTERS: [&str; 12] = [
 
 pub async fn events(State(engine): Ctx, query: Query) -> Answer {
     let filters = query.filters(&FILTERS)?;
-    let time = |name: &str| query.text(name).filter(|t| *t != "0").map(parse_time).transpose();
+    let time = |name: &str| query.text(name).filter(|t| *t != "0").map(times::parse).transpose();
     let (since, until) = (time("since")?, time("until")?);
     let (past, live) = engine.events.listen(since);
     let deadline = until.map(|u| {

@@ -7,6 +7,7 @@ use crate::bodies::{reader_of, stream_error, tar_stream};
 use crate::error::{Answer, Failure};
 use crate::query::Query;
 use crate::socket::Client;
+use crate::times;
 use crate::version::Version;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -62,7 +63,7 @@ fn show(image: &Image) -> Value {
         "Size": image.size,
         "GraphDriver": { "Data": { "UpperDir": lower.first(), "LowerDir": lower.get(1..).unwrap_or_default().join(":") }, "Name": "overlay2" },
         "RootFS": { "Type": "layers", "Layers": configuration.rootfs.diff_ids },
-        "Metadata": { "LastTagTime": image.tagged.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |t| t.to_string()) },
+        "Metadata": { "LastTagTime": times::shown(image.tagged) },
     })
 }
 

@@ -3,6 +3,7 @@
 //! - [`version`]: which version of the API a request asks for
 //! - [`hijack`]: connections that turn into streams
 //! - [`query`]: parameters and filters, as clients write them
+//! - [`times`]: points in time, as clients write and read them
 //! - [`bodies`]: tars and lines of JSON, as they come
 //! - the rest: one file an object of the API
 
@@ -31,6 +32,7 @@ mod socket;
 mod stats;
 mod streams;
 mod system;
+mod times;
 mod top;
 mod version;
 mod volumes;

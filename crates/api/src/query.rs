@@ -1,6 +1,7 @@
 //! Parameters and bodies, as clients write them.
 
 use crate::error::{Answer, Failure};
+use crate::times;
 use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -172,29 +173,8 @@ impl Filters {
     /// # Errors
     /// It is given and neither.
     pub fn until(&self) -> Answer<Option<jiff::Timestamp>> {
-        self.get("until").last().map(|text| parse_time(text)).transpose()
+        self.get("until").last().map(|text| times::parse(text)).transpose()
     }
-}
-
-/// A point in time: seconds since 1970 with an optional fraction, RFC 3339, or a Go duration before now.
-///
-/// # Errors
-/// It is none of these.
-pub fn parse_time(text: &str) -> Answer<jiff::Timestamp> {
-    let invalid = || Failure::invalid(format!("invalid time {text:?}: seconds, RFC 3339, or a duration like 10m is"));
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Ok(time);
-    }
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if let Ok(seconds) = seconds.parse::<i64>()
-        && fraction.bytes().all(|b| b.is_ascii_digit())
-    {
-        let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-        let nanos = digits.parse().map_err(|_| invalid())?;
-        return jiff::Timestamp::new(seconds, nanos).map_err(|_| invalid());
-    }
-    let ago = jiff::SignedDuration::from_nanos(model::duration::parse(text).map_err(|_| invalid())?);
-    jiff::Timestamp::now().checked_sub(ago).map_err(|_| invalid())
 }
 
 /// A JSON body, whose keys count in any case. An empty one is the default where `T` has one to give.
@@ -238,15 +218,5 @@ mod tests {
     fn flags_are_gos() {
         assert!(query("all=1").flag("all") && query("all=yes").flag("all"));
         assert!(!query("all=0").flag("all") && !query("all").flag("all") && !query("all=False").flag("all"));
-    }
-
-    #[test]
-    fn times_are_seconds_stamps_or_durations() {
-        assert_eq!(parse_time("1.5").unwrap().as_nanosecond(), 1_500_000_000);
-        assert_eq!(parse_time("2026-01-01T00:00:00Z").unwrap().as_second(), 1_767_225_600);
-        assert!(parse_time("10m").unwrap() < jiff::Timestamp::now());
-        let ago = jiff::Timestamp::now().duration_since(parse_time("1.5h").unwrap());
-        assert!((5390..5460).contains(&ago.as_secs()), "{ago:?}");
-        assert!(parse_time("soon").is_err() && parse_time("1.x").is_err());
     }
 }

@@ -3,6 +3,7 @@
 use crate::Ctx;
 use crate::error::Answer;
 use crate::query::Query;
+use crate::times;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -13,9 +14,6 @@ use model::id::ContainerId;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Go's zero time.
-const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// How far apart samples are; rates are of such a time.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -49,7 +47,7 @@ async fn next(engine: Arc<Engine>, id: ContainerId, before: Sample) -> Option<(V
 
 fn show(sample: &Sample, before: Option<&Used>) -> Value {
     let used = sample.used.as_ref();
-    let time = |used: Option<&Used>| used.map_or_else(|| NEVER.to_owned(), |u| u.at.to_string());
+    let time = |used: Option<&Used>| times::shown(used.map(|u| u.at));
     let mut shown = json!({
         "name": format!("/{}", sample.name),
         "id": sample.id,

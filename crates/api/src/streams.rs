@@ -3,7 +3,8 @@
 use crate::Ctx;
 use crate::error::{Answer, Failure};
 use crate::hijack::{MULTIPLEXED, RAW, Takeover};
-use crate::query::{Query, parse_time};
+use crate::query::Query;
+use crate::times;
 use crate::version::Version;
 use axum::Extension;
 use axum::body::Body;
@@ -323,7 +324,7 @@ pub async fn logs(State(engine): Ctx, Path(id): Path<String>, query: Query) -> A
     if !stdout && !stderr {
         return Err(Failure::invalid("Bad parameters: you must choose at least one stream"));
     }
-    let time = |name: &str| query.text(name).filter(|t| *t != "0").map(parse_time).transpose();
+    let time = |name: &str| query.text(name).filter(|t| *t != "0").map(times::parse).transpose();
     let wanted = runtime::logs::Query {
         stdout,
         stderr,
@@ -340,18 +341,13 @@ pub async fn logs(State(engine): Ctx, Path(id): Path<String>, query: Query) -> A
     let stream = futures_util::stream::unfold(lines, move |mut lines| async move {
         let line = lines.recv().await?;
         let bytes = line.map(|line| {
-            let text = if timestamps { format!("{} {}", stamp(line.time), line.text) } else { line.text };
+            let text = if timestamps { format!("{} {}", times::stamp(line.time), line.text) } else { line.text };
             if tty { Bytes::from(text) } else { frame(line.stream, text.as_bytes()) }
         });
         Some((bytes, lines))
     });
     let content_type = if tty { RAW } else { MULTIPLEXED };
     Ok(([("Content-Type", content_type)], Body::from_stream(stream)).into_response())
-}
-
-/// RFC 3339 with all nine digits, as log lines have it.
-fn stamp(time: jiff::Timestamp) -> String {
-    format!("{time:.9}")
 }
 
 /// Both directions of a connection that was taken over.

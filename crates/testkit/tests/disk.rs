@@ -52,8 +52,10 @@ fn disk_usage_is_told_and_given_back_by_filters() {
     }
 
     // By age and labels; what is left out stays.
-    let removed = prune(&lab, "/containers", json!({ "until": ["24h"] }));
-    assert_eq!((&removed["ContainersDeleted"], removed["SpaceReclaimed"].as_i64()), (&Value::Null, Some(0)));
+    for ago in ["24h", "1.5h", "1h30m"] {
+        let removed = prune(&lab, "/containers", json!({ "until": [ago] }));
+        assert_eq!((&removed["ContainersDeleted"], removed["SpaceReclaimed"].as_i64()), (&Value::Null, Some(0)));
+    }
     let removed = prune(&lab, "/containers", json!({ "label!": { "keep": true } }));
     assert_eq!(removed["ContainersDeleted"], json!([second]));
     assert!(removed["SpaceReclaimed"].as_i64().unwrap() >= 100_000);

@@ -3,6 +3,7 @@
 use crate::Ctx;
 use crate::error::Answer;
 use crate::query::Query;
+use crate::times;
 use crate::version::Version;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
@@ -15,13 +16,6 @@ use model::port::{Port, parse_range};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// Go's zero time.
-const NEVER: &str = "0001-01-01T00:00:00Z";
-
-fn time(at: Option<jiff::Timestamp>) -> String {
-    at.map_or_else(|| NEVER.to_owned(), |t| t.to_string())
-}
 
 pub async fn inspect(
     State(engine): Ctx,
@@ -92,8 +86,8 @@ fn show_state(s: &ContainerState, health: Option<&Health>) -> Value {
         "Pid": s.pid,
         "ExitCode": s.exit_code,
         "Error": s.error,
-        "StartedAt": time(s.started),
-        "FinishedAt": time(s.finished),
+        "StartedAt": times::shown(s.started),
+        "FinishedAt": times::shown(s.finished),
     });
     if let Some(health) = health {
         let probe = |p: &model::health::Probe| {
