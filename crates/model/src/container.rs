@@ -19,6 +19,7 @@ macro_rules! api_object {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "PascalCase", default)]
+        #[allow(missing_docs, reason = "what is not explained is what Docker's API calls so")]
         pub struct $name { $(
             $(#[$field_doc])*
             #[serde(deserialize_with = "or_default")]
@@ -276,18 +277,25 @@ api_object! {
 /// A container, from `create` until `rm`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Container {
+    /// Drawn at random when it was created.
     pub id: ContainerId,
     /// Without the leading slash.
     pub name: String,
+    /// When that was.
     pub created: Timestamp,
+    /// What it stands on, whatever the image is called now.
     pub image: ImageId,
     /// Merged with the image's.
     pub config: Config,
+    /// What it has of this machine.
     pub host: HostConfig,
     /// What it is attached to, in the order of attachment. The only list of endpoints there is.
     pub endpoints: Vec<Endpoint>,
+    /// What lies over its root file system.
     pub mounts: Vec<MountPoint>,
+    /// How it is.
     pub state: State,
+    /// How often its restart policy has started it again.
     pub restarts: u32,
     /// The client stopped it: `unless-stopped` keeps it so across daemons.
     pub stopped_by_client: bool,
@@ -303,6 +311,7 @@ pub struct Endpoint {
     pub network: Option<NetworkId>,
     /// As the client said it: found again by name where the network was made anew (pain 10).
     pub network_name: String,
+    /// What was asked for.
     pub settings: EndpointSettings,
     /// Made real while the container runs.
     pub active: Option<ActiveEndpoint>,
@@ -311,15 +320,18 @@ pub struct Endpoint {
 /// What an endpoint of a running container has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveEndpoint {
+    /// As the kernel has it.
     pub attachment: crate::desired::Attachment,
     /// Of the container's ports, those that lead to this endpoint: it is the way out of their family (PT-11).
     pub publications: std::collections::BTreeSet<crate::desired::Publication>,
 }
 
 impl ActiveEndpoint {
+    /// Its address, with the network's prefix.
     pub fn ipv4(&self) -> Option<ipnet::Ipv4Net> {
         self.attachment.addresses.iter().find_map(|a| if let ipnet::IpNet::V4(a) = a { Some(*a) } else { None })
     }
+    /// Its address, with the network's prefix.
     pub fn ipv6(&self) -> Option<ipnet::Ipv6Net> {
         self.attachment.addresses.iter().find_map(|a| if let ipnet::IpNet::V6(a) = a { Some(*a) } else { None })
     }
@@ -328,14 +340,21 @@ impl ActiveEndpoint {
 /// How a container is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// In Docker's words.
     pub status: Status,
     /// As the daemon sees it; 0 unless it runs.
     pub pid: u32,
+    /// Of the last run: as a shell has it, 127 and 126 for a program that could not be started.
     pub exit_code: i64,
+    /// Why the last start failed; empty where it did not.
     pub error: String,
+    /// In the last run the kernel killed something for want of memory.
     pub oom_killed: bool,
+    /// When the last run began.
     pub started: Option<Timestamp>,
+    /// When it ended.
     pub finished: Option<Timestamp>,
+    /// Its network namespace, from its start on until nobody needs it.
     pub sandbox: Option<crate::id::SandboxId>,
     /// Host ports, while it runs.
     #[serde(default)]
@@ -343,6 +362,7 @@ pub struct State {
 }
 
 impl State {
+    /// Before the first start.
     pub fn created() -> Self {
         State {
             status: Status::Created,
@@ -365,6 +385,7 @@ impl State {
 /// Docker's words for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "Docker's words for it")]
 pub enum Status {
     Created,
     Running,
@@ -376,6 +397,7 @@ pub enum Status {
 }
 
 impl Status {
+    /// As the API writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Status::Created => "created",
@@ -393,18 +415,25 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct MountPoint {
+    /// What it shows.
     #[serde(rename = "Type")]
     pub kind: MountKind,
     /// The volume's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// Where that is on the host.
     pub source: String,
+    /// Where it is in the container.
     pub destination: String,
+    /// The volume's: `local`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub driver: String,
+    /// Options as `-v` has them.
     pub mode: String,
+    /// It can be changed.
     #[serde(rename = "RW")]
     pub rw: bool,
+    /// As mount(8) has it: `rprivate` …
     pub propagation: String,
     /// Made for this container alone: goes with `rm -v` and `--rm`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -414,19 +443,26 @@ pub struct MountPoint {
     pub subpath: String,
 }
 
+/// What a mount shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountKind {
+    /// Something of the host's.
     Bind,
+    /// A directory that the engine keeps.
     Volume,
+    /// Memory.
     Tmpfs,
 }
 
 /// What `NetworkMode` says (API-20).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkMode<'a> {
+    /// The default network.
     Default,
+    /// A loopback alone.
     None,
+    /// The host's own namespace.
     Host,
     /// The sandbox of another container, by name or id.
     Container(&'a str),
@@ -444,6 +480,7 @@ impl HostConfig {
         given.map(|(key, value)| (key.replace('/', "."), value.trim())).any(|(key, v)| keys.contains(&key) && v != "0")
     }
 
+    /// What `NetworkMode` says; nothing said is the default network.
     pub fn network_mode(&self) -> NetworkMode<'_> {
         match self.network_mode.as_str() {
             "" | "default" | "bridge" => NetworkMode::Default,
@@ -513,6 +550,7 @@ pub const MAX_NAMES: usize = 128;
 /// More names than one container can be found under, or finds others under. All that a container means for the resolver
 /// is told in one message of bounded size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum NameRefusal {
     #[error("too many {what}: {count} were given, at most {MAX_NAMES} are allowed")]
     TooMany { what: &'static str, count: usize },

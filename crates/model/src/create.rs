@@ -13,12 +13,13 @@ use crate::spec::CapabilitySet;
 pub struct Machine {
     /// CPUs and memory nodes.
     pub processors: crate::limits::Machine,
+    /// The host's own.
     pub hostname: String,
     /// journald listens.
     pub journald: bool,
-    /// The daemon's own OOM score, which containers have unless they ask for another, and whether it may give a lower one
-    /// (CAP_SYS_RESOURCE).
+    /// The daemon's own OOM score, which containers have unless they ask for another.
     pub oom_score: i64,
+    /// It may give a lower one (CAP_SYS_RESOURCE).
     pub may_lower_oom_score: bool,
 }
 

@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Networking {
     /// `--default-address-pool` (IP-02).
     pub pools: Pools,
+    /// The network that containers are on which name none.
     pub default_bridge: DefaultBridge,
     /// `--default-network-opt DRIVER=KEY=VALUE`: by driver, under what a network's own options say (API-34).
     pub default_options: BTreeMap<String, BTreeMap<String, String>>,
@@ -60,7 +61,9 @@ impl Default for Networking {
 /// A firewall mark: the bits that count, and what they are (nft(8), `meta mark`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mark {
+    /// What they are.
     pub value: u32,
+    /// Which bits count.
     pub mask: u32,
 }
 
@@ -227,6 +230,7 @@ impl Default for DefaultBridge {
 
 /// Why settings contradict each other: the daemon does not start with them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum SettingsRefusal {
     #[error("invalid default address pool {base}: its networks' size /{size} is not between /{} and /{}", base.prefix_len(), base.max_prefix_len())]
     PoolSize { base: IpNet, size: u8 },

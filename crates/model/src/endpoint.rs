@@ -20,8 +20,11 @@ const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 pub struct Wishes {
     /// At most one of each family.
     pub addresses: Vec<IpAddr>,
+    /// Addresses of the link alone, beside those (IP-10).
     pub link_local: Vec<IpNet>,
+    /// The hardware address.
     pub mac: Option<MacAddr>,
+    /// The interface's name in the container.
     pub interface: Option<InterfaceName>,
     /// Keys of `/proc/sys` with dots, the interface called `IFNAME`; in the order they were given.
     sysctls: Vec<(String, String)>,

@@ -13,11 +13,14 @@ pub struct Hosts {
     pub extra: Vec<(String, String)>,
     /// The container's own addresses, one an endpoint and family.
     pub own: Vec<IpAddr>,
+    /// The container's own name.
     pub hostname: String,
+    /// What follows it after a dot; empty for nothing.
     pub domainname: String,
 }
 
 impl Hosts {
+    /// The file.
     pub fn render(&self) -> String {
         let mut text = String::from("127.0.0.1\tlocalhost\n");
         if self.ipv6 {
@@ -89,8 +92,11 @@ pub fn edit_hosts(file: &str, before: &str, now: &str) -> String {
 /// What the host's resolv.conf says, as far as containers are concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostResolv {
+    /// In order; without zones.
     pub nameservers: Vec<IpAddr>,
+    /// Domains that names are tried in.
     pub search: Vec<String>,
+    /// `ndots:1` and such.
     pub options: Vec<String>,
 }
 
@@ -128,8 +134,11 @@ pub fn is_systemds_stub(host: &HostResolv) -> bool {
 /// What a container asked for: `--dns`, `--dns-search`, `--dns-opt`; empty lists leave the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolvOverrides {
+    /// `--dns`.
     pub nameservers: Vec<IpAddr>,
+    /// `--dns-search`; a single `.` is none.
     pub search: Vec<String>,
+    /// `--dns-option`.
     pub options: Vec<String>,
 }
 

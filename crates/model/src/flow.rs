@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// What is there.
 #[derive(Clone, Copy, Debug)]
 pub struct World<'a> {
+    /// What the kernel shall look like.
     pub desired: &'a Desired,
     /// The host's addresses on other devices than our bridges.
     pub host: &'a [IpAddr],
@@ -30,7 +31,9 @@ pub struct World<'a> {
 /// Where a flow begins, or ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
+    /// A container's network namespace.
     Sandbox(SandboxId),
+    /// This machine itself.
     Host,
     /// Beyond this uplink of the host (`None`: whichever its routes say); a neighbour there may send the host packets for
     /// any address.
@@ -40,26 +43,37 @@ pub enum Place {
 /// The first packet of a flow, as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
+    /// Who sends it.
     pub from: Place,
+    /// To which address.
     pub to: IpAddr,
+    /// By which transport.
     pub protocol: Protocol,
+    /// To which port.
     pub port: u16,
 }
 
 /// What becomes of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// It arrives.
     Passes(Arrival),
+    /// It does not.
     Stopped(Obstacle),
 }
 
 /// Where a flow ends that passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
+    /// Who has it.
     pub at: Place,
+    /// At which address of his.
     pub address: IpAddr,
+    /// At which port.
     pub port: u16,
+    /// Whom he sees as its sender.
     pub source: Source,
+    /// Why it passes.
     pub because: Passage,
 }
 
@@ -111,7 +125,12 @@ pub enum Obstacle {
     /// Nothing crosses the border of this network (SEC-02).
     Internal(NetworkId),
     /// Networks do not reach each other (SEC-01).
-    OtherNetwork { from: NetworkId, to: NetworkId },
+    OtherNetwork {
+        /// The sender's.
+        from: NetworkId,
+        /// The address's.
+        to: NetworkId,
+    },
     /// The port is not published where the flow comes from (PT-14).
     Unpublished(NetworkId),
     /// The host has no address on this network, and so no route to it (BR-09 `isolated`, BR-11).

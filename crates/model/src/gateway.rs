@@ -13,9 +13,13 @@ use std::net::{IpAddr, Ipv4Addr};
 /// The facts about one endpoint that decide.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
+    /// What it is on.
     pub network: &'a Network,
+    /// What was asked for, a priority among it.
     pub settings: &'a EndpointSettings,
+    /// It has an address.
     pub ipv4: bool,
+    /// It has one of these, too.
     pub ipv6: bool,
 }
 
@@ -23,8 +27,11 @@ pub struct Candidate<'a> {
 /// names are searched (DNS-03).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Election {
+    /// `None`: there is no way out.
     pub ipv4: Option<usize>,
+    /// The same.
     pub ipv6: Option<usize>,
+    /// All, the first one first.
     pub order: Vec<usize>,
 }
 

@@ -18,15 +18,20 @@ const REMEMBERED: usize = 5;
 /// How much of a probe's output is kept, in bytes.
 pub const OUTPUT_MAX: usize = 4096;
 
+/// What its checks make of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Status {
+    /// Too few have been run to say.
     #[default]
     Starting,
+    /// The last one succeeded.
     Healthy,
+    /// Too many have failed in a row.
     Unhealthy,
 }
 
 impl Status {
+    /// As the API writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -39,16 +44,22 @@ impl Status {
 /// One run of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
+    /// When it was started.
     pub start: Timestamp,
+    /// When it ended.
     pub end: Timestamp,
     /// -1: it could not be run, or took too long.
     pub exit_code: i64,
+    /// What it wrote, at most [`OUTPUT_MAX`] bytes.
     pub output: String,
 }
 
+/// What is known of a container's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
+    /// What the last ones say.
     pub status: Status,
+    /// How many have failed since one succeeded.
     pub failing_streak: u32,
     /// The last ones, the oldest first.
     pub log: VecDeque<Probe>,
@@ -95,10 +106,12 @@ impl Healthcheck {
         }
     }
 
+    /// How long one run may take; Docker's default is 30 seconds.
     pub fn timeout(&self) -> Duration {
         or(self.timeout, Duration::from_secs(30))
     }
 
+    /// How long failures do not count after a start; Docker's default is none.
     pub fn start_period(&self) -> Duration {
         or(self.start_period, Duration::ZERO)
     }

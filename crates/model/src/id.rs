@@ -20,6 +20,7 @@ macro_rules! identity {
             pub const fn new(random: [u8; 32]) -> Self {
                 Self(random)
             }
+            /// Its 32 bytes.
             pub const fn bytes(&self) -> &[u8; 32] {
                 &self.0
             }
@@ -114,9 +115,11 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 pub struct RootId(String);
 
 impl RootId {
+    /// An id from four random bytes: randomness is the caller's.
     pub fn new(random: [u8; 4]) -> Self {
         Self(hex(&random))
     }
+    /// The eight digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }

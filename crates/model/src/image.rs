@@ -16,6 +16,7 @@ impl ImageId {
     pub fn new(digest: String) -> Self {
         Self(digest)
     }
+    /// `sha256:` and the digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -43,6 +44,7 @@ impl fmt::Debug for ImageId {
 /// the field names of the JSON that registries store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(missing_docs, reason = "fields of the OCI image specification, by their names")]
 pub struct ImageConfig {
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
     pub user: String,
@@ -85,14 +87,19 @@ pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", arg…]` or `["CMD-SHELL", text]`; empty inherits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Vec<String>>,
+    /// Between two runs; 30 s.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "or_default")]
     pub interval: i64,
+    /// Of one run; 30 s.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "or_default")]
     pub timeout: i64,
+    /// How long failures do not count after a start; none.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "or_default")]
     pub start_period: i64,
+    /// Between two runs in that time; 5 s.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "or_default")]
     pub start_interval: i64,
+    /// How many failures in a row are too many; 3.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "or_default")]
     pub retries: i64,
 }
@@ -100,6 +107,7 @@ pub struct Healthcheck {
 /// An OCI image configuration: the JSON document whose digest is the image's id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(missing_docs, reason = "fields of the OCI image specification, by their names")]
 pub struct Configuration {
     pub architecture: String,
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "or_default")]
@@ -125,6 +133,7 @@ pub struct Configuration {
 /// The layers that an image is made of, the lowest first, by the digest of their uncompressed archives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(missing_docs, reason = "fields of the OCI image specification, by their names")]
 pub struct RootFs {
     /// Always `layers`.
     #[serde(rename = "type")]
@@ -141,6 +150,7 @@ impl Default for RootFs {
 /// How one step of an image came to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(missing_docs, reason = "fields of the OCI image specification, by their names")]
 pub struct History {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
@@ -157,6 +167,7 @@ pub struct History {
 
 /// What an image runs on: `linux/amd64`, `linux/arm64/v8`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "fields of the OCI image specification, by their names")]
 pub struct Platform {
     pub os: String,
     pub architecture: String,
@@ -196,6 +207,7 @@ impl fmt::Display for Platform {
 
 /// Why a text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum NotAPlatform {
     #[error("{0:?} is an invalid platform: os/architecture or os/architecture/variant are, like linux/amd64")]
     Form(String),

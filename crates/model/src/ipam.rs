@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Where automatic subnets come from: each base is cut into pieces of `size` bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pools {
+    /// Each with its size; the first ones first.
     pub bases: Vec<(IpNet, u8)>,
 }
 
@@ -41,6 +42,7 @@ impl Pools {
 
 /// Why there is no subnet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum PoolRefusal {
     #[error(
         "invalid pool request: Pool overlaps with other one on this address space (subnet {asked} overlaps network \
@@ -146,6 +148,7 @@ pub fn choose_pools<'a>(
 /// A family that a network shall have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
+    /// Which family.
     pub ipv6: bool,
     /// The host has an address there (BR-09).
     pub gateway: bool,
@@ -294,13 +297,17 @@ fn from_number(n: u128, family: IpNet) -> IpAddr {
 /// Who has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
+    /// The network itself.
     Gateway,
+    /// Somebody beside it, by the name that was given.
     Auxiliary(String),
+    /// A container, running or not.
     Container(ContainerId),
 }
 
 /// Why there is no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum LeaseRefusal {
     #[error("Address already in use: {address} is held by {holder}")]
     Held { address: IpAddr, holder: String },
@@ -350,10 +357,12 @@ impl Leases {
         }
     }
 
+    /// Forgets a network that is gone.
     pub fn close(&mut self, network: NetworkId) {
         self.networks.remove(&network);
     }
 
+    /// Who has an address; `None` where nobody has.
     pub fn holder(&self, network: NetworkId, address: IpAddr) -> Option<&Holder> {
         self.networks.get(&network)?.by.get(&address)
     }

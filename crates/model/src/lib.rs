@@ -21,6 +21,8 @@
 //! - [`go`]: what is so because Docker is written in Go
 //! - [`errno`]: the words that tools look for in errors of the system
 
+#![warn(missing_docs)]
+
 pub mod bounds;
 pub mod container;
 pub mod create;

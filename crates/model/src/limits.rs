@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 pub struct Machine {
     /// As the kernel lists them: `0-3,8`.
     pub cpus: String,
+    /// The same of NUMA nodes.
     pub memory_nodes: String,
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 /// A mount still to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountRequest {
+    /// What it shows.
     pub kind: MountKind,
     /// A path for a bind mount, a volume's name, or empty for an anonymous one.
     pub source: String,
@@ -15,6 +16,7 @@ pub struct MountRequest {
     pub destination: String,
     /// The words of `-v` behind the second colon.
     pub mode: String,
+    /// It can be changed.
     pub rw: bool,
     /// Of a bind mount.
     pub propagation: Option<Propagation>,
@@ -22,9 +24,11 @@ pub struct MountRequest {
     pub create_source: bool,
     /// A new volume takes what the image has at the destination.
     pub copy: bool,
+    /// Of a volume that is made.
     pub labels: BTreeMap<String, String>,
     /// The local driver's, for a volume that is made.
     pub options: BTreeMap<String, String>,
+    /// The part of the volume that is mounted; empty is all of it.
     pub subpath: String,
 }
 

@@ -20,11 +20,14 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 /// One endpoint in a zone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
+    /// Whose it is.
     pub container: ContainerId,
     /// Container name, aliases, short id, hostname: in this order, without duplicates (DNS-04, API-28). The first one
     /// is what an address resolves back to. Compared without regard to case.
     pub names: Vec<String>,
+    /// Its address on that network.
     pub ipv4: Option<Ipv4Addr>,
+    /// The same.
     pub ipv6: Option<Ipv6Addr>,
 }
 
@@ -36,6 +39,7 @@ pub struct View {
     /// Aliases visible to this sandbox alone (`--link c:alias` on user networks, BR-15): alias to the names searched
     /// in that network instead.
     pub links: BTreeMap<NetworkId, BTreeMap<String, Vec<String>>>,
+    /// Where questions go that none of these answers.
     pub upstreams: Upstreams,
     /// `ndots` that the user set, greater than 0: single-label names are never forwarded (DNS-15).
     pub keep_single_labels: bool,
@@ -69,42 +73,24 @@ pub struct Questions {
 
 /// One difference between two states of what the keeper knows; applied in order, all of a delta at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "fields say whose change it is, and what it comes to")]
 pub enum Change {
     /// A network appears, or has another name.
-    Zone {
-        network: NetworkId,
-        name: String,
-    },
-    ZoneGone {
-        network: NetworkId,
-    },
+    Zone { network: NetworkId, name: String },
+    /// It is gone, with all its members.
+    ZoneGone { network: NetworkId },
     /// An endpoint joins, or its names or addresses change.
-    Member {
-        network: NetworkId,
-        endpoint: EndpointId,
-        member: Member,
-    },
-    MemberGone {
-        network: NetworkId,
-        endpoint: EndpointId,
-    },
+    Member { network: NetworkId, endpoint: EndpointId, member: Member },
+    /// It leaves; a member that is not there is no error.
+    MemberGone { network: NetworkId, endpoint: EndpointId },
     /// A sandbox's view appears or changes.
-    View {
-        sandbox: SandboxId,
-        view: View,
-    },
+    View { sandbox: SandboxId, view: View },
     /// The sandbox sees no zone any more. Its sockets are closed when they are released.
-    ViewGone {
-        sandbox: SandboxId,
-    },
+    ViewGone { sandbox: SandboxId },
     /// A container's published ports that the kernel cannot lead to it: the proxy does ([`Route`]).
-    Routes {
-        container: ContainerId,
-        routes: Vec<Route>,
-    },
-    RoutesGone {
-        container: ContainerId,
-    },
+    Routes { container: ContainerId, routes: Vec<Route> },
+    /// It has none any more.
+    RoutesGone { container: ContainerId },
 }
 
 /// Host ports whose flows the keeper's proxy carries: those that come in by [::1], and those by IPv6 to a container
@@ -113,8 +99,11 @@ pub enum Change {
 pub struct Route {
     /// A specific address of the host, or the unspecified one for all.
     pub host: IpAddr,
+    /// Of all of them.
     pub protocol: Protocol,
+    /// The first host port.
     pub first: u16,
+    /// How many there are.
     pub count: u16,
     /// Where the first port leads; the next one leads to the next.
     pub to: SocketAddr,

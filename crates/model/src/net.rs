@@ -78,6 +78,7 @@ pub struct InterfaceName(String);
 pub struct NotAnInterfaceName(String);
 
 impl InterfaceName {
+    /// As the kernel has it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -113,8 +114,11 @@ impl fmt::Display for InterfaceName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
+    /// RFC 9293.
     Tcp,
+    /// RFC 768.
     Udp,
+    /// RFC 9260.
     Sctp,
 }
 impl Protocol {

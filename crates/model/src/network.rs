@@ -22,16 +22,27 @@ use std::net::IpAddr;
 /// A network: what was asked for, completed with what was chosen for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
+    /// Drawn at random when it was created; what it is called may change.
     pub id: NetworkId,
+    /// Unique among the networks.
     pub name: String,
+    /// When that was.
     pub created: Timestamp,
+    /// What makes it real.
     pub driver: Driver,
+    /// Members have addresses of IPv4.
     pub ipv4: bool,
+    /// Members have addresses of IPv6.
     pub ipv6: bool,
+    /// No way out and none in (SEC-02).
     pub internal: bool,
+    /// As the client said: it means something in a swarm only.
     pub attachable: bool,
+    /// Where its addresses come from.
     pub ipam: Ipam,
+    /// As the client gave them: [`option`].
     pub options: BTreeMap<String, String>,
+    /// The client's own.
     pub labels: BTreeMap<String, String>,
     /// Bytes: the uplink's when the network was made (BR-07).
     pub mtu: u32,
@@ -72,10 +83,15 @@ impl Network {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
+    /// A bridge of the host, and members' interfaces on it.
     Bridge,
+    /// A device of the host that members share, each with a hardware address of its own.
     Macvlan,
+    /// The same, all with the device's.
     Ipvlan,
+    /// The host's own namespace.
     Host,
+    /// Nothing: a loopback alone.
     Null,
 }
 
@@ -101,11 +117,13 @@ impl fmt::Display for Driver {
 /// Where a network's addresses come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipam {
+    /// Who gives members their addresses.
     #[serde(default)]
     pub driver: IpamDriver,
     /// None where the one who made the network said nothing of them.
     #[serde(default)]
     pub options: Option<BTreeMap<String, String>>,
+    /// At most one of each family (IP-13).
     pub pools: Vec<Pool>,
 }
 
@@ -113,6 +131,7 @@ pub struct Ipam {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IpamDriver {
+    /// We do, from the pools.
     #[default]
     Default,
     /// Nobody: they bring their own, or have none (IP-11).
@@ -131,10 +150,13 @@ impl fmt::Display for IpamDriver {
 /// One subnet of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
+    /// All of its addresses.
     pub subnet: IpNet,
     /// Dynamic addresses come from here only (IP-06).
     pub range: Option<IpNet>,
+    /// The network's own one, if it has one.
     pub gateway: Option<IpAddr>,
+    /// Addresses that are kept from members, by the names they were given.
     pub auxiliary: BTreeMap<String, IpAddr>,
     /// The subnet was chosen by the client; a static address is allowed in such a one only (API-24).
     pub configured: bool,
@@ -156,6 +178,7 @@ impl Network {
     pub fn is_user_defined(&self) -> bool {
         !self.predefined
     }
+    /// The pool whose subnet an address lies in.
     pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
         self.ipam.pools.iter().find(|p| p.subnet.contains(&address))
     }
@@ -163,6 +186,7 @@ impl Network {
 
 /// What a client asks for in `POST /networks/create`, parsed.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "what is not explained is what Docker's API calls so")]
 pub struct Request {
     pub name: String,
     pub driver: String,
@@ -186,14 +210,19 @@ pub struct Request {
 /// One entry of `IPAM.Config`, as the texts the client sent: all that is wrong is told at once (API-10).
 #[derive(Clone, Debug, Default)]
 pub struct PoolRequest {
+    /// CIDR, or a size alone (IP-05); empty for any.
     pub subnet: String,
+    /// Where dynamic addresses come from, as CIDR; empty for all of it.
     pub range: String,
+    /// Empty for the first address.
     pub gateway: String,
+    /// Names and addresses that are kept from members.
     pub auxiliary: BTreeMap<String, String>,
 }
 
 /// Why a network is not created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Refusal {
     #[error("network with name {0} already exists")]
     NameTaken(String),
@@ -417,9 +446,13 @@ fn as_asked(asked: &AskedPool) -> Option<Pool> {
 /// A [`PoolRequest`] whose texts were addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AskedPool {
+    /// `None` for any.
     pub subnet: Option<IpNet>,
+    /// `None` for all of it.
     pub range: Option<IpNet>,
+    /// `None` for the first address.
     pub gateway: Option<IpAddr>,
+    /// Addresses that are kept from members, by their names.
     pub auxiliary: BTreeMap<String, IpAddr>,
 }
 

@@ -18,7 +18,9 @@ pub const MOST_HELD: u16 = 64;
 /// A container's port: `80/tcp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
+    /// From 1.
     pub number: u16,
+    /// Of which transport.
     pub protocol: Protocol,
 }
 
@@ -30,6 +32,7 @@ impl std::fmt::Display for Port {
 
 /// Why a port's text is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum PortRefusal {
     #[error("invalid port specification: {0:?}")]
     Port(String),
@@ -72,9 +75,13 @@ fn number_range(text: &str) -> Option<RangeInclusive<u16>> {
 pub struct Wanted {
     /// One address, or the unspecified ones of both families.
     pub hosts: Vec<IpAddr>,
+    /// Of all of them.
     pub protocol: Protocol,
+    /// The first one.
     pub container_port: u16,
+    /// How many there are.
     pub count: u16,
+    /// Which host ports.
     pub host: HostPort,
 }
 
@@ -190,10 +197,15 @@ fn collapse(mut wanted: Vec<Wanted>) -> Vec<Wanted> {
 /// Host ports that are reserved for a running container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
+    /// One address, or the unspecified ones of both families.
     pub hosts: Vec<IpAddr>,
+    /// Of all of them.
     pub protocol: Protocol,
+    /// The first one.
     pub container_port: u16,
+    /// How many there are.
     pub count: u16,
+    /// The first one.
     pub host_port: u16,
 }
 

@@ -25,6 +25,7 @@ pub struct Reference {
 
 /// Why a text names no image; Docker's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum InvalidReference {
     #[error("invalid reference format")]
     Format,
@@ -45,6 +46,7 @@ impl Reference {
     pub fn path(&self) -> &str {
         &self.path
     }
+    /// What follows the last colon.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }

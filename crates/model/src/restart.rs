@@ -14,11 +14,13 @@ pub enum Policy {
     /// It stays so.
     #[default]
     No,
+    /// It runs again, whatever the end.
     Always,
     /// As `Always`, but a daemon that starts leaves alone what a client has stopped.
     UnlessStopped,
-    /// It runs again after a failure, so many times; `None` is without end.
+    /// It runs again after a failure.
     OnFailure {
+        /// How often at most; `None` is without end.
         most: Option<u32>,
     },
 }

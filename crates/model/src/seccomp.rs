@@ -21,7 +21,9 @@ pub type Instruction = (u16, u8, u8, u32);
 /// A machine that filters are compiled for. Its 32-bit sibling's calls are filtered as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arch {
+    /// With x86 and x32.
     X86_64,
+    /// With arm.
     Aarch64,
 }
 
@@ -34,6 +36,7 @@ impl Arch {
 
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Refusal {
     #[error("decoding seccomp profile failed")]
     Json(#[from] serde_json::Error),

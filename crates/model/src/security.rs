@@ -6,8 +6,11 @@ use crate::spec::Seccomp;
 /// What its words ask for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecurityOptions {
+    /// Nothing that it executes gains any.
     pub no_new_privileges: bool,
+    /// Which system calls it may make.
     pub seccomp: Seccomp,
+    /// `systempaths=unconfined`: nothing masked, nothing read-only.
     pub system_paths_unconfined: bool,
 }
 

@@ -14,61 +14,86 @@ use std::str::FromStr;
 /// What was asked for, with users, devices and sources looked up already.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Description {
+    /// The program and its arguments.
     pub args: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
     /// Empty is `/`.
     pub cwd: String,
+    /// It has a terminal of its own.
     pub tty: bool,
     /// Rows and columns.
     pub size: Option<(u16, u16)>,
+    /// Who it is.
     pub user: User,
+    /// It may what the daemon may.
     pub privileged: bool,
     /// With or without `CAP_`, any case; `ALL`.
     pub cap_add: Vec<String>,
+    /// The same, taken away.
     pub cap_drop: Vec<String>,
     /// What `ALL` and `privileged` mean on this machine: what the daemon itself may give.
     pub available: CapabilitySet,
+    /// Nothing at `/` can be changed.
     pub readonly_root: bool,
     /// Beside the usual ones, in order. One with a usual one's target replaces it.
     pub mounts: Vec<Mount>,
     /// Of `/dev/shm`, in bytes; 64 MiB.
     pub shm_size: Option<u64>,
+    /// Others stay as the shim's.
     pub ulimits: Vec<Ulimit>,
+    /// Nothing that it executes gains any.
     pub no_new_privileges: bool,
+    /// Which system calls it may make.
     pub seccomp: Seccomp,
     /// `systempaths=unconfined`: nothing masked, nothing read-only.
     pub system_paths_unconfined: bool,
     /// Instead of Docker's.
     pub masked_paths: Option<Vec<String>>,
+    /// Instead of Docker's.
     pub readonly_paths: Option<Vec<String>>,
+    /// How much of the machine it may use.
     pub resources: Resources,
+    /// Beside the usual ones.
     pub devices: Vec<Device>,
     /// As `--device-cgroup-rule` has them: `c 42:* rmw`.
     pub device_rules: Vec<String>,
+    /// Empty leaves what is there.
     pub hostname: String,
+    /// The same, for NIS.
     pub domainname: String,
+    /// Keys with dots, or as paths below `/proc/sys`.
     pub sysctls: BTreeMap<String, String>,
+    /// Whose processes it sees.
     pub pid: Namespace,
+    /// Whose System V objects and message queues.
     pub ipc: Namespace,
+    /// Whose hostname.
     pub uts: Namespace,
+    /// What of the hierarchies is seen.
     pub cgroup: Namespace,
     /// The host's network namespace: sysfs is then shown read-only as ever, and no host name is the container's own.
     pub host_network: bool,
     /// Maps of users and groups, if there shall be a user namespace: (inside, outside, count).
     pub id_maps: Option<IdMaps>,
+    /// -1000, which is never killed, to 1000.
     pub oom_score_adj: Option<i32>,
     /// The machine has cgroups of version 1, whose own namespace is then off unless asked for.
     pub cgroup_v1: bool,
+    /// For other runtimes.
     pub annotations: BTreeMap<String, String>,
 }
 
 /// Who the process is, in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
+    /// In the container's user namespace, as the groups are.
     pub uid: u32,
+    /// The primary group.
     pub gid: u32,
+    /// All of them, the primary one first.
     pub groups: Vec<u32>,
+    /// `None`: 0022.
     pub umask: Option<u32>,
 }
 
@@ -78,42 +103,63 @@ pub enum Namespace {
     /// A new one.
     #[default]
     Private,
+    /// The host's.
     Host,
     /// Another container's: which one is said beside the specification.
     Join,
 }
 
+/// Which users and groups inside are which outside: (inside, outside, count).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMaps {
+    /// Of users.
     pub uids: Vec<(u32, u32, u32)>,
+    /// Of groups.
     pub gids: Vec<(u32, u32, u32)>,
 }
 
+/// Something that lies over the root file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mount {
     /// Something of the host's, which exists.
     Bind {
+        /// Where it is there.
         source: String,
+        /// Where it is in the container.
         target: String,
+        /// It cannot be changed here.
         readonly: bool,
         /// What is mounted below the source comes along.
         recursive: bool,
         /// Everything below is read-only too, where `readonly` says so.
         recursive_readonly: bool,
+        /// Which mounts made later are seen on its other side.
         propagation: Propagation,
     },
     /// Options as `--tmpfs` takes them: `size=64m`, `mode=1770`, `exec`.
-    Tmpfs { target: String, options: Vec<String> },
+    Tmpfs {
+        /// Where it is in the container.
+        target: String,
+        /// One by one.
+        options: Vec<String>,
+    },
 }
 
+/// Whether mounts made later below a bind are seen on its other side (mount_namespaces(7)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Propagation {
+    /// None, here and below.
     #[default]
     RecursivelyPrivate,
+    /// None.
     Private,
+    /// The host's here, and here and below.
     RecursivelySlave,
+    /// The host's here.
     Slave,
+    /// Either's, here and below.
     RecursivelyShared,
+    /// Either's.
     Shared,
 }
 
@@ -224,51 +270,73 @@ impl std::str::FromStr for Ulimit {
     }
 }
 
+/// Which system calls a container may make.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Seccomp {
     /// Docker's list of what is harmless.
     #[default]
     Default,
+    /// All.
     Unconfined,
     /// A profile in Docker's JSON form.
     Profile(String),
 }
 
+/// How much of the machine a container may use; `None` is not limited.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resources {
     /// Bytes.
     pub memory: Option<i64>,
     /// Bytes of both together; -1 is unlimited. Docker's default is twice the memory.
     pub memory_swap: Option<i64>,
+    /// Bytes: what it is held to where memory is short.
     pub memory_reservation: Option<i64>,
+    /// 0 to 100.
     pub memory_swappiness: Option<u64>,
+    /// Processes that want too much memory wait instead.
     pub oom_kill_disable: bool,
     /// Thousand-millionths of a CPU, as the API has it.
     pub nano_cpus: Option<i64>,
+    /// Relative, 1024 is usual.
     pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU in each period.
     pub cpu_quota: Option<i64>,
+    /// Microseconds.
     pub cpu_period: Option<u64>,
+    /// A list as `0-2,4`.
     pub cpuset_cpus: Option<String>,
+    /// The same of NUMA nodes.
     pub cpuset_mems: Option<String>,
+    /// Processes and threads; -1 is unlimited.
     pub pids_limit: Option<i64>,
+    /// Relative, 10 to 1000.
     pub blkio_weight: Option<u16>,
-    /// (major, minor, rate).
+    /// Bytes a second that are read: (major, minor, rate).
     pub read_bytes: Vec<(i64, i64, u64)>,
+    /// The same of what is written.
     pub write_bytes: Vec<(i64, i64, u64)>,
+    /// The same of reads.
     pub read_operations: Vec<(i64, i64, u64)>,
+    /// The same of writes.
     pub write_operations: Vec<(i64, i64, u64)>,
 }
 
+/// A node to make, and what may be done with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
+    /// In the container.
     pub path: String,
     /// `b`, `c` or `p`.
     pub kind: char,
+    /// The driver's number.
     pub major: i64,
+    /// The device's among the driver's.
     pub minor: i64,
     /// Permissions of the node.
     pub mode: u32,
+    /// Its owner.
     pub uid: u32,
+    /// Its group.
     pub gid: u32,
     /// Of `rwm`.
     pub access: String,
@@ -276,6 +344,7 @@ pub struct Device {
 
 /// Why there is no such container.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Refusal {
     #[error("invalid {option}: unknown capability: {name:?}")]
     Capability {
@@ -371,6 +440,7 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
+/// Of which nothing is seen in a container that is not privileged: Docker's list.
 pub const MASKED_PATHS: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
@@ -387,6 +457,7 @@ pub const MASKED_PATHS: [&str; 13] = [
     "/sys/devices/system/cpu/cpu0/thermal_throttle",
 ];
 
+/// What cannot be written in one: Docker's list.
 pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 impl CapabilitySet {
@@ -407,6 +478,7 @@ impl CapabilitySet {
         known.map(|(_, name)| format!("CAP_{name}")).collect()
     }
 
+    /// Whether it has the one of a name.
     pub fn contains(self, name: &str) -> bool {
         Self::named(name).is_some_and(|one| self.0 & one.0 != 0)
     }

@@ -6,15 +6,19 @@ use crate::spec::User;
 /// A user with what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
+    /// Its own number.
     pub uid: u32,
+    /// Its primary group's.
     pub gid: u32,
     /// With `gid` first: a process that gives up its primary group is still held back by what that group may not
     /// (CVE-2022-36109).
     pub groups: Vec<u32>,
+    /// `$HOME`.
     pub home: String,
 }
 
 impl Account {
+    /// The same, for a specification.
     pub fn user(&self) -> User {
         User { uid: self.uid, gid: self.gid, groups: self.groups.clone(), umask: None }
     }
@@ -22,6 +26,7 @@ impl Account {
 
 /// Why there is no such user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each says itself what it is")]
 pub enum Refusal {
     #[error("unable to find user {0}: no matching entries in passwd file")]
     NoUser(String),

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 /// What chance gives an attachment.
 #[derive(Clone, Copy, Debug)]
 pub struct Fresh {
+    /// A new id.
     pub endpoint: EndpointId,
     /// Where none was asked for.
     pub mac: MacAddr,
@@ -21,7 +22,9 @@ pub struct Fresh {
 /// Its place in a sandbox.
 #[derive(Clone, Debug)]
 pub struct Place {
+    /// Which.
     pub sandbox: SandboxId,
+    /// What it is called there.
     pub interface: InterfaceName,
     /// One of each family of the network.
     pub addresses: Vec<IpNet>,

@@ -84,10 +84,12 @@ impl Names {
         }
     }
 
+    /// What a sandbox sees.
     pub fn view(&self, sandbox: SandboxId) -> Option<&View> {
         self.views.get(&sandbox)
     }
 
+    /// All that see anything.
     pub fn sandboxes(&self) -> impl Iterator<Item = SandboxId> {
         self.views.keys().copied()
     }

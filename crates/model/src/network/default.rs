@@ -19,9 +19,13 @@ pub struct Surroundings<'a> {
     pub others: &'a [IpNet],
     /// Addresses of the bridge, where somebody else made it before us: they are taken over.
     pub device: &'a [IpNet],
+    /// Where the host has routes to.
     pub routes: &'a [IpNet],
+    /// Where a subnet comes from, if none is configured.
     pub pools: &'a Pools,
+    /// For a network that is made.
     pub id: NetworkId,
+    /// The same.
     pub now: Timestamp,
 }
 
@@ -32,7 +36,9 @@ pub struct Found<'a> {
     pub busy: bool,
     /// Addresses of the bridge, where somebody else made it before us.
     pub device: &'a [IpNet],
+    /// Where the host has routes to.
     pub routes: &'a [IpNet],
+    /// When what is made is made.
     pub now: Timestamp,
 }
 
@@ -41,6 +47,7 @@ pub struct Found<'a> {
 pub enum Change {
     /// It is new, or otherwise than it was.
     Put(Box<Network>),
+    /// It is none any more.
     Gone(NetworkId),
 }
 

@@ -9,21 +9,35 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Docker's keys for the options of a bridge network.
 pub mod option {
+    /// The device's name (BR-02).
     pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+    /// Whether members reach each other (SEC-03).
     pub const ICC: &str = "com.docker.network.bridge.enable_icc";
+    /// Whether what leaves takes an address of the host's (BR-08).
     pub const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+    /// The host's address for ports that are published without one.
     pub const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+    /// It is the default network.
     pub const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+    /// How members and the world reach each other (BR-09).
     pub const GATEWAY_MODE_4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+    /// The same by IPv6.
     pub const GATEWAY_MODE_6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+    /// The bridge gets no address of IPv4.
     pub const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
+    /// From where published ports are reached directly (BR-18).
     pub const TRUSTED_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfaces";
+    /// Which of the host's addresses what leaves takes (BR-08).
     pub const OUTBOUND_4: &str = "com.docker.network.host_ipv4";
+    /// The same by IPv6.
     pub const OUTBOUND_6: &str = "com.docker.network.host_ipv6";
+    /// Bytes (BR-07).
     pub const MTU: &str = "com.docker.network.driver.mtu";
     /// Whether a network has a family, where the client does not say it otherwise.
     pub const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+    /// The same of IPv6.
     pub const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
+    /// What members' interfaces are called, before their number (BR-04).
     pub const CONTAINER_IFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
     /// Isle's own: check the source address of every packet a member sends.
     pub const CHECK_SOURCES: &str = "isle.network.check_sources";
@@ -47,6 +61,7 @@ pub enum GatewayMode {
 }
 
 impl Network {
+    /// What an option says.
     pub fn option(&self, key: &str) -> Option<&str> {
         self.options.get(key).map(String::as_str)
     }
@@ -67,9 +82,11 @@ impl Network {
         let key = if ipv6 { option::OUTBOUND_6 } else { option::OUTBOUND_4 };
         self.option(key)?.parse().ok().filter(|_| self.masquerades(ipv6))
     }
+    /// Members' source addresses are checked in every packet ([`option::CHECK_SOURCES`]).
     pub fn checks_sources(&self) -> bool {
         self.flag(option::CHECK_SOURCES, false)
     }
+    /// How members and the world reach each other in a family (BR-09).
     pub fn gateway_mode(&self, ipv6: bool) -> GatewayMode {
         gateway_mode(&self.options, ipv6).unwrap_or_default()
     }

@@ -15,7 +15,9 @@ const IPVLAN_FLAG: &str = "ipvlan_flag";
 /// What the options of such a network say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
+    /// The device of the host.
     pub parent: InterfaceName,
+    /// How members share it.
     pub sharing: Sharing,
     /// What `parent` is made as where it is not there.
     pub made_as: Option<ParentKind>,
