@@ -66,23 +66,8 @@ pub fn predefined<'a>(
     let mut changes = Vec::new();
     for (name, driver) in [("none", Driver::Null), ("host", Driver::Host)] {
         if of_name(name).is_none() {
-            changes.push(Change::Put(Box::new(Network {
-                id: fresh(),
-                name: name.into(),
-                created: found.now,
-                driver,
-                ipv4: true,
-                ipv6: false,
-                internal: false,
-                attachable: false,
-                ipam: Ipam::default(),
-                options: BTreeMap::new(),
-                labels: BTreeMap::new(),
-                mtu: 1500,
-                predefined: true,
-                config_only: false,
-                config_from: String::new(),
-            })));
+            let made = Network::new(fresh(), name, driver, found.now);
+            changes.push(Change::Put(Box::new(Network { predefined: true, ..made })));
         }
     }
     let before = of_name("bridge");
