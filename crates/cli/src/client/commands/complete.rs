@@ -63,7 +63,7 @@ fn brief(about: &str) -> String {
 }
 
 fn all_commands() -> impl Iterator<Item = (&'static str, &'static Command)> {
-    words::COMMANDS.iter().flat_map(|c| [c.path].into_iter().chain(c.also.iter().copied()).map(move |path| (path, c)))
+    words::commands().flat_map(|c| [c.path].into_iter().chain(c.also.iter().copied()).map(move |path| (path, c)))
 }
 
 fn first_words() -> Vec<(String, String)> {
@@ -71,7 +71,7 @@ fn first_words() -> Vec<(String, String)> {
     let single =
         all_commands().filter(|(path, _)| !path.contains(' ')).map(|(path, c)| (path.to_owned(), brief(c.about)));
     let mut all: Vec<_> = groups.chain(single).collect();
-    all.push(("daemon".into(), "Run the daemon in the foreground".into()));
+    all.push((words::DAEMON.0.into(), words::DAEMON.1.into()));
     all.sort();
     all
 }

@@ -23,8 +23,7 @@ pub fn command(program: &str, used: &str, command: &Command, width: usize) -> St
 /// Help for a group of commands.
 pub fn group(program: &str, name: &str) -> String {
     let about = words::GROUPS.iter().find(|(n, _)| *n == name).map_or("", |(_, about)| about);
-    let mut members: Vec<(&str, &str)> = words::COMMANDS
-        .iter()
+    let mut members: Vec<(&str, &str)> = words::commands()
         .filter_map(|command| {
             let all = [command.path].into_iter().chain(command.also.iter().copied());
             let short = all.filter_map(|p| p.strip_prefix(name)?.strip_prefix(' ')).next()?;
@@ -41,8 +40,7 @@ pub fn group(program: &str, name: &str) -> String {
 
 /// Help for everything.
 pub fn all(program: &str, width: usize) -> String {
-    let top: Vec<(&str, &str)> = words::COMMANDS
-        .iter()
+    let top: Vec<(&str, &str)> = words::commands()
         .filter_map(|c| {
             let mut names = [c.path].into_iter().chain(c.also.iter().copied());
             names.find(|n| !n.contains(' ')).map(|n| (n, c.about))
@@ -51,7 +49,7 @@ pub fn all(program: &str, width: usize) -> String {
         .collect();
     let common: Vec<_> = words::COMMON.iter().filter_map(|n| top.iter().find(|(name, _)| name == n).copied()).collect();
     let mut others: Vec<_> = top.iter().filter(|(name, _)| !words::COMMON.contains(name)).copied().collect();
-    others.push(("daemon", "Run the daemon in the foreground"));
+    others.push(words::DAEMON);
     others.sort_unstable();
     // What is only accepted is no help to anybody.
     let globals: Vec<&Flag> = words::GLOBAL.iter().filter(|f| !f.help.starts_with("Accepted")).collect();
