@@ -342,4 +342,69 @@ mod tests {
         assert!(warned(-500, 0, false) && warned(100, 200, false));
         assert!(!warned(-500, 0, true) && !warned(500, 0, false) && !warned(0, 200, false));
     }
+
+    fn list(text: &str) -> Option<Vec<String>> {
+        Some(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn an_image_gives_what_the_client_left_open() {
+        let image = ImageConfig {
+            entrypoint: list("entry"),
+            cmd: list("image"),
+            env: list("A=1 B=1"),
+            working_dir: "/srv".into(),
+            ..ImageConfig::default()
+        };
+        let merged = |mut config: Config| {
+            merge_image(&mut config, &image);
+            config
+        };
+        let nothing = merged(Config::default());
+        assert_eq!(
+            (nothing.entrypoint, nothing.cmd, nothing.working_dir.as_str()),
+            (list("entry"), list("image"), "/srv")
+        );
+        let own = merged(Config { cmd: list("own"), env: list("B=2").unwrap(), ..Config::default() });
+        assert_eq!((own.entrypoint, own.cmd, Some(own.env)), (list("entry"), list("own"), list("B=2 A=1")));
+        // A command belongs to its entrypoint: another's is not for this one.
+        let entry = merged(Config { entrypoint: list("mine"), ..Config::default() });
+        assert_eq!((entry.entrypoint, entry.cmd), (list("mine"), None));
+        let none = merged(Config { entrypoint: Some(vec![String::new()]), cmd: list("own"), ..Config::default() });
+        assert_eq!((none.entrypoint, none.cmd), (None, list("own")));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_and_what_is_in_vain_is_warned_of() {
+        let config = Config { cmd: list("true"), ..Config::default() };
+        let checked = |host: HostConfig, machine: &Machine| check(&config, &complete_host(host), machine);
+        let refused = |host: HostConfig| checked(host, &Machine::default()).unwrap_err();
+        let mode = |mode: &str| HostConfig { network_mode: mode.into(), ..HostConfig::default() };
+        assert_eq!(checked(HostConfig::default(), &Machine::default()), Ok(Vec::new()));
+        let dns = HostConfig { dns: list("192.0.2.1").unwrap(), ..mode("container:other") };
+        assert_eq!(refused(dns), "conflicting options: dns and the network mode");
+        assert_eq!(refused(mode("ns:relative")), "invalid network mode ns:relative: an absolute path is needed");
+        let mut journald = HostConfig::default();
+        journald.log_config.driver = "journald".into();
+        assert!(refused(journald.clone()).contains("journald is not running on this host"));
+        let with_journald = Machine { journald: true, ..Machine::default() };
+        assert!(checked(journald, &with_journald).unwrap_err().contains("Isle does not write to it yet"));
+        let ports = HostConfig { publish_all_ports: true, ..mode("host") };
+        let warned = checked(ports, &Machine::default()).unwrap();
+        assert_eq!(warned, ["Published ports are discarded when using host network mode"]);
+        assert_eq!(
+            check(&Config::default(), &complete_host(mode("")), &Machine::default()).unwrap_err(),
+            "no command specified"
+        );
+    }
+
+    /// With Docker's defaults, for a container that has its names.
+    fn complete_host(mut host: HostConfig) -> HostConfig {
+        let mut config = Config { hostname: "c".into(), ..Config::default() };
+        complete(&mut config, &mut host, ContainerId::new([1; 32]), true, &Machine::default());
+        if host.log_config.driver.is_empty() {
+            host.log_config.driver = "json-file".into();
+        }
+        host
+    }
 }
