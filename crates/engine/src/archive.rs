@@ -68,6 +68,16 @@ impl Engine {
         Ok(Files { engine: self.clone(), live: None, tree, reference, record, _turn: Some(turn) })
     }
 
+    /// A container's file system.
+    pub(crate) fn rootfs_of(&self, record: &Container) -> Option<model::rootfs::Rootfs> {
+        let given = self.state().entry(record.id).ok().and_then(|e| e.rootfs.clone());
+        given.or_else(|| self.images.rootfs(&record.id.to_string(), record.host.auto_remove))
+    }
+
+    /// The same of one that must have one.
+    ///
+    /// # Errors
+    /// It is gone.
     pub(crate) fn known_rootfs(&self, record: &Container) -> Result<Rootfs> {
         self.rootfs_of(record)
             .ok_or_else(|| Error::new(Kind::Internal, format!("the file system of container {} is gone", record.name)))

@@ -8,13 +8,13 @@
 //! - [`networks`], [`endpoints`], [`connect`], [`naming`], [`ports`], [`links`]: networks, who is on them, under which names and host
 //!   ports
 //! - [`explain`], [`heal`]: why a flow passes or does not; what others take away is made again
-//! - [`create`], [`start`], [`stop`], [`restart`], [`pause`], [`rename`], [`update`], [`remove`], [`exec`], [`command`], [`attach`], [`describe`]:
+//! - [`create`], [`start`], [`order`], [`take_down`], [`stop`], [`restart`], [`pause`], [`rename`], [`update`], [`remove`], [`exec`], [`command`], [`attach`], [`describe`]:
 //!   the life of a container
 //! - [`health`]: checks beside a container
 //! - [`volumes`], [`images`], [`build`], [`files`]: what containers are made of
 //! - [`mounts`]: volumes that are more than a directory
 //! - [`archive`], [`commit`], [`stats`]: a container's files, an image of it, what it uses
-//! - [`recover`], [`root`], [`shutdown`]: what a new daemon does with what the last one left, and what it leaves itself
+//! - [`recover`], [`found`], [`root`], [`shutdown`]: what a new daemon does with what the last one left, and what it leaves itself
 //! - [`events`], [`list`], [`info`]: what clients are told
 //! - [`metrics`]: what Prometheus is told
 //! - [`faults`]: steps that tests make fail
@@ -34,6 +34,7 @@ pub mod exec;
 pub mod explain;
 pub mod faults;
 mod files;
+mod found;
 mod heal;
 mod health;
 pub mod images;
@@ -45,6 +46,7 @@ pub mod metrics;
 mod mounts;
 mod naming;
 pub mod networks;
+mod order;
 mod pause;
 mod petname;
 mod ports;
@@ -59,6 +61,7 @@ mod state;
 pub mod stats;
 pub mod stop;
 pub mod store;
+mod take_down;
 pub mod update;
 pub mod volumes;
 

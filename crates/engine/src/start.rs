@@ -3,7 +3,6 @@
 //!
 //! What fails takes everything back by the same path that an exit takes: [`Engine::take_down`].
 
-use crate::describe::{Surroundings, describe, log_of, stdio_of};
 use crate::error::{Error, Kind, Result};
 use crate::faults::Faults;
 use crate::keeper::Act;
@@ -19,13 +18,12 @@ use model::network::Network;
 use model::port::Wanted;
 use runtime::FailureKind;
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Where a container's process will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     /// A sandbox of its own: to be made, unless sharers have kept the last one.
     Own { sandbox: SandboxId, kept: bool },
     /// Another container's.
@@ -285,173 +283,6 @@ impl Engine {
         self.keeper.apply(changes).await?;
         Ok(Some(sandbox))
     }
-
-    /// What the shim is told.
-    async fn order(
-        self: &Arc<Self>,
-        record: &Container,
-        place: &Place,
-        sandbox: Option<&Arc<network::Sandbox>>,
-    ) -> Result<runtime::StartOrder> {
-        let id = record.id;
-        let rootfs = self.known_rootfs(record)?;
-        let more = record.host.group_add.clone().unwrap_or_default();
-        let account = self.account(record, &record.config.user, &more).await?;
-        let directory = self.container_dir(id);
-        let around = Surroundings {
-            account,
-            available: self.runtime.available_capabilities(),
-            cgroup_v1: self.runtime.is_cgroup_v1(),
-            descriptors: &self.descriptors,
-            linked: crate::links::environment(&self.state(), record)?,
-            files: &directory,
-        };
-        let description = describe(record, &around)?;
-        let spec = description.spec().map_err(|e| Error::invalid(crate::error::chain(&e)))?;
-        Ok(runtime::StartOrder {
-            id,
-            spec,
-            rootfs,
-            netns: match (place, sandbox) {
-                // Another's namespace that is the host's: without it the specification means a new one.
-                (Place::Host, _) if matches!(record.host.network_mode(), NetworkMode::Container(_)) => {
-                    let host = kernel::netns::current();
-                    Some(host.map_err(|e| Error::new(Kind::Internal, format!("cannot open the host's network: {e}")))?)
-                }
-                (Place::Path(path), _) => Some(open_namespace(path)?),
-                (Place::Host, _) | (_, None) => None,
-                (_, Some(sandbox)) => Some(crate::duplicate(&sandbox.netns)?),
-            },
-            stdio: runtime::Stdio {
-                size: description.size.map(|(rows, columns)| runtime::Size { rows, columns }),
-                ..stdio_of(record)
-            },
-            log: log_of(&self.settings, record),
-            cgroup_parent: Some(record.host.cgroup_parent.clone()).filter(|p| !p.is_empty()),
-            init: record.host.init.unwrap_or_default(),
-            runtime: match record.host.runtime.as_str() {
-                "runc" | "io.containerd.runc.v2" => runtime::RuntimeKind::Runc,
-                _ => runtime::RuntimeKind::Launcher,
-            },
-            join: self.joins(record)?,
-            fail_at: None,
-        })
-    }
-
-    /// A container's file system.
-    pub(crate) fn rootfs_of(&self, record: &Container) -> Option<model::rootfs::Rootfs> {
-        let given = self.state().entry(record.id).ok().and_then(|e| e.rootfs.clone());
-        given.or_else(|| self.images.rootfs(&record.id.to_string(), record.host.auto_remove))
-    }
-
-    /// The processes whose namespaces are shared (`--pid container:X`, `--ipc container:X`).
-    fn joins(&self, record: &Container) -> Result<runtime::Join> {
-        let state = self.state();
-        let pidfd = |mode: &str, what: &str| -> Result<Option<OwnedFd>> {
-            let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
-            let entry = state.find(other)?;
-            let live = entry.live.as_ref().ok_or_else(|| {
-                Error::conflict(format!("cannot join {what} namespace of a non running container: {other}"))
-            })?;
-            Ok(Some(live.pidfd().map_err(|e| Error::new(Kind::Internal, e))?))
-        };
-        // Whoever shares the network shares the host name.
-        let uts = match record.host.network_mode() {
-            NetworkMode::Container(_) if record.host.uts_mode != "host" => &record.host.network_mode,
-            _ => "",
-        };
-        Ok(runtime::Join {
-            pid: pidfd(&record.host.pid_mode, "PID")?,
-            ipc: pidfd(&record.host.ipc_mode, "IPC")?,
-            uts: pidfd(uts, "UTS")?,
-        })
-    }
-
-    /// Takes everything down that a start has put up, or part of it: names first, so that nobody is sent to what is
-    /// going; then ports, endpoints, and the sandbox if nobody else is in it. It goes on past failures.
-    pub(crate) async fn take_down(self: &Arc<Self>, id: ContainerId) {
-        let _releasing = self.metrics.network_action("release");
-        let Some((before, sandbox_gone)) = self.take_down_records(id) else { return };
-        self.unmount_volumes(&before).await;
-        let mut acts = vec![
-            Act::Unwatch(id),
-            Act::Apply(naming::leave_changes(&before, sandbox_gone.is_some())),
-            Act::Release(Key::Process(id)),
-        ];
-        // Asked of what it wants, too: what it has may not have come to its record.
-        if !before.state.ports.is_empty() || !before.host.port_bindings.is_empty() || before.host.publish_all_ports {
-            acts.extend([Act::Release(Key::Ports(id)), Act::Release(Key::Datagrams(id))]);
-        }
-        if let Some((sandbox, _)) = &sandbox_gone {
-            acts.push(Act::Release(Key::Sandbox(*sandbox)));
-        }
-        if let Err(e) = self.keeper.tell(acts).await {
-            tracing::error!(container = ?id, "names are not taken out: {e}");
-        }
-        let publications: BTreeSet<Publication> =
-            before.endpoints.iter().filter_map(|e| e.active.as_ref()).flat_map(|a| a.publications.clone()).collect();
-        let attachments: Vec<Attachment> =
-            before.endpoints.iter().filter_map(|e| Some(e.active.as_ref()?.attachment.clone())).collect();
-        let kept = before
-            .state
-            .sandbox
-            .filter(|_| sandbox_gone.is_none())
-            .and_then(|s| self.state().sandboxes.get(&s).map(|l| l.sandbox.clone()));
-        let engine = self.clone();
-        blocking(move || {
-            let tell =
-                |what: &str, e: network::Error| tracing::error!(container = ?id, "{what}: {}", crate::error::chain(&e));
-            if !publications.is_empty()
-                && let Err(e) = engine.network.unpublish(&publications)
-            {
-                tell("ports are not withdrawn", e);
-            }
-            match kept {
-                // Others live on in the sandbox: the interfaces do not go by themselves.
-                Some(sandbox) => {
-                    for attachment in &attachments {
-                        if let Err(e) = engine.network.detach(&sandbox, attachment) {
-                            tell("an endpoint is not detached", e);
-                        }
-                    }
-                }
-                None => {
-                    if let Err(e) = engine.network.release(&attachments) {
-                        tell("endpoints are not released", e);
-                    }
-                }
-            }
-            drop(sandbox_gone);
-        })
-        .await;
-    }
-
-    /// The records' part of taking down: what the container had, and its sandbox if it goes with it.
-    #[allow(clippy::type_complexity)]
-    fn take_down_records(&self, id: ContainerId) -> Option<(Container, Option<(SandboxId, LiveSandbox)>)> {
-        let mut state = self.state();
-        let before = state.entry(id).ok()?.record.clone();
-        for endpoint in &before.endpoints {
-            endpoints::release(&mut state, id, endpoint, false);
-        }
-        let sandbox_gone = before.state.sandbox.and_then(|sandbox| {
-            let live = state.sandboxes.get_mut(&sandbox)?;
-            live.users.remove(&id);
-            if live.users.is_empty() { state.sandboxes.remove_entry(&sandbox) } else { None }
-        });
-        let entry = state.entry_mut(id).ok()?;
-        for endpoint in &mut entry.record.endpoints {
-            endpoint.active = None;
-        }
-        entry.record.state.ports.clear();
-        entry.record.state.pid = 0;
-        entry.live = None;
-        // A sandbox that sharers keep is found again at the next start.
-        let kept = before.state.sandbox.filter(|_| !matches!(before.host.network_mode(), NetworkMode::Container(_)));
-        let kept = kept.filter(|s| state.sandboxes.contains_key(s));
-        state.entry_mut(id).ok()?.record.state.sandbox = kept;
-        Some((before, sandbox_gone))
-    }
 }
 
 /// Decides a start: which sandbox, which addresses, which ports. If it cannot be, nothing is taken.
@@ -474,13 +305,6 @@ fn plan(state: &mut State, faults: &Faults, id: ContainerId) -> Result<Plan> {
             Err(e)
         }
     }
-}
-
-fn open_namespace(path: &Path) -> Result<OwnedFd> {
-    let opened = std::fs::File::open(path);
-    let opened =
-        opened.map_err(|e| Error::invalid(format!("cannot join network namespace {}: {e}", path.display())))?;
-    Ok(opened.into())
 }
 
 fn choose_place(state: &State, record: &Container) -> Result<Place> {
