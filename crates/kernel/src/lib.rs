@@ -29,6 +29,7 @@ pub mod readiness;
 pub mod reserve;
 pub mod route;
 pub mod seqpacket;
+pub mod served;
 pub mod sysctl;
 pub mod tree;
 pub mod view;

@@ -18,6 +18,8 @@ pub enum Protocol {
     Route,
     /// nftables and connection tracking.
     Netfilter,
+    /// Sockets of others.
+    SocketDiag,
 }
 
 /// `NLM_F_*` of requests.
@@ -252,6 +254,7 @@ impl Socket {
         let protocol = match protocol {
             Protocol::Route => libc::NETLINK_ROUTE,
             Protocol::Netfilter => libc::NETLINK_NETFILTER,
+            Protocol::SocketDiag => libc::NETLINK_SOCK_DIAG,
         };
         // SAFETY: socket takes no pointers.
         let raw = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };

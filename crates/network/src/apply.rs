@@ -8,7 +8,7 @@ mod parent;
 mod repair;
 
 use crate::chores::Chores;
-use crate::elements::{self, Elements};
+use crate::elements::{self, Elements, Leg};
 use crate::error::{Attempt, Error, all, unless_gone};
 use crate::features::Features;
 use crate::observe::{self, Observed};

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use kernel::address::octets;
 use kernel::nft::{self, Data, Element};
 use model::desired::{Attachment, Bridge, Carriage, Inwards, Outwards, Publication};
-use model::net::Protocol;
+use model::net::{InterfaceName, Protocol};
 use model::port::MOST_HELD;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -130,7 +130,7 @@ pub fn of_attachment(attachment: &Attachment, variant: Variant) -> Elements {
     if attachment.isolated && variant.br_netfilter {
         elements.insert((Set::Isolated, plain(name_key(attachment.outer.as_str()))));
     }
-    if attachment.trusted && !attachment.isolated {
+    if !is_held(attachment) {
         return elements;
     }
     let port = name_key(attachment.outer.as_str());
@@ -148,16 +148,36 @@ pub fn of_attachment(attachment: &Attachment, variant: Variant) -> Elements {
     elements
 }
 
-/// The elements of a sandbox with several endpoints: what a member of one of its networks sends to a published port of
+/// An endpoint among those of its sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leg {
+    /// The endpoint's.
+    pub addresses: Vec<IpNet>,
+    /// Its bridge port, where that is held to addresses.
+    pub port: Option<InterfaceName>,
+}
+
+impl From<&Attachment> for Leg {
+    fn from(attachment: &Attachment) -> Self {
+        let port = is_held(attachment).then(|| attachment.outer.clone());
+        Leg { addresses: attachment.addresses.clone(), port }
+    }
+}
+
+/// Whether a bridge port is held to its addresses.
+fn is_held(attachment: &Attachment) -> bool {
+    attachment.on_parent.is_none() && (!attachment.trusted || attachment.isolated)
+}
+
+/// The elements of a sandbox with several endpoints. What a member of one of its networks sends to a published port of
 /// its that leads to its address on another takes the gateway's address, or the answer would go straight to the client,
-/// from an address that it did not ask. Each item is one endpoint's addresses.
-pub fn of_sandbox<'a>(endpoints: impl IntoIterator<Item = &'a [IpNet]>) -> Elements {
-    let endpoints: Vec<&[IpNet]> = endpoints.into_iter().collect();
+/// from an address that it did not ask. And its answers leave by its way out, whichever of its addresses was asked.
+pub fn of_sandbox<'a>(legs: impl IntoIterator<Item = &'a Leg>) -> Elements {
+    let legs: Vec<&Leg> = legs.into_iter().collect();
     let mut elements = Elements::new();
-    for (n, published) in endpoints.iter().enumerate() {
-        let others = endpoints.iter().enumerate().filter(|(other, _)| *other != n);
-        for (client, to) in others.flat_map(|(_, nets)| nets.iter()).flat_map(|c| published.iter().map(move |p| (c, p)))
-        {
+    for (n, leg) in legs.iter().enumerate() {
+        let others = || legs.iter().enumerate().filter(|(other, _)| *other != n).flat_map(|(_, l)| &l.addresses);
+        for (client, to) in others().flat_map(|c| leg.addresses.iter().map(move |p| (c, p))) {
             let set = match (client.addr(), to.addr()) {
                 (from, to) if client.contains(&to) || from == to => continue, // a network's own element says so
                 (IpAddr::V4(_), IpAddr::V4(_)) => Set::Hairpin4,
@@ -168,6 +188,10 @@ pub fn of_sandbox<'a>(endpoints: impl IntoIterator<Item = &'a [IpNet]>) -> Eleme
             let key = joined(&[&octets(client.network()), &address]);
             let end = Some(joined(&[&octets(client.broadcast()), &address]));
             elements.insert((set, Element { key, end, data: None }));
+        }
+        for (port, address) in leg.port.iter().flat_map(|port| others().map(move |net| (port, net.addr()))) {
+            let set = if address.is_ipv4() { Set::Elsewhere4 } else { Set::Elsewhere6 };
+            elements.insert((set, plain(joined(&[&name_key(port.as_str()), &octets(address)]))));
         }
     }
     elements

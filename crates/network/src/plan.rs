@@ -3,9 +3,8 @@
 //! The firewall knows an endpoint before its port exists, so there is no moment in which a container could pose as
 //! another. Each step is undone in reverse when a later one fails.
 
-use crate::elements::{self, Elements};
+use crate::elements::{self, Elements, Leg};
 use crate::features::Features;
-use ipnet::IpNet;
 use kernel::link::Port;
 use model::desired::{Attachment, Bridge, OnParent};
 
@@ -26,14 +25,14 @@ pub enum Step<'a> {
     Announce(&'a Attachment),
 }
 
-/// The steps that attach endpoints to a sandbox; `others`: the addresses of each endpoint that it has already.
-pub fn plan_attach<'a>(attachments: &'a [Attachment], others: &[Vec<IpNet>], features: &Features) -> Vec<Step<'a>> {
+/// The steps that attach endpoints to a sandbox; `others`: those that it has already.
+pub fn plan_attach<'a>(attachments: &'a [Attachment], others: &[Leg], features: &Features) -> Vec<Step<'a>> {
     let mut steps = Vec::with_capacity(1 + 4 * attachments.len());
     let mut elements: Elements =
         attachments.iter().flat_map(|a| elements::of_attachment(a, features.variant())).collect();
-    let before = others.iter().map(Vec::as_slice);
-    let now = before.clone().chain(attachments.iter().map(|a| a.addresses.as_slice()));
-    elements.extend(elements::of_sandbox(now).difference(&elements::of_sandbox(before)).cloned());
+    let coming: Vec<Leg> = attachments.iter().map(Leg::from).collect();
+    let now = elements::of_sandbox(others.iter().chain(&coming));
+    elements.extend(now.difference(&elements::of_sandbox(others)).cloned());
     if !elements.is_empty() {
         steps.push(Step::Elements(elements));
     }

@@ -1,7 +1,7 @@
 //! What differs between what shall be and what is: pure. The differences are mended at start, after a foreign flush,
 //! and on request; each mending is idempotent.
 
-use crate::elements::{self, Elements};
+use crate::elements::{self, Elements, Leg};
 use crate::features::Features;
 use crate::observe::Observed;
 use crate::own;
@@ -153,11 +153,11 @@ pub fn elements(desired: &Desired, features: &Features, proxy: Option<u16>) -> E
     for attachment in desired.attachments.values() {
         all.extend(elements::of_attachment(attachment, features.variant()));
     }
-    let mut sandboxes: BTreeMap<SandboxId, Vec<&[IpNet]>> = BTreeMap::new();
+    let mut sandboxes: BTreeMap<SandboxId, Vec<Leg>> = BTreeMap::new();
     for attachment in desired.attachments.values() {
-        sandboxes.entry(attachment.sandbox).or_default().push(&attachment.addresses);
+        sandboxes.entry(attachment.sandbox).or_default().push(attachment.into());
     }
-    all.extend(sandboxes.into_values().flat_map(elements::of_sandbox));
+    all.extend(sandboxes.values().flat_map(elements::of_sandbox));
     for publication in desired.publications.values().flatten() {
         all.extend(elements::of_publication(publication, proxy));
     }

@@ -1,9 +1,10 @@
 //! Host ports are promises: a published port is a bound socket, so that nobody else can take it, and 'already in use'
 //! is the kernel's own word (PT-05, PT-06). Ranges too long for a socket a port are known to us alone: what asks for a
-//! port is told of them.
+//! port is told of them, and they are compared with what is served.
 
 use kernel::netlink::Errno;
 use kernel::reserve::{Transport, hold};
+use kernel::served::served;
 use model::desired::{Carriage, Publication};
 use model::net::Protocol;
 use model::port::{MOST_HELD, Published};
@@ -281,19 +282,30 @@ fn hold_target(
     let udp = protocol == Protocol::Udp;
     let keep = count <= MOST_HELD;
     let carriage = Carriage::between(host, container);
-    let served = udp && keep && means.proxy.is_some() && carriage == Carriage::Proxy;
+    let proxied = udp && keep && means.proxy.is_some() && carriage == Carriage::Proxy;
     let mut sockets = Vec::new();
-    for offset in 0..count {
+    // A long range is looked at as a whole, or its start would cost a socket a port; one is held for a moment, for what
+    // only the kernel knows of the address.
+    let whole = if keep { None } else { served(transport).ok() };
+    let looked_at = if whole.is_some() { 1 } else { count };
+    if let Some(all) = &whole {
+        let ports = first..=first + (count - 1);
+        let mut taken = all.iter().filter(|s| ports.contains(&s.port) && s.is_in_the_way_of(host));
+        if let Some(taken) = taken.next() {
+            return Err((taken.port, Errno::ADDRINUSE));
+        }
+    }
+    for offset in 0..looked_at {
         let port = first + offset;
         // [::1] is no address but on its own device.
         let silent = if host == LOCALHOST { "lo" } else { means.nothing };
-        let device = (udp && !served).then_some(silent);
+        let device = (udp && !proxied).then_some(silent);
         let (socket, _) = hold(transport, host, port, device).map_err(|errno| (port, errno))?;
         if !keep {
             continue;
         }
         let to = SocketAddr::new(container, request.container_port.wrapping_add(offset));
-        let role = if served { Role::Serves(to) } else { Role::Holds };
+        let role = if proxied { Role::Serves(to) } else { Role::Holds };
         sockets.push(HeldSocket { fd: socket, host, protocol, port, role });
         if udp && means.proxy.is_some() && carriage == Carriage::KernelButForLoopback {
             let (fd, _) = hold(transport, LOCALHOST, port, Some("lo")).map_err(|errno| (port, errno))?;

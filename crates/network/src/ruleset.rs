@@ -81,6 +81,11 @@ const ANY6: &[u8] = &[0; 16];
 const LOCALHOST6: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const ARP: Match = Match::Is(EtherType, &[8, 6], "arp");
 const FRAME4: Match = Match::Is(EtherType, &[8, 0], "ip");
+/// Of a bridge port: neither its own address nor one of its sandbox's on other networks.
+const NOT_ITS4: Match = Match::NotIn(&[InputName, Source4], Set::Addresses4);
+const NOT_ITS6: Match = Match::NotIn(&[InputName, Source6], Set::Addresses6);
+const NOT_ELSEWHERE4: Match = Match::NotIn(&[InputName, Source4], Set::Elsewhere4);
+const NOT_ELSEWHERE6: Match = Match::NotIn(&[InputName, Source6], Set::Elsewhere6);
 const FRAME6: Match = Match::Is(EtherType, &[0x86, 0xdd], "ip6");
 
 const INVALID: Match = Match::State(1, "invalid");
@@ -313,7 +318,7 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
     port.extend([
         Rule(&[ARP], Jump("arp")),
         Rule(&[FRAME6, ICMP6], Jump("icmp6")),
-        Rule(&[FRAME4, ICMP, NotIn(&[InputName, Source4], Set::Addresses4)], Drop("not its address")),
+        Rule(&[FRAME4, ICMP, NOT_ITS4, NOT_ELSEWHERE4], Drop("not its address")),
         Rule(&[FRAME4, ICMP], Jump("icmp4")),
         Rule(&[In(&[InputName], Set::Strict)], Jump("strict")),
     ]);
@@ -344,7 +349,7 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
                 ),
                 Rule(&[ERROR6], Jump("error6")),
                 Rule(&[Is(Source6, ANY6, "::")], Return),
-                Rule(&[NotIn(&[InputName, Source6], Set::Addresses6)], Drop("not its address")),
+                Rule(&[NOT_ITS6, NOT_ELSEWHERE6], Drop("not its address")),
             ],
         },
         Chain { name: "icmp4", hook: None, rules: ERRORS4.map(|is| Rule(is, Jump("error4"))).into() },
@@ -369,9 +374,9 @@ pub fn bridge_chains(variant: Variant) -> Vec<Chain> {
             name: "strict",
             hook: None,
             rules: vec![
-                Rule(&[FRAME4, NotIn(&[InputName, Source4], Set::Addresses4)], Drop("not its address")),
+                Rule(&[FRAME4, NOT_ITS4, NOT_ELSEWHERE4], Drop("not its address")),
                 Rule(&[FRAME6, Is(Source6, ANY6, "::")], Return),
-                Rule(&[FRAME6, NotIn(&[InputName, Source6], Set::Addresses6)], Drop("not its address")),
+                Rule(&[FRAME6, NOT_ITS6, NOT_ELSEWHERE6], Drop("not its address")),
             ],
         },
         Chain { name: "port", hook: None, rules: port },

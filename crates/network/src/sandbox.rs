@@ -2,8 +2,8 @@
 //!
 //! Its descriptors keep it alive; dropping them all drops the namespace, in 10 µs: the kernel tidies up later.
 
+use crate::elements::Leg;
 use crate::error::{Attempt, Error};
-use ipnet::IpNet;
 use kernel::link;
 use kernel::netlink::{Batch, Protocol, Refusal, Socket};
 use kernel::{netns, sysctl};
@@ -31,7 +31,7 @@ pub struct Sandbox {
     pub netns: OwnedFd,
     route: Mutex<Socket>,
     /// What it was told is attached: the firewall treats endpoints of one sandbox together.
-    endpoints: Mutex<BTreeMap<EndpointId, Vec<IpNet>>>,
+    endpoints: Mutex<BTreeMap<EndpointId, Leg>>,
 }
 
 impl Sandbox {
@@ -69,13 +69,13 @@ impl Sandbox {
         f(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The endpoints that are attached, by their addresses.
-    pub(crate) fn endpoints(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Vec<IpNet>>> {
+    /// The endpoints that are attached.
+    pub(crate) fn endpoints(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Leg>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn remember(&self, attachments: &[Attachment]) {
-        self.endpoints().extend(attachments.iter().map(|a| (a.endpoint, a.addresses.clone())));
+        self.endpoints().extend(attachments.iter().map(|a| (a.endpoint, a.into())));
     }
 
     /// Runs `f` on a thread inside.

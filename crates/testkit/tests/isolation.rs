@@ -530,6 +530,31 @@ fn sec_12_a_false_source_begins_no_flow_between_others() {
 }
 
 #[test]
+fn sec_03_who_is_held_to_its_addresses_answers_for_those_on_other_networks() {
+    for (on, lab) in labs() {
+        let quiet = "com.docker.network.bridge.enable_icc";
+        lab.bridge("way-out", json!({ quiet: "false" }));
+        let routed = json!({
+            quiet: "false",
+            "com.docker.network.bridge.gateway_mode_ipv4": "routed",
+            "com.docker.network.bridge.gateway_mode_ipv6": "routed",
+        });
+        lab.bridge("routed", routed);
+        let mut body = publisher("way-out", &[("80/tcp", "", "8080")]);
+        body["NetworkingConfig"] = json!({ "EndpointsConfig": { "way-out": { "GwPriority": 1 }, "routed": {} } });
+        lab.run("both", body);
+        lab.serve(At::Container("both"), By::Tcp, 80);
+        let hosts: [IpAddr; 2] = [HOST.into(), HOST6.into()];
+        for (to, host) in lab.addresses("both", "routed").into_iter().zip(hosts) {
+            ip(&lab, At::Outside, &format!("route add {to} via {host}"));
+            assert!(lab.seen(At::Outside, By::Tcp, to, 80).is_some(), "{to}, br_netfilter {on}");
+            let said = lab.command(At::Outside, &["ping", "-c1", "-W2", &to.to_string()]);
+            assert!(said.contains(" 0% packet loss"), "{to}, br_netfilter {on}: {said}");
+        }
+    }
+}
+
+#[test]
 fn sec_12_a_scanning_container_does_not_fill_the_machines_neighbour_table() {
     // One value is enough: neighbours are looked up behind the firewall. The table is one for the whole machine, so the
     // scan is small, and what is asserted is that others do not depend on it: their entries are there for good.

@@ -18,7 +18,7 @@ impl Inner {
     pub(super) fn attach(&self, sandbox: &Sandbox, attachments: &[Attachment]) -> Result<(), Error> {
         let mut undo = Undo::default();
         let mut pair = Pair::default();
-        let others: Vec<Vec<IpNet>> = sandbox
+        let others: Vec<Leg> = sandbox
             .endpoints()
             .iter()
             .filter(|(id, _)| attachments.iter().all(|a| a.endpoint != **id))
@@ -209,9 +209,9 @@ impl Inner {
         failures.extend(self.release(std::slice::from_ref(attachment)).err());
         let shared = {
             let mut endpoints = sandbox.endpoints();
-            let before = elements::of_sandbox(endpoints.values().map(Vec::as_slice));
+            let before = elements::of_sandbox(endpoints.values());
             endpoints.remove(&attachment.endpoint);
-            let after = elements::of_sandbox(endpoints.values().map(Vec::as_slice));
+            let after = elements::of_sandbox(endpoints.values());
             before.difference(&after).cloned().collect()
         };
         failures.extend(self.remove_elements(&shared, sandbox.thing()).err());
@@ -222,11 +222,11 @@ impl Inner {
         let mut failures = Vec::new();
         let mut elements: Elements =
             attachments.iter().flat_map(|a| elements::of_attachment(a, self.features.variant())).collect();
-        let mut sandboxes: HashMap<SandboxId, Vec<&[IpNet]>> = HashMap::new();
+        let mut sandboxes: HashMap<SandboxId, Vec<Leg>> = HashMap::new();
         for attachment in attachments {
-            sandboxes.entry(attachment.sandbox).or_default().push(&attachment.addresses);
+            sandboxes.entry(attachment.sandbox).or_default().push(attachment.into());
         }
-        elements.extend(sandboxes.into_values().flat_map(elements::of_sandbox));
+        elements.extend(sandboxes.values().flat_map(elements::of_sandbox));
         failures.extend(self.remove_elements(&elements, "released endpoints").err());
         for attachment in attachments.iter().filter(|a| a.on_parent.is_none()) {
             match self.find(attachment.bridge.as_str()) {

@@ -100,6 +100,9 @@ sets! {
     Ports Bridge "ports" [InputName] [] false,
     Addresses4 Bridge "addresses4" [InputName Source4] [] false,
     Addresses6 Bridge "addresses6" [InputName Source6] [] false,
+    /// What a port's sandbox has for addresses on other networks: its answers may leave by this one.
+    Elsewhere4 Bridge "elsewhere4" [InputName Source4] [] false,
+    Elsewhere6 Bridge "elsewhere6" [InputName Source6] [] false,
     /// Used where the kernel has no locked ports.
     Macs Bridge "macs" [InputName EtherSource] [] false,
     /// Ports of networks without icc, where the firewall keeps them apart.
