@@ -2,7 +2,8 @@
 //! not mind.
 //!
 //! What is read says which fields it knows; where an object has none of that very name, one that differs by case alone
-//! takes its place. Keys of maps (labels, networks) are data, and stay as they are.
+//! takes its place. Keys of maps (labels, networks) are data, and stay as they are. A list of words of which there is one
+//! may be that word alone, where Docker has it so.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
@@ -25,6 +26,20 @@ pub fn take(object: &mut Map<String, Value>, field: &str) -> Value {
 }
 
 struct AnyCase(Value);
+
+/// Docker's `StrSlice`: the fields that are a list of words, or a word. A command of [`exec`](crate::exec) is none.
+const WORDS: [(&str, &[&str]); 2] =
+    [("Config", &["Cmd", "Entrypoint", "Shell"]), ("HostConfig", &["CapAdd", "CapDrop"])];
+
+/// A word becomes a list of one where `structure` takes either.
+fn lists(structure: &str, object: &mut Map<String, Value>) {
+    let words = WORDS.iter().filter(|(name, _)| *name == structure).flat_map(|(_, fields)| *fields);
+    for field in words {
+        if let Some(value) = object.get_mut(*field).filter(|value| value.is_string()) {
+            *value = Value::Array(vec![value.take()]);
+        }
+    }
+}
 
 /// An object with its keys as a structure writes them.
 fn renamed(object: Map<String, Value>, fields: &[&str]) -> Map<String, Value> {
@@ -53,12 +68,16 @@ impl<'de> Deserializer<'de> for AnyCase {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.0 {
-            Value::Object(object) => AnyCase(Value::Object(renamed(object, fields))).deserialize_any(visitor),
+            Value::Object(object) => {
+                let mut object = renamed(object, fields);
+                lists(name, &mut object);
+                AnyCase(Value::Object(object)).deserialize_any(visitor)
+            }
             other => AnyCase(other).deserialize_any(visitor),
         }
     }
@@ -125,5 +144,15 @@ mod tests {
         let Value::Object(mut object) = json!({ "hostconfig": 1, "HostConfig": 2 }) else { panic!("an object") };
         let taken = [(); 3].map(|()| take(&mut object, "HostConfig"));
         assert_eq!(taken, [json!(2), json!(1), Value::Null]);
+    }
+
+    #[test]
+    fn a_word_is_a_list_of_one_where_docker_has_it_so() {
+        let config: Config = read(json!({ "cmd": "ls -l", "Entrypoint": "", "Shell": null })).unwrap();
+        assert_eq!(config.cmd, Some(vec!["ls -l".to_owned()]));
+        assert_eq!((config.entrypoint, config.shell), (Some(vec![String::new()]), None));
+        let host: HostConfig = read(json!({ "CapDrop": "ALL" })).unwrap();
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert!(read::<Config>(json!({ "Env": "A=1" })).is_err());
     }
 }

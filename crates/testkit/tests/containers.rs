@@ -336,12 +336,15 @@ fn the_process_finds_what_was_asked_for() {
 #[test]
 fn an_init_is_process_1_and_passes_signals_and_exit_codes_on() {
     let lab = lab();
-    let init = lab.run("init", json!({ "Cmd": POLITE, "HostConfig": { "Init": true } }));
-    let first = lab.exec("init", &["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"]).ok();
-    assert!(first.starts_with("/sbin/docker-init -- sh -c trap "), "{first}");
-    lab.up("init");
-    lab.ask("/containers/init/stop", 204);
-    assert_eq!(lab.inspect(&init)["State"]["ExitCode"], 3);
+    for runtime in ["isle", "runc"] {
+        let init = lab.run("init", json!({ "Cmd": POLITE, "HostConfig": { "Init": true, "Runtime": runtime } }));
+        let first = lab.exec("init", &["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"]).ok();
+        assert!(first.starts_with("/sbin/docker-init -- sh -c trap "), "{runtime}: {first}");
+        lab.up("init");
+        lab.ask("/containers/init/stop", 204);
+        assert_eq!(lab.inspect(&init)["State"]["ExitCode"], 3, "{runtime}");
+        lab.remove("init");
+    }
 }
 
 #[test]
@@ -445,6 +448,10 @@ fn commands_run_beside_the_containers_own() {
     };
     let both = json!({ "Cmd": ["sh", "-c", "echo $A$B; pwd; echo no >&2; exit 6"], "Env": ["B=2"], "AttachStdout": true, "AttachStderr": true });
     assert_eq!(exec(both), ("12\n/srv\n".into(), "no\n".into(), 6));
+    // A name alone takes its variable away.
+    let without =
+        json!({ "Cmd": ["sh", "-c", "echo ${A-none}; env | grep -c ^A"], "Env": ["A"], "AttachStdout": true });
+    assert_eq!(exec(without), ("none\n0\n".into(), String::new(), 1));
     let other =
         json!({ "Cmd": ["sh", "-c", "id -un; pwd"], "User": "nobody", "WorkingDir": "/tmp", "AttachStdout": true });
     assert_eq!(exec(other), ("nobody\n/tmp\n".into(), String::new(), 0));
@@ -589,4 +596,20 @@ fn keys_of_bodies_count_in_any_case() {
     let exec = lab.tell("/containers/web/exec", exec, 201).json()["Id"].as_str().unwrap().to_owned();
     let said = testkit::http::stream(&lab.socket(), &format!("/exec/{exec}/start"), b"{\"detach\":false}").unwrap();
     assert_eq!(testkit::http::demultiplex(&said).0, "said\n");
+}
+
+#[test]
+fn a_command_is_a_list_of_words_or_a_word() {
+    let lab = lab();
+    assert_eq!(output(&lab, json!({ "Cmd": "hostname", "Hostname": "own" })), "own\n");
+    assert_eq!(output(&lab, json!({ "Entrypoint": "/bin/echo", "Cmd": "two words" })), "two words\n");
+    let made = lab.create("", json!({ "Entrypoint": "/bin/echo", "Cmd": "two words" }));
+    let config = lab.inspect(&made)["Config"].clone();
+    assert_eq!((config["Entrypoint"].clone(), config["Cmd"].clone()), (json!(["/bin/echo"]), json!(["two words"])));
+    let commit = lab.tell(&format!("/commit?container={made}&repo=other"), json!({ "Cmd": "from a commit" }), 201);
+    let image = lab.get(&format!("/images/{}/json", commit.json()["Id"].as_str().unwrap())).unwrap().json();
+    assert_eq!(image["Config"]["Cmd"], json!(["from a commit"]));
+    // In a command beside a container's own, Docker takes a list only.
+    lab.run("cc", json!({ "Cmd": ["sleep", "60"] }));
+    lab.tell("/containers/cc/exec", json!({ "Cmd": "ls" }), 400);
 }
