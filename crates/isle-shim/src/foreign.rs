@@ -12,6 +12,7 @@ use shim_protocol::transport;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -43,6 +44,14 @@ pub fn container(launch: &Launch, runtime: &Foreign) -> Result<Started, Failure>
         command.stdin(pipes.stdin).stdout(pipes.stdout).stderr(pipes.stderr);
     }
     command.arg(&runtime.id);
+    // The C library ignores two signals of its own in what it spawns, and so would the container.
+    // SAFETY: between fork and exec it makes system calls alone.
+    unsafe {
+        command.pre_exec(|| {
+            sys::reset_signals();
+            Ok(())
+        });
+    }
     let status = command.status().map_err(|error| {
         let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
         failure(Step::Clone, errno, runtime.program.display().to_string())

@@ -150,6 +150,9 @@ fn bundle(runtime: &Runtime, order: &StartOrder, home: &Path) -> io::Result<Fore
     spec["root"]["path"] = home.join("rootfs").display().to_string().into();
     spec["linux"]["cgroupsPath"] = format!("/{}", runtime.cgroup_path(order.id).trim_start_matches('/')).into();
     spec["process"]["terminal"] = order.stdio.tty.into();
+    if order.init {
+        run_by_init(&mut spec, &runtime.settings().shim);
+    }
     let own = std::process::id();
     let mut name = |kind: &str, fd: Option<&OwnedFd>, of_process: bool| {
         let Some(fd) = fd else { return };
@@ -176,6 +179,19 @@ fn bundle(runtime: &Runtime, order: &StartOrder, home: &Path) -> io::Result<Fore
         bundle: home.to_path_buf(),
         id: order.id.to_string(),
     })
+}
+
+/// As the launcher does for itself: process 1 is our init, which has the command as its child. What another runtime
+/// executes lies in the container, where Docker has its own.
+fn run_by_init(spec: &mut serde_json::Value, shim: &Path) {
+    const INIT: &str = "/sbin/docker-init";
+    if let Some(args) = spec["process"]["args"].as_array_mut() {
+        args.splice(0..0, [INIT.into(), "--".into()]);
+    }
+    if let Some(mounts) = spec["mounts"].as_array_mut() {
+        let options = ["bind", "ro"];
+        mounts.push(serde_json::json!({"destination": INIT, "type": "bind", "source": shim, "options": options}));
+    }
 }
 
 /// The process behind a pidfd.

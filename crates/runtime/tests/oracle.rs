@@ -8,7 +8,7 @@
 //! - the propagation of the root beside a bind that is `rshared`: the specification asks for `shared`, and ours is
 //! - `c 10:200 rwm`, /dev/net/tun, among the devices: runc allowed it until 1.2 whatever was asked for; who wants it says
 //!   `--device /dev/net/tun`
-//! - signal 32 among the ignored: Go's C library leaves it so to its children, and programs cannot use it
+//! - where an init lies: runc finds it at /sbin/docker-init, ours is executed by a descriptor
 
 mod common;
 
@@ -20,14 +20,15 @@ use std::path::Path;
 /// Everything that a process can see of what it is.
 const LOOK: &str = "
     echo -- mounts; cat /proc/self/mountinfo
-    echo -- status; grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Gid|Groups|Umask|SigBlk|SigCgt)' /proc/self/status
+    echo -- status; grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Gid|Groups|Umask|SigBlk|SigIgn|SigCgt)' /proc/self/status
     echo -- devices; ls -l /dev /dev/pts /dev/shm
     echo -- limits; cat /proc/self/limits
     echo -- cgroup; cat /proc/self/cgroup
     echo -- environment; env | sort
     echo -- directory; pwd
     echo -- host; hostname; cat /proc/sys/kernel/domainname
-    echo -- session; cut -d' ' -f5-8 /proc/self/stat
+    echo -- init; tr '\\0' ' ' </proc/1/cmdline | cut -c -25; cut -d' ' -f2,4 /proc/1/stat; grep -E \"^Sig(Blk|Ign|Cgt)\" /proc/1/status
+    echo -- session; cut -d' ' -f5-8 /proc/self/stat | sed \"s/^$$ /own /\"
     echo -- descriptors; ls /proc/self/fd
     echo -- score; cat /proc/self/oom_score_adj
     echo -- masked; for p in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do test -e $p && echo $p $(head -c 1 $p 2>&1 | wc -c); done; ls /sys/firmware
@@ -154,22 +155,27 @@ async fn the_same_specification_looks_the_same_by_runc() {
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("file"), "").unwrap();
     let mut different = Vec::new();
-    for case in CASES {
+    // By an init, too: as root, and as somebody.
+    let cases = CASES.iter().map(|case| (case, false)).chain(CASES[..2].iter().map(|case| (case, true)));
+    for (case, init) in cases {
         let mut description = world.describe(&["sh", "-c", LOOK]);
         (case.change)(&mut description, &data);
         let mut looks = Vec::new();
         for runtime in [RuntimeKind::Launcher, RuntimeKind::Runc] {
             let mut order = world.order(&description);
             order.runtime = runtime;
+            order.init = init;
             order.netns = Some(netns());
             let id = order.id.to_string();
-            let (status, out, err) = world.run(order).await.unwrap_or_else(|error| panic!("{}: {error}", case.name));
-            assert_eq!(status.code, 0, "{} {out} {err}", case.name);
+            let (status, out, err) =
+                world.run(order).await.unwrap_or_else(|error| panic!("{} {init}: {error}", case.name));
+            assert_eq!(status.code, 0, "{} {init} {out} {err}", case.name);
             looks.push(plain(&out, &id));
         }
         // Where we mean to differ: this runc leaves the cgroup tmpfs writable, and knows no domain names.
         let meant = |line: &&String| {
             line.contains(" /sys/fs/cgroup ro,")
+                || line.contains(" /sbin/docker-init ")
                 || line.contains(" /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime 0 tmpfs")
                 || *line == "example.org"
                 || *line == "(none)"
