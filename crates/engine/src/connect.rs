@@ -44,7 +44,7 @@ impl Engine {
             let mut state = self.state();
             let network = state.network(reference)?.clone();
             let mut record = state.entry(id)?.record.clone();
-            check_connect(&network, &record)?;
+            check_connect(&network, &record, &state.networks)?;
             check_settings(&network, &settings)?;
             let all = record.endpoints.iter().map(|e| &e.settings).chain([&settings]);
             model::container::check_names(all).map_err(Error::invalid)?;
@@ -56,8 +56,9 @@ impl Engine {
                 active: None,
             });
             let index = record.endpoints.len() - 1;
-            // A container on `none` alone leaves it with its first real network.
-            let plan = match record.state.sandbox.filter(|_| record.state.is_running()) {
+            // Of `none` there is nothing inside.
+            let is_plugged = record.state.is_running() && network.driver != Driver::Null;
+            let plan = match record.state.sandbox.filter(|_| is_plugged) {
                 None => None,
                 Some(sandbox) => {
                     let inner = interface_name(&record, index, &network).map_err(Error::from);

@@ -196,8 +196,9 @@ fn not_found(name: &str) -> Error {
     Error::not_found(format!("network {name} not found"))
 }
 
-/// Whether a container may be put on a network, settings apart (API-12, API-26).
-pub fn check_connect(network: &Network, record: &Container) -> Result<()> {
+/// Whether a container may be put on a network, settings apart (API-12, API-26). Who is on `none` is on no other; taken off
+/// it, he may be on any.
+pub fn check_connect(network: &Network, record: &Container, networks: &BTreeMap<NetworkId, Network>) -> Result<()> {
     let name = &network.name;
     if network.config_only {
         return Err(no_template(name));
@@ -210,13 +211,16 @@ pub fn check_connect(network: &Network, record: &Container) -> Result<()> {
     if record.endpoint_on(network.id).is_some() {
         return Err(Error::forbidden(format!("endpoint with name {} already exists in network {name}", record.name)));
     }
+    let others = || record.endpoints.iter().filter_map(|e| networks.get(&e.network?));
     match record.host.network_mode() {
         NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Path(_) => Err(Error::invalid(
             "container sharing network namespace with another container or host cannot be connected to any other network",
         )),
-        mode if mode == NetworkMode::None || network.driver == Driver::Null => Err(Error::invalid(
-            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
-        )),
+        _ if others().chain([network]).any(|n| n.driver == Driver::Null) && others().next().is_some() => {
+            Err(Error::invalid(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            ))
+        }
         _ => Ok(()),
     }
 }

@@ -626,6 +626,46 @@ fn api_26_host_none_and_shared_networks_exclude_all_others() {
 }
 
 #[test]
+fn api_12_a_container_that_is_taken_off_none_may_be_put_on_any_network() {
+    let mut lab = lab();
+    lab.network(json!({ "Name": "front" }));
+    lab.run("peer", sleeper("front"));
+    lab.run("runs", sleeper("none"));
+    lab.create("made", sleeper("none"));
+    let tell = |lab: &Lab, what: &str, network: &str, container: &str| {
+        lab.tell(&format!("/networks/{network}/{what}"), json!({ "Container": container }), 200);
+    };
+    for name in ["runs", "made"] {
+        tell(&lab, "disconnect", "none", name);
+        tell(&lab, "connect", "front", name);
+    }
+    lab.ask("/containers/made/start", 204);
+    // It stays so, by the next daemon and in its next run.
+    lab.stop_daemon();
+    lab.start_daemon().unwrap();
+    for again in [false, true] {
+        for name in ["runs", "made"] {
+            if again {
+                lab.ask(&format!("/containers/{name}/restart?t=0"), 204);
+            }
+            let shown = lab.inspect(name);
+            let networks: Vec<&String> = shown["NetworkSettings"]["Networks"].as_object().unwrap().keys().collect();
+            assert_eq!(networks, ["front"], "{name}");
+            assert_eq!(lab.lookup(name, "peer"), [lab.address("peer", "front")], "{name}");
+            assert_eq!(lab.lookup("peer", name), [lab.address(name, "front")], "{name}");
+            lab.exec(name, &["ping", "-c1", "-W2", "peer"]).ok();
+        }
+    }
+    tell(&lab, "disconnect", "front", "runs");
+    tell(&lab, "connect", "bridge", "runs");
+    assert!(lab.exec("runs", &["ip", "route"]).ok().contains("default via "));
+    let refused = lab.post("/networks/none/connect", json!({ "Container": "runs" })).unwrap();
+    assert_eq!(refused.status, 400);
+    tell(&lab, "disconnect", "bridge", "runs");
+    tell(&lab, "connect", "none", "runs");
+}
+
+#[test]
 fn api_27_network_settings_have_the_default_networks_fields_for_older_clients() {
     let lab = lab();
     lab.run("plain", sleeper("bridge"));
