@@ -77,8 +77,14 @@ impl Engine {
     }
 
     /// Mounts what a container needs before it starts; its mounts as they are to be made.
+    ///
+    /// # Errors
+    /// A volume cannot be mounted, or what is asked to be shared is not.
     pub(crate) async fn mount_volumes(self: &Arc<Self>, record: &Container) -> Result<Vec<MountPoint>> {
         let mut mounts = record.mounts.clone();
+        for bind in mounts.iter().filter(|m| m.kind == MountKind::Bind) {
+            check_propagation(bind)?;
+        }
         let _volumes = self.volumes.lock().await;
         for (number, point) in mounts.iter_mut().enumerate().filter(|(_, m)| m.kind == MountKind::Volume) {
             let volume = self.state().volumes.get(&point.name).cloned();
@@ -140,6 +146,22 @@ impl Engine {
             let _ = std::fs::remove_dir(&parts);
         })
         .await;
+    }
+}
+
+/// That what is mounted below a source can spread as it is asked to: the host's own mount has to be shared.
+fn check_propagation(bind: &MountPoint) -> Result<()> {
+    let (slave_will_do, needed) = match bind.propagation.as_str() {
+        "shared" | "rshared" => (false, "shared"),
+        "slave" | "rslave" => (true, "shared or slave"),
+        _ => return Ok(()),
+    };
+    match kernel::mount::surrounding(Path::new(&bind.source)) {
+        Some(around) if !(around.shared || slave_will_do && around.slave) => Err(Error::new(
+            Kind::Internal,
+            format!("path {} is mounted on {} but it is not a {needed} mount", bind.source, around.at.display()),
+        )),
+        _ => Ok(()),
     }
 }
 

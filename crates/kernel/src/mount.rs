@@ -9,7 +9,7 @@ use rustix::mount::{
 };
 use std::ffi::CString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// mount(8)'s words that are flags of the kernel's.
 const FLAGS: [(&str, MountFlags); 8] = [
@@ -82,9 +82,59 @@ pub fn unmount_all(target: &Path) -> io::Result<()> {
     }
 }
 
+/// The mount that a path lies on, and how what is mounted there spreads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surrounding {
+    /// Where it is mounted.
+    pub at: PathBuf,
+    /// What is mounted inside goes to others.
+    pub shared: bool,
+    /// What others mount comes here.
+    pub slave: bool,
+}
+
+/// The mount that a path lies on; `None` where there is no such path.
+pub fn surrounding(path: &Path) -> Option<Surrounding> {
+    let path = path.canonicalize().ok()?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    innermost(&table, &path)
+}
+
+/// The last of the longest: what was mounted later lies over what was before.
+fn innermost(table: &str, path: &Path) -> Option<Surrounding> {
+    let mounts = table.lines().filter_map(|line| {
+        let (mount, _) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(4);
+        let at = fields.next()?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+        let has = |kind: &str| fields.clone().any(|field| field.starts_with(kind));
+        Some(Surrounding { at: at.into(), shared: has("shared:"), slave: has("master:") })
+    });
+    mounts.filter(|mount| path.starts_with(&mount.at)).max_by_key(|mount| mount.at.as_os_str().len())
+}
+
 /// Whether something is mounted at a path.
 pub fn is_mounted(target: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let escaped = target.display().to_string().replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
     table.lines().any(|line| line.split(' ').nth(4) == Some(escaped.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_lies_on_the_innermost_mount() {
+        let table = "\
+            21 1 8:1 / / rw,relatime - ext4 /dev/sda rw\n\
+            22 21 0:5 / /a\\040b rw shared:7 - tmpfs t rw\n\
+            23 21 0:6 / /ab rw master:3 - tmpfs t rw\n\
+            24 22 0:7 / /a\\040b rw shared:8 master:7 - tmpfs t rw\n";
+        let check = |path: &str, at: &str, shared, slave| {
+            assert_eq!(innermost(table, Path::new(path)), Some(Surrounding { at: at.into(), shared, slave }), "{path}");
+        };
+        check("/abc", "/", false, false);
+        check("/ab/c", "/ab", false, true);
+        check("/a b/c", "/a b", true, true);
+    }
 }

@@ -73,12 +73,13 @@ pub fn requests(config: &Config, host: &HostConfig) -> Result<Vec<MountRequest>,
             subpath: mount.volume_options.as_ref().map(|o| o.subpath.clone()).unwrap_or_default(),
         });
     }
+    let tmpfs = |path: &str| host.tmpfs.iter().flatten().any(|(p, _)| clean(p) == path);
     for (i, request) in requests.iter().enumerate() {
-        if requests[..i].iter().any(|r| r.destination == request.destination) {
-            return Err(format!("Duplicate mount point: {}", request.destination));
+        let destination = &request.destination;
+        if requests[..i].iter().any(|r| r.destination == *destination) || tmpfs(destination) {
+            return Err(format!("Duplicate mount point: {destination}"));
         }
     }
-    let tmpfs = |path: &str| host.tmpfs.iter().flatten().any(|(p, _)| clean(p) == path);
     for path in config.volumes.keys() {
         let destination = clean(path);
         if !requests.iter().any(|r| r.destination == destination) && !tmpfs(&destination) {
@@ -180,7 +181,8 @@ fn parse_bind(text: &str) -> Result<MountRequest, String> {
         kind,
         source: if kind == MountKind::Bind { clean(source) } else { source.to_owned() },
         destination: clean(destination),
-        mode: mode.to_owned(),
+        // Docker's word for a volume of which nothing is said.
+        mode: if mode.is_empty() && kind == MountKind::Volume { "z".into() } else { mode.to_owned() },
         rw: true,
         propagation: (kind == MountKind::Bind).then(Propagation::default),
         create_source: true,
@@ -221,6 +223,8 @@ mod tests {
         assert_eq!(good.propagation, Some(Propagation::RecursivelyShared));
         assert_eq!(parse_bind("cache:/x").unwrap().kind, MountKind::Volume);
         assert_eq!(parse_bind("/x").unwrap().source, "");
+        let mode = |text: &str| parse_bind(text).unwrap().mode;
+        assert_eq!((mode("cache:/x").as_str(), mode("cache:/x:ro").as_str(), mode("/a:/x").as_str()), ("z", "ro", ""));
         for bad in
             ["", ":", "a:b", "a:/b:zz", ":/x", "/a:/b:ro:rw", "v:/x:rshared", "/a:/b:ro,rw", "/a:/b:shared,slave"]
         {
@@ -254,5 +258,8 @@ mod tests {
         assert_eq!(requests(&config, &host).unwrap().len(), 1);
         let twice = HostConfig { binds: Some(vec!["v:/data".into(), "w:/data".into()]), ..HostConfig::default() };
         assert!(requests(&Config::default(), &twice).is_err());
+        let over = json!({"Binds": ["/tmp:/data/"], "Tmpfs": {"/data": ""}});
+        let over: HostConfig = serde_json::from_value(over).unwrap();
+        assert_eq!(requests(&Config::default(), &over).unwrap_err(), "Duplicate mount point: /data");
     }
 }

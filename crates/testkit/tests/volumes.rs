@@ -126,9 +126,40 @@ fn binds_and_tmpfs_are_what_was_asked_for() {
     let tmpfs = json!({ "Tmpfs": { "/t": "size=1m,mode=700" }, "Mounts": [{ "Type": "tmpfs", "Target": "/u", "TmpfsOptions": { "SizeBytes": 2097152 } }] });
     let seen = sh(&lab, "df -k /t /u | awk 'NR>1{print $2}'; stat -c %a /t; touch /t/x /u/x", tmpfs);
     assert_eq!(seen, "1024\n2048\n700\n");
+    let both = json!({ "Binds": [format!("{path}:/b")], "Tmpfs": { "/b/": "" } });
+    let refused = lab.tell("/containers/create", json!({ "Image": "busybox", "HostConfig": both }), 400).message();
+    assert_eq!(refused, "Duplicate mount point: /b");
     // One over the other, in any order.
     let nested = json!({ "Binds": [format!("{path}:/m/in"), "outer:/m"] });
     assert_eq!(sh(&lab, "cat /m/in/file", nested), "hello\n");
+}
+
+#[test]
+fn what_is_to_be_shared_has_to_be_shared_by_the_host() {
+    let lab = lab();
+    let source = lab.directory().join("source");
+    std::fs::create_dir(&source).unwrap();
+    let mount = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("mount");
+        lab.on_host(command.args(arguments).arg(&source)).ok();
+    };
+    mount(&["-t", "tmpfs", "none"]);
+    let path = source.display();
+    let start = |mode: &str, status: u16| {
+        let id = lab.create("", json!({ "Cmd": ["true"], "HostConfig": { "Binds": [format!("{path}:/m:{mode}")] } }));
+        lab.ask(&format!("/containers/{id}/start"), status).text()
+    };
+    let refused = |needed: &str| format!("path {path} is mounted on {path} but it is not a {needed} mount");
+    mount(&["--make-private"]);
+    for (mode, needed) in [("rshared", "shared"), ("slave", "shared or slave")] {
+        let said = start(mode, 500);
+        assert!(said.contains(&refused(needed)), "{said}");
+    }
+    start("rprivate", 204);
+    mount(&["--make-shared"]);
+    start("rshared", 204);
+    start("rslave", 204);
+    lab.on_host(std::process::Command::new("umount").arg("-l").arg(&source)).ok();
 }
 
 /// What is mounted below the lab's directory on the host.
