@@ -1,4 +1,5 @@
-//! The places that a container's own files are mounted on: `/proc`, `/dev`, `/etc/hosts` and such.
+//! The places that a container's own files are mounted on: `/proc`, `/dev`, `/etc/hosts` and such; and `/etc/mtab`, by which
+//! programs know what is mounted.
 //!
 //! An image may lack them. Making them in a container's upper directory would show them as changes, and a commit would
 //! write them into the image. So each stack of layers gets one more layer on top, made once, with just those that are
@@ -13,6 +14,7 @@ use crate::store::Images;
 use kernel::overlay::{self, Changes};
 use kernel::tree::Dir;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -20,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 const DIRECTORIES: [&str; 5] = ["/dev", "/dev/pts", "/dev/shm", "/proc", "/sys"];
 const FILES: [&str; 5] = ["/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+/// Links, and where they lead to.
+const LINKS: [(&str, &str); 1] = [("/etc/mtab", "/proc/mounts")];
 
 /// Which layers lie under each directory of mount points.
 pub(crate) type Points = HashMap<PathBuf, Vec<String>>;
@@ -52,7 +56,14 @@ impl Images {
             }
         }
         for path in FILES {
-            make_file(&mounted, Path::new(path)).attempt(|| format!("cannot make {path} in the image"))?;
+            let file = |parent: &Dir, name: &OsStr| {
+                parent.make_file(name, 0o644)?.set_permissions(fs::Permissions::from_mode(0o644))
+            };
+            make(&mounted, Path::new(path), file).attempt(|| format!("cannot make {path} in the image"))?;
+        }
+        for (path, target) in LINKS {
+            let link = |parent: &Dir, name: &OsStr| parent.make_symlink(name, Path::new(target));
+            make(&mounted, Path::new(path), link).attempt(|| format!("cannot make {path} in the image"))?;
         }
         drop(mounted);
         let mut known = self.known_points();
@@ -86,7 +97,8 @@ impl Images {
     }
 }
 
-fn make_file(root: &Dir, path: &Path) -> io::Result<()> {
+/// Makes what an image lacks at a path.
+fn make(root: &Dir, path: &Path, one: impl FnOnce(&Dir, &OsStr) -> io::Result<()>) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let parent = match root.inside(parent) {
         Ok(parent) => parent,
@@ -99,5 +111,5 @@ fn make_file(root: &Dir, path: &Path) -> io::Result<()> {
     if parent.facts(name)?.is_some() {
         return Ok(());
     }
-    parent.make_file(name, 0o644)?.set_permissions(fs::Permissions::from_mode(0o644))
+    one(&parent, name)
 }

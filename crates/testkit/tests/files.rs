@@ -180,6 +180,10 @@ fn what_a_container_changed_is_listed_exported_and_committed() {
     has("/etc/passwd", 0);
     has("/etc/nsswitch.conf", 2);
     assert!(!changes.to_string().contains("/data/v"), "volumes are not the container's: {changes}");
+    // By which programs know what is mounted: neither an image's nor a change.
+    assert_eq!(lab.exec("c1", &["readlink", "/etc/mtab"]).ok(), "/proc/mounts");
+    assert!(lab.exec("c1", &["cat", "/etc/mtab"]).ok().contains(" / overlay "));
+    assert!(!changes.to_string().contains("mtab"), "{changes}");
 
     let names = listed(&lab.get("/containers/c1/export").unwrap().body);
     let named = |name: &str| names.iter().find(|(n, _)| n == name).map(|(_, text)| text.as_str());
