@@ -186,9 +186,6 @@ pub async fn create(
 ) -> Answer {
     let platform = query.text("platform").map(str::parse).transpose().map_err(Failure::invalid)?;
     if let Some(source) = query.text("fromSrc") {
-        if source != "-" {
-            return Err(Failure::invalid(format!("cannot import from {source}: send the archive, with fromSrc=-")));
-        }
         let name = query.text("repo").map(|repository| match query.text("tag") {
             Some(tag) => format!("{repository}:{tag}"),
             None => repository.to_owned(),
@@ -199,9 +196,17 @@ pub async fn create(
             changes: query.all("changes").to_vec(),
             platform,
         };
-        let id = engine.import_image(reader_of(body), import).await?;
-        let line = json!({ "status": id });
-        return Ok(([("Content-Type", "application/json")], format!("{line}\r\n")).into_response());
+        let mut said = String::new();
+        let id = if source == "-" {
+            engine.import_image(reader_of(body), import).await?
+        } else {
+            let url = if source.contains("://") { source.to_owned() } else { format!("http://{source}") };
+            let archive = engine.fetch_archive(&url).await?;
+            said = format!("{}\r\n", json!({ "status": format!("Downloading from {url}") }));
+            engine.import_image(archive, import).await?
+        };
+        said.push_str(&format!("{}\r\n", json!({ "status": id })));
+        return Ok(([("Content-Type", "application/json")], said).into_response());
     }
     crate::registries::pull(&engine, client, &query, &headers, platform).await
 }

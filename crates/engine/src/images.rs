@@ -299,6 +299,14 @@ impl Engine {
         Ok(id)
     }
 
+    /// What lies at an http or https address, for [`Engine::import_image`].
+    ///
+    /// # Errors
+    /// It is not to be had.
+    pub async fn fetch_archive(&self, url: &str) -> Result<std::fs::File> {
+        self.images.fetch_file(url).await.map_err(image_error)
+    }
+
     /// What writes images as an archive, for a thread that may block.
     ///
     /// # Errors

@@ -346,6 +346,14 @@ fn a_context_comes_from_an_address() {
     let whole = ask("http://127.0.0.1:8000/context.tar").text();
     assert!(whole.contains("of the archive") && whole.contains("Successfully built"), "{whole}");
     assert!(lab.isle(&["build", "http://127.0.0.1:8000/Dockerfile"]).ok().contains("\nby itself\n"));
+    // And what is imported.
+    let imported = lab.isle(&["import", "-c", "CMD cat /one", "http://127.0.0.1:8000/context.tar", "fetched"]).ok();
+    let (first, id) = imported.split_once('\n').unwrap();
+    assert_eq!(first, "Downloading from http://127.0.0.1:8000/context.tar");
+    assert_eq!(lab.get("/images/fetched/json").unwrap().json()["Id"], id);
+    assert_eq!(lab.isle(&["run", "--rm", "fetched", "true"]).code, 127, "there is nothing but what was fetched");
+    let nowhere = lab.isle(&["import", "http://127.0.0.1:8001/x.tar"]).refused();
+    assert!(nowhere.contains("http://127.0.0.1:8001/x.tar"), "{nowhere}");
     let refused = ask("https://example.org/x/y.git%23main");
     assert!(refused.status == 400 && refused.message().contains("clone it"), "{}", refused.text());
     assert_eq!(

@@ -35,6 +35,7 @@ use model::image::{ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
 use std::collections::BTreeMap;
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -223,20 +224,29 @@ impl Images {
 }
 
 impl Images {
-    /// What lies at an address: an archive, or a Dockerfile by itself.
-    async fn fetch_context(&self, url: &str, options: &mut BuildOptions) -> Result<Context, Error> {
+    /// What lies at an http or https address, as a file without a name.
+    ///
+    /// # Errors
+    /// It is not to be had, or the disk refuses.
+    pub async fn fetch_file(&self, url: &str) -> Result<std::fs::File, Error> {
         let scratch = self.scratch()?;
         let path = scratch.path().join("remote");
         crate::registry::fetch(url, &path).await?;
+        // Open, it outlives its name.
+        std::fs::File::open(&path).attempt(|| format!("cannot read {}", path.display()))
+    }
+
+    /// What lies at an address: an archive, or a Dockerfile by itself.
+    async fn fetch_context(&self, url: &str, options: &mut BuildOptions) -> Result<Context, Error> {
+        let mut file = self.fetch_file(url).await?;
         blocking(move || {
-            let shown = || format!("cannot read {}", path.display());
-            let open = || std::fs::File::open(&path).attempt(shown);
-            if copying::is_tar(open()?) {
-                // Open, it outlives its name.
-                return Ok((Context::Archive(Box::new(open()?)), None));
+            let shown = || "cannot read what was fetched".to_owned();
+            let is_tar = copying::is_tar(file.try_clone().attempt(shown)?);
+            file.rewind().attempt(shown)?;
+            if is_tar {
+                return Ok((Context::Archive(Box::new(file)), None));
             }
-            let text = std::fs::read_to_string(&path).attempt(shown)?;
-            drop(scratch);
+            let text = std::io::read_to_string(&file).attempt(shown)?;
             let nothing = Context::Archive(Box::new(std::io::Cursor::new(vec![0; 1024])));
             Ok((nothing, Some(Recipe { text, ignore: None })))
         })
