@@ -238,6 +238,24 @@ fn ob_01_events_are_told_and_remembered() {
     assert_eq!(mounted["Attributes"]["read/write"], "false");
     assert_eq!(actions(json!({ "label": ["tier=one"], "type": ["container"] })).len(), 4);
     assert_eq!(lab.get("/events?until=0s&filters=%7B%22nope%22%3A%5B%22x%22%5D%7D").unwrap().status, 400);
+    // What is pruned, and how much it was.
+    lab.network(json!({ "Name": "idle" }));
+    lab.create("idle", json!({ "Cmd": ["true"] }));
+    lab.tell("/volumes/create", json!({}), 201);
+    for (kind, path) in [
+        ("container", "/containers/prune"),
+        ("network", "/networks/prune"),
+        ("volume", "/volumes/prune"),
+        ("image", "/images/prune"),
+        ("builder", "/build/prune"),
+    ] {
+        lab.ask(path, 200);
+        let told = events(json!({ "type": [kind], "event": ["prune"] }));
+        assert_eq!(told.len(), 1, "{kind}: {told:?}");
+        let reclaimed = told[0]["Actor"]["Attributes"]["reclaimed"].as_str().map(str::parse::<u64>);
+        assert!(reclaimed.is_some_and(|r| r.is_ok()), "{kind}: {told:?}");
+        assert_eq!(told[0]["Actor"]["ID"], "", "{kind}");
+    }
     // Live: the head comes at once, then what happens.
     let mut live = raw(&lab.socket(), b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut seen = Vec::new();
