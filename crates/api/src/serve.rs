@@ -49,7 +49,8 @@ impl Listener {
 pub async fn serve(listener: Listener, engine: Arc<engine::Engine>, stop: impl Future<Output = ()>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(engine.most_clients()));
     // Around the router, not in it: the version is off the path before the path is looked up.
-    let app = axum::Router::new().fallback_service(router(engine)).layer(axum::middleware::from_fn(version::layer));
+    let version = axum::middleware::from_fn_with_state(engine.clone(), version::layer);
+    let app = axum::Router::new().fallback_service(router(engine)).layer(version);
     tokio::pin!(stop);
     let mut told: Option<Instant> = None;
     loop {

@@ -2,7 +2,7 @@
 
 use crate::Ctx;
 use crate::error::{Answer, Failure};
-use crate::version::{API_VERSION, MIN_API_VERSION, Version};
+use crate::version::{API_VERSION, Version, oldest};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -44,7 +44,7 @@ pub async fn version(State(engine): Ctx) -> Answer {
         "GitCommit": UNKNOWN,
         "GoVersion": NO_GO,
         "KernelVersion": info.kernel,
-        "MinAPIVersion": MIN_API_VERSION.to_string(),
+        "MinAPIVersion": oldest(&engine).to_string(),
         "Os": "linux",
     });
     Ok(Json(json!({
@@ -52,7 +52,7 @@ pub async fn version(State(engine): Ctx) -> Answer {
         "Components": [{ "Name": "Engine", "Version": version, "Details": details }],
         "Version": version,
         "ApiVersion": API_VERSION.to_string(),
-        "MinAPIVersion": MIN_API_VERSION.to_string(),
+        "MinAPIVersion": oldest(&engine).to_string(),
         "GitCommit": UNKNOWN,
         "GoVersion": NO_GO,
         "Os": "linux",
@@ -137,7 +137,7 @@ pub async fn info(State(engine): Ctx, Extension(version): Extension<Version>) ->
         "ExperimentalBuild": false,
         "ServerVersion": settings.version,
         "Runtimes": runtimes,
-        "DefaultRuntime": "isle",
+        "DefaultRuntime": settings.containers.runtime,
         "Swarm": {
             "NodeID": "",
             "NodeAddr": "",

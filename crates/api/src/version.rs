@@ -3,8 +3,9 @@
 //! From 1.24 up; a newer one than ours is served as ours, so that clients that do not negotiate work, with what newer
 //! ones have added where we have it (API-06).
 
+use crate::Ctx;
 use crate::error::Failure;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +13,7 @@ use std::fmt;
 
 /// What we speak.
 pub const API_VERSION: Version = Version { major: 1, minor: 51 };
-/// The oldest that we answer.
+/// The oldest that we answer, unless we are told otherwise: see [`oldest`].
 pub const MIN_API_VERSION: Version = Version { major: 1, minor: 24 };
 
 /// A version of the API, in every request's extensions.
@@ -49,16 +50,22 @@ fn split(path: &str) -> (Option<Version>, &str) {
     (None, path)
 }
 
+/// The oldest version that a daemon answers.
+pub fn oldest(engine: &engine::Engine) -> Version {
+    Version { minor: engine.settings.min_api_minor, ..MIN_API_VERSION }
+}
+
 /// Takes the version off the path, and puts our headers on every response.
-pub async fn layer(mut request: Request, next: Next) -> Response {
+pub async fn layer(State(engine): Ctx, mut request: Request, next: Next) -> Response {
     let path_and_query = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let (version, rest) = split(&path_and_query);
+    let oldest = oldest(&engine);
     let mut response = match version {
-        Some(v) if v < MIN_API_VERSION => Failure::new(
+        Some(v) if v < oldest => Failure::new(
             StatusCode::BAD_REQUEST,
             format!(
-                "client version {v} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your \
-                 client to a newer version"
+                "client version {v} is too old. Minimum supported API version is {oldest}, please upgrade your client to \
+                 a newer version"
             ),
         )
         .into_response(),

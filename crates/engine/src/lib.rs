@@ -89,6 +89,8 @@ pub struct Settings {
     pub networking: model::daemon::Networking,
     pub containers: model::daemon::ContainerDefaults,
     pub registries: model::daemon::Registries,
+    /// The oldest version of the API that is answered: its number behind `1.`.
+    pub min_api_minor: u32,
     pub resolv_conf: PathBuf,
     /// systemd-resolved's, with the servers that its stub asks; there need be none.
     pub resolved_conf: PathBuf,

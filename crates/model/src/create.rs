@@ -129,10 +129,15 @@ fn offers(config: &Config, host: &HostConfig) -> Result<(), String> {
         crate::spec::tmpfs_options(&options).map_err(|refusal| refusal.to_string())?;
         crate::bounds::check_target(&crate::bounds::clean(target), "")?;
     }
-    if !matches!(host.runtime.as_str(), "isle" | "runc" | "io.containerd.runc.v2") {
+    if !is_runtime(&host.runtime) {
         return Err(format!("unknown or invalid runtime name: {}", host.runtime));
     }
     Ok(())
+}
+
+/// What can start containers: our own launcher, and runc by both its names.
+pub fn is_runtime(name: &str) -> bool {
+    matches!(name, "isle" | "runc" | "io.containerd.runc.v2")
 }
 
 fn logging(host: &HostConfig, machine: &Machine) -> Result<(), String> {
@@ -293,7 +298,6 @@ pub fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId, def
     set(&mut host.restart_policy.name, "no");
     set(&mut host.ipc_mode, "private");
     set(&mut host.cgroupns_mode, "private");
-    set(&mut host.runtime, "isle");
     let shares_names = matches!(host.network_mode(), NetworkMode::Container(_));
     if config.hostname.is_empty() && !shares_names {
         config.hostname = match host.network_mode() {

@@ -98,6 +98,8 @@ pub struct ContainerDefaults {
     pub no_new_privileges: bool,
     /// `--cgroup-parent`.
     pub cgroup_parent: String,
+    /// `--default-runtime`.
+    pub runtime: String,
 }
 
 impl Default for ContainerDefaults {
@@ -109,6 +111,7 @@ impl Default for ContainerDefaults {
             init: false,
             no_new_privileges: false,
             cgroup_parent: String::new(),
+            runtime: "isle".into(),
         }
     }
 }
@@ -143,6 +146,9 @@ impl ContainerDefaults {
         }
         if host.cgroup_parent.is_empty() {
             host.cgroup_parent.clone_from(&self.cgroup_parent);
+        }
+        if host.runtime.is_empty() {
+            host.runtime.clone_from(&self.runtime);
         }
     }
 }
@@ -363,6 +369,7 @@ mod tests {
             ulimits: vec![limit("nofile", 5), limit("core", 0)],
             init: true,
             no_new_privileges: true,
+            runtime: "runc".into(),
             ..ContainerDefaults::default()
         };
         let mut silent = HostConfig::default();
@@ -374,12 +381,14 @@ mod tests {
         assert_eq!(silent.log_config.config["max-size"], "1m");
         assert_eq!(silent.ulimits.unwrap().len(), 2);
         assert_eq!(silent.security_opt.unwrap(), ["no-new-privileges"]);
-        let mut says = HostConfig { init: Some(false), shm_size: 1, ..HostConfig::default() };
+        assert_eq!(silent.runtime, "runc");
+        let mut says = HostConfig { init: Some(false), shm_size: 1, runtime: "isle".into(), ..HostConfig::default() };
         says.ulimits = Some(vec![limit("nofile", 7)]);
         says.security_opt = Some(vec!["no-new-privileges=false".into()]);
         says.log_config.driver = "local".into();
         defaults.complete(&mut says);
         assert_eq!((says.init, says.shm_size, says.log_config.config.len()), (Some(false), 1, 0));
+        assert_eq!(says.runtime, "isle");
         assert_eq!(says.ulimits.unwrap(), [limit("nofile", 7), limit("core", 0)]);
         assert_eq!(says.security_opt.unwrap().len(), 1);
         let settings = Networking {

@@ -80,6 +80,7 @@ fn it_starts_as_dockerd_does_with_the_options_of_its_file() {
         "default-address-pools": [{ "base": "10.78.0.0/16", "size": 26 }],
         "default-ulimits": { "nofile": { "Name": "nofile", "Soft": 640, "Hard": 1280 } },
         "log-opts": { "max-size": "1m" }, "containerd": "/run/containerd/containerd.sock",
+        "default-runtime": "runc", "min-api-version": "1.44",
     });
     write(&file, &config);
     let file = file.to_str().unwrap();
@@ -120,6 +121,14 @@ fn it_starts_as_dockerd_does_with_the_options_of_its_file() {
     assert_eq!(lab.lookup("named", testkit::upstream::KNOWN.0), [testkit::upstream::KNOWN.1.to_string()]);
     assert_eq!(lab.exec("named", &["sh", "-c", "ulimit -n"]).stdout, "640\n");
     assert_eq!(lab.inspect("named")["HostConfig"]["LogConfig"]["Config"], json!({ "max-size": "1m" }));
+
+    assert_eq!(lab.inspect("named")["HostConfig"]["Runtime"], "runc");
+    assert_eq!(info(&lab)["DefaultRuntime"], "runc");
+    let older = lab.get("/v1.43/info").unwrap();
+    let words = "client version 1.43 is too old. Minimum supported API version is 1.44, please upgrade your client to a \
+                 newer version";
+    assert_eq!((older.status, older.message()), (400, words.to_owned()));
+    assert_eq!(lab.get("/v1.44/version").unwrap().json()["MinAPIVersion"], "1.44");
 
     // A second one with the same pidfile does not start.
     let pidfile = path(&lab, "docker.pid");
@@ -177,6 +186,9 @@ fn options_that_cannot_be_are_refused_before_anything_is_done() {
     check(json!({ "log-driver": "local", "log-opts": { "max-file": "0" } }), &[], "max-file cannot be less than 1");
     check(json!({ "fixed-cidr": "10.9.0.0/24", "bip": "10.8.0.1/24" }), &[], "not within the default bridge's subnet");
     check(json!({}), &["--storage-driver", "btrfs"], "--storage-driver=btrfs is not supported");
+    check(json!({ "default-runtime": "crun" }), &[], "specified default runtime 'crun' does not exist");
+    check(json!({ "min-api-version": "1.12" }), &[], "minimum supported API version is 1.24: got 1.12");
+    check(json!({ "min-api-version": "v1.44" }), &[], "API version must be provided without \"v\" prefix");
     write(Path::new(file), &json!({ "registry-mirrors": ["https://mirror.example"], "bip": "10.0.0.1/24" }));
     let fine = lab.on_host(&mut command(&lab, &["--validate", "--config-file", file]));
     assert_eq!((fine.code, fine.stderr.as_str()), (0, "configuration OK\n"));
@@ -185,6 +197,42 @@ fn options_that_cannot_be_are_refused_before_anything_is_done() {
     assert!(missing.ends_with(why.trim_end()), "{missing}");
     // Nothing was made.
     assert!(!path(&lab, "root").exists() && !path(&lab, "run").exists());
+}
+
+#[test]
+fn every_key_that_docker_28_knows_is_known() {
+    let lab = Lab::empty(&program()).unwrap();
+    let file = path(&lab, "daemon.json");
+    let text = |key: &str| (key.to_owned(), json!("x"));
+    let texts = "authorization-plugins storage-driver storage-opts data-root exec-root pidfile exec-opts hosts log-level \
+                 log-format tlscacert tlscert tlskey swarm-default-advertise-addr metrics-addr log-driver bridge bip bip6 \
+                 fixed-cidr fixed-cidr-v6 default-gateway default-gateway-v6 ip dns dns-opts dns-search \
+                 host-gateway-ip containerd containerd-namespace containerd-plugins-namespace default-runtime labels \
+                 allow-nondistributable-artifacts registry-mirrors insecure-registries node-generic-resources \
+                 cdi-spec-dirs min-api-version http-proxy https-proxy no-proxy cgroup-parent init-path seccomp-profile \
+                 default-ipc-mode default-cgroupns-mode userns-remap group userland-proxy-path resolv-conf \
+                 default-shm-size bridge-accept-fwmark firewall-backend";
+    let switches = "debug tls tlsverify experimental raw-logs iptables ip6tables ip-forward ip-forward-no-drop ip-masq \
+                    userland-proxy icc ipv6 allow-direct-routing live-restore no-new-privileges init rootless \
+                    selinux-enabled";
+    let numbers = "max-concurrent-downloads max-concurrent-uploads max-download-attempts shutdown-timeout mtu \
+                   network-control-plane-mtu network-diagnostic-port swarm-raft-heartbeat-tick \
+                   swarm-raft-election-tick oom-score-adjust cpu-rt-period cpu-rt-runtime";
+    let mut config: serde_json::Map<String, Value> = texts.split_whitespace().map(text).collect();
+    config.extend(switches.split_whitespace().map(|key| (key.to_owned(), json!(true))));
+    config.extend(numbers.split_whitespace().map(|key| (key.to_owned(), json!(1))));
+    let objects = json!({
+        "log-opts": { "max-size": "1m" }, "runtimes": { "crun": { "path": "crun" } }, "features": { "buildkit": true },
+        "builder": { "gc": { "enabled": true } }, "proxies": { "http-proxy": "http://p" },
+        "default-address-pools": [{ "base": "10.0.0.0/8", "size": 24 }],
+        "default-ulimits": { "nofile": { "Name": "nofile", "Soft": 64, "Hard": 128 } },
+        "default-network-opts": { "bridge": { "com.docker.network.driver.mtu": "1234" } }, "nosuch": 1,
+    });
+    config.extend(objects.as_object().unwrap().clone());
+    write(&file, &Value::Object(config));
+    let said = refused(&lab, &["--validate", "--config-file", file.to_str().unwrap()]);
+    let unknown = said.split("don't match any configuration option: ").nth(1);
+    assert_eq!(unknown, Some("nosuch"), "{said}");
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub struct ContainerFlags {
     /// Containers' processes gain no privileges
     #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     no_new_privileges: bool,
+    /// What starts containers: isle, or runc
+    #[arg(long, value_name = "RUNTIME", default_value = "isle")]
+    default_runtime: String,
     /// Cgroup that containers' are in
     #[arg(long, value_name = "CGROUP", default_value = "")]
     cgroup_parent: String,
@@ -39,9 +42,12 @@ impl ContainerFlags {
         if !model::logging::is_driver(&self.log_driver) {
             bail!("logger: no log driver named '{}' is registered", self.log_driver);
         }
+        if !model::create::is_runtime(&self.default_runtime) {
+            bail!("specified default runtime '{}' does not exist: isle and runc do", self.default_runtime);
+        }
         let option = |text: &String| {
             let (key, value) =
-                text.split_once('=').with_context(|| format!("invalid --log-opt {text:?}: KEY=VALUE is"))?;
+                text.split_once('=').with_context(|| format!("invalid --log-opt {text:?}: it must be KEY=VALUE"))?;
             Ok((key.to_owned(), value.to_owned()))
         };
         let limit = |text: &String| {
@@ -58,6 +64,7 @@ impl ContainerFlags {
             init: self.init,
             no_new_privileges: self.no_new_privileges,
             cgroup_parent: self.cgroup_parent.clone(),
+            runtime: self.default_runtime.clone(),
             ..ContainerDefaults::default()
         };
         if let Some(wrong) = model::logging::wrong_option(&defaults.log) {

@@ -29,7 +29,7 @@ const KEYS: &[(&str, &str)] = &[
 /// Keys of earlier versions, called as their flags; the other key for the same is refused beside them.
 const OLDER: [&str; 1] = ["host-gateway-ip"];
 /// Flags that are no keys: they are about the start itself.
-const NO_KEYS: [&str; 6] = ["config-file", "validate", "help", "shim", "resolv-conf", "resolved-conf"];
+const NO_KEYS: [&str; 5] = ["config-file", "validate", "help", "shim", "resolved-conf"];
 /// Keys that have no flag, and no meaning here.
 const IDLE: [&str; 1] = ["builder"];
 

@@ -55,6 +55,9 @@ pub(super) struct Arguments {
     pub(super) network: NetworkFlags,
     #[command(flatten)]
     pub(super) containers: ContainerFlags,
+    /// The oldest version of the API that is answered: a key of daemon.json
+    #[arg(long, value_name = "VERSION", default_value = "1.24", value_parser = min_api_minor, hide = true)]
+    pub(super) min_api_version: u32,
     /// The host's resolv.conf
     #[arg(long, default_value = "/etc/resolv.conf", hide = true)]
     pub(super) resolv_conf: PathBuf,
@@ -132,6 +135,20 @@ impl Arguments {
             level => level,
         };
         EnvFilter::new(std::env::var("ISLE_LOG").unwrap_or_else(|_| level.into()))
+    }
+}
+
+/// The number behind `1.` of the oldest version of the API that is to be answered.
+fn min_api_minor(text: &str) -> Result<u32, String> {
+    let (oldest, newest) = (api::MIN_API_VERSION, api::API_VERSION);
+    if text.starts_with('v') {
+        return Err(r#"API version must be provided without "v" prefix"#.into());
+    }
+    match text.strip_prefix("1.").and_then(|minor| minor.parse().ok()) {
+        Some(minor) if minor < oldest.minor => Err(format!("minimum supported API version is {oldest}: got {text}")),
+        Some(minor) if minor > newest.minor => Err(format!("maximum supported API version is {newest}: got {text}")),
+        Some(minor) => Ok(minor),
+        None => Err("it must be a version of the API, like 1.44".into()),
     }
 }
 

@@ -82,6 +82,7 @@ async fn serve(arguments: Arguments, line: CommandLine, log: LogHandle) -> anyho
         networking,
         containers,
         registries,
+        min_api_minor: arguments.min_api_version,
         resolv_conf: arguments.resolv_conf,
         resolved_conf: arguments.resolved_conf,
         reloadable,
