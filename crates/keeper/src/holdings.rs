@@ -9,8 +9,8 @@ use resolver::serve::{Shared, serve};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use tokio::task::JoinHandle;
 
@@ -167,7 +167,7 @@ pub struct SandboxSockets {
 }
 
 impl Sockets for SandboxSockets {
-    fn open(&self, origin: Origin, peer: SocketAddr, kind: Kind) -> io::Result<OwnedFd> {
+    fn open(&self, origin: Origin, peer: IpAddr, kind: Kind) -> io::Result<OwnedFd> {
         let open = || kernel::inet::socket(peer.is_ipv6(), kind == Kind::Tcp).map_err(io::Error::from);
         match origin {
             Origin::Host => open(),
@@ -176,6 +176,13 @@ impl Sockets for SandboxSockets {
                 let namespace = namespace.ok_or(io::ErrorKind::NotFound)?;
                 kernel::netns::inside(namespace.as_fd(), open)?
             }
+        }
+    }
+
+    fn interface(&self, socket: BorrowedFd<'_>, zone: &str) -> io::Result<u32> {
+        match zone.parse() {
+            Ok(number) => Ok(number),
+            Err(_) => kernel::inet::interface_number(socket, zone).map_err(io::Error::from),
         }
     }
 }

@@ -15,6 +15,14 @@ pub fn socket(ipv6: bool, tcp: bool) -> Result<OwnedFd, Errno> {
     socket_with(family, kind, SocketFlags::CLOEXEC, None)
 }
 
+/// The number of an interface in the network namespace of a socket.
+///
+/// # Errors
+/// `ENODEV` if there is none of this name.
+pub fn interface_number(socket: impl AsFd, name: &str) -> Result<u32, Errno> {
+    rustix::net::netdevice::name_to_index(socket, name)
+}
+
 /// Where a connection was going before the firewall redirected it here (`SO_ORIGINAL_DST`); IPv4 addresses are told as
 /// such, also where the socket is an IPv6 one.
 ///

@@ -89,11 +89,43 @@ pub fn edit_hosts(file: &str, before: &str, now: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
+/// A server of names. A link-local address says something only together with the interface that it is behind, its zone
+/// (RFC 4007): the host's, so whoever has a network of his own cannot ask it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nameserver {
+    pub address: IpAddr,
+    /// The interface's name or number; empty where there is none.
+    pub zone: String,
+}
+
+impl From<IpAddr> for Nameserver {
+    fn from(address: IpAddr) -> Self {
+        Self { address, zone: String::new() }
+    }
+}
+
+impl std::str::FromStr for Nameserver {
+    type Err = std::net::AddrParseError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, zone) = text.split_once('%').unwrap_or((text, ""));
+        Ok(Self { address: address.parse()?, zone: zone.to_owned() })
+    }
+}
+
+impl std::fmt::Display for Nameserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.zone.as_str() {
+            "" => self.address.fmt(f),
+            zone => write!(f, "{}%{zone}", self.address),
+        }
+    }
+}
+
 /// What the host's resolv.conf says, as far as containers are concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostResolv {
-    /// In order; without zones.
-    pub nameservers: Vec<IpAddr>,
+    /// In order.
+    pub nameservers: Vec<Nameserver>,
     /// Domains that names are tried in.
     pub search: Vec<String>,
     /// `ndots:1` and such.
@@ -108,8 +140,7 @@ impl HostResolv {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    let address = words.next().and_then(|w| w.split('%').next()?.parse::<IpAddr>().ok());
-                    read.nameservers.extend(address);
+                    read.nameservers.extend(words.next().and_then(|word| word.parse::<Nameserver>().ok()));
                 }
                 Some("search" | "domain") => read.search = words.map(str::to_owned).collect(),
                 Some("options") => read.options.extend(words.map(str::to_owned)),
@@ -128,7 +159,7 @@ pub const DEFAULT_NAMESERVERS: [IpAddr; 2] =
 /// Whether systemd-resolved's stub is all that the host's resolv.conf names: the file with the servers behind it is
 /// another (systemd-resolved.service(8), DNS-11).
 pub fn is_systemds_stub(host: &HostResolv) -> bool {
-    host.nameservers == [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53))]
+    host.nameservers == [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)).into()]
 }
 
 /// What a container asked for: `--dns`, `--dns-search`, `--dns-opt`; empty lists leave the host's.
@@ -147,7 +178,7 @@ pub struct ResolvOverrides {
 pub enum Asks {
     /// The resolver at 127.0.0.11 (at most `ndots:0` is added).
     Resolver,
-    /// The nameservers themselves, but for the host's loopback ones; [`DEFAULT_NAMESERVERS`] where there are none.
+    /// The nameservers themselves, but for those that only the host reaches, by loopback or in a zone; [`DEFAULT_NAMESERVERS`] where there are none.
     Servers,
     /// The host's nameservers, from its own network.
     HostsServers,
@@ -157,7 +188,8 @@ pub enum Asks {
 pub fn resolv_conf(host: &HostResolv, overrides: &ResolvOverrides, asks: Asks) -> String {
     let embedded = asks == Asks::Resolver;
     let pick = |own: &[String], hosts: &[String]| if own.is_empty() { hosts.to_vec() } else { own.to_vec() };
-    let nameservers = if overrides.nameservers.is_empty() { &host.nameservers } else { &overrides.nameservers };
+    let own: Vec<Nameserver> = overrides.nameservers.iter().copied().map(Nameserver::from).collect();
+    let nameservers = if own.is_empty() { &host.nameservers } else { &own };
     let mut search = pick(&overrides.search, &host.search);
     search.retain(|d| d != ".");
     let mut options = pick(&overrides.options, &host.options);
@@ -183,12 +215,13 @@ pub fn resolv_conf(host: &HostResolv, overrides: &ResolvOverrides, asks: Asks) -
             }
         };
     } else {
-        // The host's own loopback resolver is not the container's, unless it shares its network.
-        let keeps_loopback = asks == Asks::HostsServers || !overrides.nameservers.is_empty();
-        let mut servers: Vec<IpAddr> =
-            nameservers.iter().copied().filter(|a| keeps_loopback || !a.is_loopback()).collect();
+        // The host's own loopback resolver, and who is behind an interface of the host's, are not the container's, unless
+        // it shares its network.
+        let keeps_all = asks == Asks::HostsServers || !overrides.nameservers.is_empty();
+        let is_reached = |s: &&Nameserver| keeps_all || !s.address.is_loopback() && s.zone.is_empty();
+        let mut servers: Vec<Nameserver> = nameservers.iter().filter(is_reached).cloned().collect();
         if servers.is_empty() && asks == Asks::Servers {
-            servers = DEFAULT_NAMESERVERS.into();
+            servers = DEFAULT_NAMESERVERS.map(Nameserver::from).into();
             used_default = true;
         }
         for server in servers {
@@ -274,6 +307,15 @@ mod tests {
             on_host.ends_with("\nnameserver 127.0.0.53\n\n# Based on host file: '/etc/resolv.conf'\n# Overrides: []\n")
         );
         assert!(!resolv_conf(&loopback, &ResolvOverrides::default(), Asks::Servers).contains("127.0.0.53"));
+    }
+
+    #[test]
+    fn dns_11_a_server_in_a_zone_of_the_hosts_is_the_hosts_to_ask() {
+        let host = HostResolv::parse("nameserver fe80::1%eth0\nnameserver 192.0.2.1\nnameserver nonsense%eth0\n");
+        let of = |asks| resolv_conf(&host, &ResolvOverrides::default(), asks);
+        assert!(of(Asks::HostsServers).contains("\nnameserver fe80::1%eth0\nnameserver 192.0.2.1\n\n"));
+        assert!(of(Asks::Servers).contains("\n\nnameserver 192.0.2.1\n\n"), "{}", of(Asks::Servers));
+        assert!(of(Asks::Resolver).contains("# ExtServers: [host(fe80::1%eth0) host(192.0.2.1)]\n"));
     }
 
     #[test]

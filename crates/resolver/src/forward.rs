@@ -6,13 +6,13 @@
 
 use domain::base::Message;
 use domain::base::iana::Rcode;
-use model::files::HostResolv;
+use model::files::{HostResolv, Nameserver};
 use model::id::SandboxId;
 use model::names::RESOLVER;
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,13 @@ pub trait Sockets {
     ///
     /// # Errors
     /// The namespace is gone, or no descriptors are left.
-    fn open(&self, from: Origin, peer: SocketAddr, kind: Kind) -> io::Result<OwnedFd>;
+    fn open(&self, from: Origin, peer: IpAddr, kind: Kind) -> io::Result<OwnedFd>;
+
+    /// The number of the interface that a zone names (RFC 4007), where `socket` is.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    fn interface(&self, socket: BorrowedFd<'_>, zone: &str) -> io::Result<u32>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +56,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct HostServers {
     path: PathBuf,
-    known: RefCell<Option<(Version, Vec<IpAddr>)>>,
+    known: RefCell<Option<(Version, Vec<Nameserver>)>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +72,7 @@ impl HostServers {
     }
 
     /// The servers as they are now; none where the file is missing.
-    pub fn current(&self) -> Vec<IpAddr> {
+    pub fn current(&self) -> Vec<Nameserver> {
         let version = std::fs::metadata(&self.path).ok().map(|m| Version {
             inode: m.ino(),
             size: m.size(),
@@ -95,20 +101,20 @@ pub fn is_askable(server: IpAddr) -> bool {
 /// nobody answered. Where all said SERVFAIL or REFUSED, the last of these is the answer.
 pub async fn ask(
     query: &[u8],
-    servers: &[IpAddr],
+    servers: &[Nameserver],
     origin: Origin,
     kind: Kind,
     sockets: &dyn Sockets,
     random: impl Fn() -> u64,
 ) -> Option<Vec<u8>> {
     let mut last = None;
-    for server in servers.iter().filter(|s| is_askable(**s)).take(SERVERS) {
-        let peer = SocketAddr::new(*server, 53);
+    for server in servers.iter().filter(|s| is_askable(s.address)).take(SERVERS) {
         let id = random() as u16;
         let mut question = query.to_vec();
         question[..2].copy_from_slice(&id.to_be_bytes());
         let asked = async {
-            let socket = sockets.open(origin, peer, kind)?;
+            let socket = sockets.open(origin, server.address, kind)?;
+            let peer = at(server, |zone| sockets.interface(socket.as_fd(), zone))?;
             match kind {
                 Kind::Udp => ask_udp(&question, socket, peer).await,
                 Kind::Tcp => ask_tcp(&question, socket, peer).await,
@@ -128,6 +134,16 @@ pub async fn ask(
         }
     }
     last
+}
+
+/// Where a server listens.
+fn at(server: &Nameserver, interface: impl FnOnce(&str) -> io::Result<u32>) -> io::Result<SocketAddr> {
+    Ok(match server.address {
+        IpAddr::V6(address) if !server.zone.is_empty() => {
+            SocketAddrV6::new(address, 53, 0, interface(&server.zone)?).into()
+        }
+        address => SocketAddr::new(address, 53),
+    })
 }
 
 async fn ask_udp(question: &[u8], socket: OwnedFd, peer: SocketAddr) -> io::Result<Vec<u8>> {
@@ -193,7 +209,7 @@ mod tests {
         let servers = HostServers::new(path.clone());
         assert!(servers.current().is_empty());
         std::fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
-        assert_eq!(servers.current(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(servers.current(), ["192.0.2.1".parse::<Nameserver>().unwrap()]);
         std::fs::write(dir.join("new"), "nameserver 192.0.2.2\nnameserver ::1\n").unwrap();
         std::fs::rename(dir.join("new"), &path).unwrap();
         assert_eq!(servers.current().len(), 2);

@@ -7,11 +7,11 @@ use crate::answer::{Outcome, Transport, answer, refuse, truncated};
 use crate::forward::{HostServers, Kind, Origin, Sockets, ask};
 use crate::leave::Leave;
 use domain::base::iana::Rcode;
+use model::files::Nameserver;
 use model::id::SandboxId;
 use model::names::{Names, Questions, Upstreams};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -158,7 +158,7 @@ impl Gate {
 
 /// What becomes of a question that no zone answers.
 enum Way {
-    Upstream { servers: Vec<IpAddr>, origin: Origin, admitted: Admitted },
+    Upstream { servers: Vec<Nameserver>, origin: Origin, admitted: Admitted },
     Reply(Option<Vec<u8>>),
 }
 
@@ -175,7 +175,9 @@ impl Forwarder {
         let upstreams = self.shared.names.borrow().view(self.sandbox).map(|v| v.upstreams.clone());
         let (servers, origin) = match upstreams {
             Some(Upstreams::Host) => (self.shared.host.current(), Origin::Host),
-            Some(Upstreams::Given(servers)) => (servers, Origin::Sandbox(self.sandbox)),
+            Some(Upstreams::Given(servers)) => {
+                (servers.into_iter().map(Nameserver::from).collect(), Origin::Sandbox(self.sandbox))
+            }
             Some(Upstreams::None) => {
                 self.shared.count(|q| &mut q.failed);
                 return Way::Reply(refuse(query, Rcode::SERVFAIL));
@@ -197,7 +199,14 @@ impl Forwarder {
     }
 
     /// Asks upstream, and makes an error's answer where that fails.
-    async fn ask(&self, query: &[u8], servers: &[IpAddr], origin: Origin, kind: Kind, limit: usize) -> Option<Vec<u8>> {
+    async fn ask(
+        &self,
+        query: &[u8],
+        servers: &[Nameserver],
+        origin: Origin,
+        kind: Kind,
+        limit: usize,
+    ) -> Option<Vec<u8>> {
         let Ok(Ok(_place)) = tokio::time::timeout(WAIT, self.gate.places.acquire()).await else {
             return self.turn_away(query);
         };

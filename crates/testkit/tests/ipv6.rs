@@ -123,6 +123,40 @@ fn v6_06_an_upstream_of_ipv6_is_asked_for_a_container_that_has_none() {
 }
 
 #[test]
+fn v6_06_dns_11_a_server_behind_an_interface_of_the_hosts_is_asked_there() {
+    let lab = lab();
+    let server: Ipv6Addr = "fe80::53".parse().unwrap();
+    lab.command(At::Outside, &["ip", "addr", "add", &format!("{server}/64"), "dev", "uplink0", "nodad"]);
+    let index =
+        lab.command(At::Outside, &["sh", "-c", "ip -o link show uplink0 | cut -d: -f1"]).trim().parse().unwrap();
+    let socket = lab.in_outside(|| UdpSocket::bind(SocketAddrV6::new(server, 53, 0, index)).unwrap());
+    let over = Arc::new(AtomicBool::new(false));
+    let serving = std::thread::spawn({
+        let over = over.clone();
+        move || upstream::serve(&socket, || over.load(Ordering::Relaxed))
+    });
+    let number = lab.command(At::Host, &["sh", "-c", "ip -o link show eth0 | cut -d: -f1"]);
+    lab.network(json!({ "Name": "four" }));
+    for zone in ["eth0", number.trim()] {
+        std::fs::write(lab.resolv_conf(), format!("nameserver {server}%{zone}\n")).unwrap();
+        lab.run("client", sleeper("four"));
+        // The host's own address there has to be known as its own first.
+        let asked = || lab.exec("client", &["nslookup", "upstream.example"]).code == 0;
+        within(Duration::from_secs(15), &format!("it is asked in zone {zone}"), asked);
+        lab.remove("client");
+    }
+    // Whoever shares the host's network asks it himself; whoever has another could not.
+    std::fs::write(lab.resolv_conf(), format!("nameserver {server}%eth0\n")).unwrap();
+    lab.run("hosts", sleeper("host"));
+    lab.run("default", sleeper("bridge"));
+    let servers = |name: &str| lab.exec(name, &["grep", "^nameserver", "/etc/resolv.conf"]).ok();
+    assert_eq!(servers("hosts"), format!("nameserver {server}%eth0"));
+    assert!(!servers("default").contains("fe80"), "{}", servers("default"));
+    over.store(true, Ordering::Relaxed);
+    serving.join().unwrap();
+}
+
+#[test]
 fn v6_07_the_default_network_has_ipv6_if_the_daemon_is_told() {
     let auto = Lab::start_with(&program(), &["--ipv6"]).unwrap();
     auto.run("member", sleeper("default"));
