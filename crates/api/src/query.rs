@@ -82,7 +82,9 @@ impl Query {
     /// It is given and no number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Answer<Option<T>> {
         self.text(name)
-            .map(|v| v.parse().map_err(|_| Failure::invalid(format!("invalid value {v:?} for {name}: a number is"))))
+            .map(|v| {
+                v.parse().map_err(|_| Failure::invalid(format!("invalid value {v:?} for {name}: it must be a number")))
+            })
             .transpose()
     }
 

@@ -17,7 +17,8 @@ pub fn stamp(time: jiff::Timestamp) -> String {
 /// # Errors
 /// It is none of these.
 pub fn parse(text: &str) -> Answer<jiff::Timestamp> {
-    let invalid = || Failure::invalid(format!("invalid time {text:?}: seconds, RFC 3339, or a duration like 10m is"));
+    let invalid =
+        || Failure::invalid(format!("invalid time {text:?}: it must be seconds, RFC 3339, or a duration like 10m"));
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time);
     }

@@ -61,7 +61,18 @@ pub fn parse_bytes(text: &str) -> Result<i64, String> {
 /// # Errors
 /// It is no number, or finer than a billionth.
 pub fn parse_nano(text: &str) -> Result<i64, String> {
-    let number: f64 = text.parse().map_err(|_| format!("failed to parse {text} as a rational number"))?;
+    let irrational = || format!("failed to parse {text} as a rational number");
+    let number: f64 = match text.split_once('/') {
+        Some((above, below)) => {
+            let whole = |text: &str| text.parse::<i64>().map_err(|_| irrational());
+            let (above, below) = (whole(above)?, whole(below)?);
+            if below == 0 {
+                return Err(irrational());
+            }
+            above as f64 / below as f64
+        }
+        None => text.parse().map_err(|_| irrational())?,
+    };
     let nano = number * 1e9;
     if (nano - nano.round()).abs() > 1e-3 { Err("value is too precise".into()) } else { Ok(nano.round() as i64) }
 }

@@ -439,3 +439,66 @@ fn the_network_explains_itself() {
         "\"web\" names no port: TO:PORT or TO:PORT/udp does, e.g. web:80"
     );
 }
+
+#[test]
+fn without_its_id_file_no_container_is_made() {
+    let lab = lab();
+    let missing = lab.directory().join("missing/id").display().to_string();
+    let words = format!("failed to create the container ID file: open {missing}: no such file or directory");
+    for verb in ["run", "create"] {
+        let refused = lab.isle(&[verb, "--cidfile", &missing, "busybox", "true"]).refused();
+        assert!(refused.contains(&words), "{refused}");
+    }
+    assert_eq!(lab.isle(&["ps", "-aq"]).ok(), "");
+    // It goes where there is no container; and keeps another's.
+    let file = lab.directory().join("id").display().to_string();
+    lab.isle(&["create", "--cidfile", &file, "nosuch.invalid/image"]).refused();
+    assert!(!Path::new(&file).exists());
+    let id = lab.isle(&["create", "--cidfile", &file, "busybox", "true"]).ok();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), id);
+    let refused = lab.isle(&["create", "--cidfile", &file, "busybox", "true"]).refused();
+    assert!(refused.contains("container ID file found, make sure the other container isn't running"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), id);
+}
+
+#[test]
+fn a_name_with_a_slash_is_one_name() {
+    let lab = lab();
+    for (words, said) in [
+        (&["network", "rm", "a/b"][..], "Error response from daemon: network a/b not found"),
+        (&["rm", "a/b"], "Error response from daemon: No such container: a/b"),
+        (&["volume", "rm", "a/b"], "Error response from daemon: get a/b: no such volume"),
+        (&["rmi", "a/b"], "Error response from daemon: No such image: a/b:latest"),
+    ] {
+        let refused = lab.isle(words).refused();
+        assert!(refused.starts_with(said), "{words:?}: {refused}");
+    }
+}
+
+#[test]
+fn a_daemon_is_spoken_to_over_loopback() {
+    let port = "127.0.0.1:4243";
+    let lab = Lab::start_with(Path::new(ISLE), &["--host", &format!("tcp://{port}")]).unwrap();
+    let host = format!("tcp://{port}");
+    assert_eq!(lab.isle(&["-H", &host, "run", "--rm", "busybox", "echo", "by tcp"]).ok(), "by tcp");
+    let by_environment = |name: &str| {
+        let mut command = Command::new(ISLE);
+        command.args(["run", "-d", "busybox", "true"]).env_remove("ISLE_HOST").env_remove("DOCKER_HOST");
+        lab.on_host(command.env(name, &host)).ok()
+    };
+    for name in ["DOCKER_HOST", "ISLE_HOST"] {
+        assert_eq!(by_environment(name).len(), 64, "{name}");
+    }
+    let nobody = lab.isle(&["-H", "tcp://127.0.0.1:4244", "ps"]).refused();
+    assert!(nobody.starts_with("Cannot connect to the Isle daemon at tcp://127.0.0.1:4244."), "{nobody}");
+    // The streams of a container both ways.
+    let mut typed = lab.in_host(|| spawn_to(&host));
+    typed.stdin.take().unwrap().write_all(b"typed\n").unwrap();
+    assert_eq!(typed.wait_with_output().unwrap().stdout, b"typed\n");
+}
+
+fn spawn_to(host: &str) -> Child {
+    let mut command = Command::new(ISLE);
+    command.args(["-H", host, "run", "-i", "--rm", "busybox", "cat"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}

@@ -77,6 +77,7 @@ impl Engine {
         let machine = machine();
         complete(&mut config, &mut host, id, self.settings.networking.default_bridge.enabled, &machine);
         let mut warnings = check(&config, &host, &machine).map_err(Error::invalid)?;
+        model::mount::check_drivers(&config, &host).map_err(Error::not_found)?;
         let mut requests = model::mount::requests(&config, &host).map_err(Error::invalid)?;
         check_sources(&requests)?;
 

@@ -60,9 +60,7 @@ impl Engine {
         options: BTreeMap<String, String>,
     ) -> Result<Volume> {
         if !matches!(driver, "" | "local") {
-            return Err(Error::not_found(format!(
-                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
-            )));
+            return Err(Error::not_found(model::mount::no_driver(driver)));
         }
         let engine = self.clone();
         self.detached(async move {

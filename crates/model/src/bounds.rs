@@ -22,7 +22,7 @@ pub fn check(config: &Config, host: &HostConfig) -> Result<(), String> {
     for device in host.devices.iter().flatten() {
         let access = &device.cgroup_permissions;
         if access.chars().any(|c| !"rwm".contains(c)) {
-            return Err(format!("invalid device cgroup permissions: {access:?}: some of r, w and m are"));
+            return Err(format!("invalid device cgroup permissions: {access:?}: they must be some of r, w and m"));
         }
     }
     lines(host)

@@ -93,6 +93,7 @@ pub fn edit_hosts(file: &str, before: &str, now: &str) -> String {
 /// (RFC 4007): the host's, so whoever has a network of his own cannot ask it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nameserver {
+    /// Where it listens, on port 53.
     pub address: IpAddr,
     /// The interface's name or number; empty where there is none.
     pub zone: String,

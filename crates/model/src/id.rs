@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// Why a text is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an id: 64 hexadecimal digits are")]
+#[error("{0:?} is not an id: it must be 64 hexadecimal digits")]
 pub struct NotAnId(String);
 
 macro_rules! identity {

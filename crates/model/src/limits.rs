@@ -84,7 +84,7 @@ fn processors(host: &HostConfig, machine: &Machine) -> Result<(), String> {
     }
     // Where the kernel does not say how many there are, the quota is still to be a number.
     if host.nano_cpus < 0 || host.nano_cpus > i64::MAX / 100_000 {
-        return Err(format!("invalid NanoCPUs: {}: thousand-millionths of a CPU are", host.nano_cpus));
+        return Err(format!("invalid NanoCPUs: {}: it must be thousand-millionths of a CPU", host.nano_cpus));
     }
     if host.cpu_shares < 0 {
         return Err(format!("invalid CPU shares ({}): value must be a positive integer", host.cpu_shares));

@@ -52,9 +52,6 @@ pub fn requests(config: &Config, host: &HostConfig) -> Result<Vec<MountRequest>,
         let invalid = |why: String| format!("invalid mount config for type \"{}\": {why}", mount.kind);
         let kind = check(mount).map_err(invalid)?;
         let driver = mount.volume_options.as_ref().and_then(|o| o.driver_config.as_ref());
-        if let Some(name) = driver.map(|d| d.name.as_str()).filter(|n| !matches!(*n, "" | "local")) {
-            return Err(format!("error looking up volume plugin {name}: plugin \"{name}\" not found"));
-        }
         let propagation = mount.bind_options.as_ref().map_or("", |o| &o.propagation);
         requests.push(MountRequest {
             kind,
@@ -102,6 +99,26 @@ pub fn requests(config: &Config, host: &HostConfig) -> Result<Vec<MountRequest>,
         check_target(&request.destination, &request.source)?;
     }
     Ok(requests)
+}
+
+/// That volumes are asked of the only driver that there is: by `--volume-driver`, for volumes that say none themselves, or by
+/// a `--mount`.
+///
+/// # Errors
+/// In Docker's words, to whom that driver is 'not found'.
+pub fn check_drivers(config: &Config, host: &HostConfig) -> Result<(), String> {
+    let is_volume = |bind: &String| parse_bind(bind).is_ok_and(|request| request.kind == MountKind::Volume);
+    let for_others = !config.volumes.is_empty() || host.binds.iter().flatten().any(is_volume);
+    let options =
+        |mount: &Mount| mount.volume_options.as_ref()?.driver_config.as_ref().map(|driver| driver.name.clone());
+    let mut asked = host.mounts.iter().flatten().filter_map(options).collect::<Vec<_>>();
+    asked.extend(for_others.then(|| host.volume_driver.clone()));
+    asked.iter().find(|name| !matches!(name.as_str(), "" | "local")).map_or(Ok(()), |name| Err(no_driver(name)))
+}
+
+/// Docker's words for a volume's driver that is not there.
+pub fn no_driver(name: &str) -> String {
+    format!("error looking up volume plugin {name}: plugin \"{name}\" not found")
 }
 
 /// What is wrong with a `--mount`; of which kind it is. Fields of other kinds are no mere ornament: who gave them meant
@@ -230,6 +247,18 @@ mod tests {
         {
             assert!(parse_bind(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn there_is_one_driver_of_volumes() {
+        let check = |host: serde_json::Value| {
+            check_drivers(&Config::default(), &serde_json::from_value::<HostConfig>(host).unwrap())
+        };
+        assert_eq!(check(json!({"VolumeDriver": "other", "Binds": ["/a:/a"]})), Ok(()));
+        assert_eq!(check(json!({"VolumeDriver": "local", "Binds": ["a:/a"]})), Ok(()));
+        assert_eq!(check(json!({"VolumeDriver": "other", "Binds": ["a:/a"]})), Err(no_driver("other")));
+        let mount = json!({"Type": "volume", "Target": "/a", "VolumeOptions": {"DriverConfig": {"Name": "other"}}});
+        assert_eq!(check(json!({"Mounts": [mount]})), Err(no_driver("other")));
     }
 
     #[test]

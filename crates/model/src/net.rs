@@ -38,7 +38,7 @@ impl fmt::Debug for MacAddr {
 
 /// Why a text is not a hardware address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid MAC address {0:?}: six bytes like 02:42:ac:11:00:02 are")]
+#[error("invalid MAC address {0:?}: it must be six bytes, like 02:42:ac:11:00:02")]
 pub struct NotAMac(String);
 
 impl FromStr for MacAddr {
@@ -74,7 +74,7 @@ pub struct InterfaceName(String);
 
 /// Why a text is not an interface's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid interface name {0:?}: 1 to 15 bytes without '/', ':', '%' or white space are")]
+#[error("invalid interface name {0:?}: it must be 1 to 15 bytes without '/', ':', '%' or white space")]
 pub struct NotAnInterfaceName(String);
 
 impl InterfaceName {

@@ -359,7 +359,7 @@ pub enum Refusal {
     UlimitArgument(String),
     #[error("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")]
     UlimitOrder { soft: i64, hard: i64 },
-    #[error("invalid device cgroup rule: {0:?}: one as 'c 42:* rmw' is")]
+    #[error("invalid device cgroup rule: {0:?}: it must be like 'c 42:* rmw'")]
     DeviceRule(String),
     #[error("invalid tmpfs option: {0:?}")]
     TmpfsOption(String),

@@ -121,6 +121,13 @@ fn unknown_things_are_404_in_dockers_words() {
             "No such image: nosuch:latest",
         ),
         ("POST", "/volumes/create", json!({ "Driver": "nosuch" }), 404, "plugin \"nosuch\" not found"),
+        (
+            "POST",
+            "/containers/create",
+            host(json!({ "VolumeDriver": "nosuch", "Binds": ["v:/v"] })),
+            404,
+            "error looking up volume plugin nosuch: plugin \"nosuch\" not found",
+        ),
         ("POST", "/networks/create", json!({ "Name": "x1", "Driver": "nosuch" }), 404, "plugin \"nosuch\" not found"),
         (
             "POST",

@@ -1,4 +1,4 @@
-//! Talks to the daemon: HTTP/1.1 over a unix socket, one connection that is used again while its answers are short, and
+//! Talks to the daemon: HTTP/1.1 over a unix socket or loopback, one connection that is used again while its answers are short, and
 //! one of its own for each stream.
 
 use anyhow::{Context, anyhow, bail};
@@ -13,11 +13,12 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Poll, ready};
-use tokio::io::AsyncRead;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 /// The version of the API that this client speaks.
 pub const API: &str = "1.51";
@@ -83,8 +84,13 @@ impl Query {
     }
 }
 
-/// A name as part of a path.
+/// A name as one part of a path.
 pub fn segment(name: &str) -> String {
+    escape(name, b":@")
+}
+
+/// The name of an image as part of a path: it has slashes of its own.
+pub fn image_segment(name: &str) -> String {
     escape(name, b"/:@")
 }
 
@@ -107,9 +113,51 @@ pub struct Stream {
     pub framed: bool,
 }
 
+/// Where a daemon listens.
+enum Address {
+    Unix(PathBuf),
+    /// A host and a port, of this machine: what goes there is not encrypted.
+    Tcp(String),
+}
+
+impl Address {
+    fn parse(host: &str) -> anyhow::Result<Self> {
+        match host.split_once("://") {
+            Some(("unix", path)) => Ok(Address::Unix(PathBuf::from(path))),
+            None if host.starts_with('/') => Ok(Address::Unix(PathBuf::from(host))),
+            Some(("tcp", address)) => {
+                let address = address.trim_end_matches('/');
+                let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                let (name, port) = address.rsplit_once(':').filter(|_| has_port).unwrap_or((address, "2375"));
+                let name = if name.is_empty() { "127.0.0.1" } else { name };
+                let bare = name.trim_start_matches('[').trim_end_matches(']');
+                if bare != "localhost" && !bare.parse::<IpAddr>().is_ok_and(|a| a.is_loopback()) {
+                    bail!(
+                        "cannot connect to {host}: only addresses of this machine are reached by tcp, without TLS; forward a port of it, by ssh -L"
+                    );
+                }
+                Ok(Address::Tcp(format!("{name}:{port}")))
+            }
+            Some((scheme, _)) => {
+                bail!("cannot connect to {host}: {scheme} is not supported, only unix://PATH and tcp://127.0.0.1:PORT")
+            }
+            None => bail!("unable to parse docker host `{host}`"),
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Unix(path) => write!(f, "unix://{}", path.display()),
+            Address::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
 /// The daemon, as the client sees it.
 pub struct Client {
-    socket: PathBuf,
+    address: Address,
     host: String,
     program: String,
     idle: RefCell<Option<SendRequest<Body>>>,
@@ -119,14 +167,9 @@ impl Client {
     /// # Errors
     /// The address is none that is supported.
     pub fn new(host: &str, program: &str) -> anyhow::Result<Self> {
-        let socket = match host.split_once("://") {
-            Some(("unix", path)) => PathBuf::from(path),
-            None if host.starts_with('/') => PathBuf::from(host),
-            Some((scheme, _)) => bail!("cannot connect to {host}: {scheme} is not supported, only unix://PATH"),
-            None => bail!("unable to parse docker host `{host}`"),
-        };
-        let host = format!("unix://{}", socket.display());
-        Ok(Self { socket, host, program: program.to_owned(), idle: RefCell::default() })
+        let address = Address::parse(host)?;
+        let host = address.to_string();
+        Ok(Self { address, host, program: program.to_owned(), idle: RefCell::default() })
     }
 
     /// Where the daemon is, as a URL.
@@ -139,16 +182,18 @@ impl Client {
     /// # Errors
     /// Nobody does, or we may not connect.
     pub async fn probe(&self) -> std::io::Result<()> {
-        UnixStream::connect(&self.socket).await.map(drop)
+        match &self.address {
+            Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+            Address::Tcp(address) => TcpStream::connect(address).await.map(drop),
+        }
     }
 
     async fn connect(&self) -> anyhow::Result<SendRequest<Body>> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(sender)
+        let unreachable = |e| self.unreachable(&e);
+        match &self.address {
+            Address::Unix(path) => speak(UnixStream::connect(path).await.map_err(unreachable)?).await,
+            Address::Tcp(address) => speak(TcpStream::connect(address).await.map_err(unreachable)?).await,
+        }
     }
 
     fn unreachable(&self, error: &std::io::Error) -> anyhow::Error {
@@ -286,6 +331,15 @@ impl Client {
     }
 }
 
+/// Begins to speak HTTP on a connection.
+async fn speak(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> anyhow::Result<SendRequest<Body>> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}
+
 async fn refusal(response: Response<Incoming>) -> anyhow::Error {
     let status = response.status();
     let bytes = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -389,7 +443,8 @@ mod tests {
     fn parameters_are_escaped() {
         let query = Query::new().with("name", "a b&c").some("x", "").flag("all", true).flag("no", false);
         assert_eq!(query.0, "?name=a%20b%26c&all=1");
-        assert_eq!(segment("localhost:5000/a/b@sha256:1 ?"), "localhost:5000/a/b@sha256:1%20%3F");
+        assert_eq!(image_segment("localhost:5000/a/b@sha256:1 ?"), "localhost:5000/a/b@sha256:1%20%3F");
+        assert_eq!(segment("a/b"), "a%2Fb");
     }
 
     #[test]
@@ -401,8 +456,20 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_unix_sockets() {
-        assert_eq!(Client::new("unix:///run/x.sock", "isle").unwrap().host(), "unix:///run/x.sock");
-        assert!(Client::new("tcp://1.2.3.4:2375", "isle").is_err());
+    fn hosts_are_on_this_machine() {
+        let host = |text| Client::new(text, "isle").map(|client| client.host().to_owned());
+        for (text, known) in [
+            ("unix:///run/x.sock", "unix:///run/x.sock"),
+            ("tcp://127.0.0.1:4000", "tcp://127.0.0.1:4000"),
+            ("tcp://[::1]:4000/", "tcp://[::1]:4000"),
+            ("tcp://[::1]", "tcp://[::1]:2375"),
+            ("tcp://localhost", "tcp://localhost:2375"),
+            ("tcp://:4000", "tcp://127.0.0.1:4000"),
+        ] {
+            assert_eq!(host(text).unwrap(), known);
+        }
+        for elsewhere in ["tcp://1.2.3.4:2375", "ssh://host", "tcp://example.org:2375"] {
+            assert!(host(elsewhere).is_err(), "{elsewhere}");
+        }
     }
 }

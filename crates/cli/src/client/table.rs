@@ -3,6 +3,11 @@
 
 /// Lays out text whose cells are separated by tabs.
 pub fn layout(text: &str) -> String {
+    layout_from(text, 10)
+}
+
+/// The same, with columns that are `least` characters wide at least.
+pub fn layout_from(text: &str, least: usize) -> String {
     let lines: Vec<Vec<&str>> = text.split('\n').map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|line| vec![0; line.len().saturating_sub(1)]).collect();
     // The last cell of a line belongs to no column. A block is a run of lines that have a cell in a column.
@@ -13,7 +18,7 @@ pub fn layout(text: &str) -> String {
             }
             let block = first..first + widths[first..].iter().take_while(|w| w.len() > column).count();
             let widest = lines[block.clone()].iter().map(|line| width(line[column])).max().unwrap_or_default();
-            let taken = (widest + 3).max(10);
+            let taken = (widest + 3).max(least);
             for line in block {
                 widths[line][column] = taken;
             }
@@ -51,6 +56,11 @@ mod tests {
     fn columns_are_ten_wide_at_least() {
         assert_eq!(layout("a\t\tb\nc\t\td\n"), "a                   b\nc                   d\n");
         assert_eq!(layout("A\tB\t\nx\ty\t\n"), "A         B         \nx         y         \n");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_is_asked() {
+        assert_eq!(layout_from("UID\tPID\n0\t1\n", 20), "UID                 PID\n0                   1\n");
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl NetworkFlags {
         for text in &self.default_network_opt {
             let Some((driver, (key, value))) = text.split_once('=').and_then(|(d, o)| Some((d, o.split_once('=')?)))
             else {
-                bail!("invalid --default-network-opt {text:?}: DRIVER=KEY=VALUE is");
+                bail!("invalid --default-network-opt {text:?}: it must be DRIVER=KEY=VALUE");
             };
             networking.default_options.entry(driver.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
         }
@@ -151,5 +151,5 @@ fn pool(text: &str) -> anyhow::Result<(IpNet, u8)> {
             _ => {}
         }
     }
-    base.zip(size).with_context(|| format!("invalid --default-address-pool {text:?}: base=CIDR,size=BITS is"))
+    base.zip(size).with_context(|| format!("invalid --default-address-pool {text:?}: it must be base=CIDR,size=BITS"))
 }

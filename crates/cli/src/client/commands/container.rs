@@ -224,7 +224,7 @@ pub async fn top(app: App, p: Parsed) -> anyhow::Result<u8> {
         cells.join("\t") + "\n"
     };
     let rows: String = answer["Processes"].as_array().into_iter().flatten().map(line).collect();
-    print(crate::client::table::layout(&(line(&answer["Titles"]) + &rows)))?;
+    print(crate::client::table::layout_from(&(line(&answer["Titles"]) + &rows), 20))?;
     Ok(0)
 }
 

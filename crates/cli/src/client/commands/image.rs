@@ -1,7 +1,7 @@
 //! `image`: what containers are made of.
 
 use super::App;
-use crate::client::connection::{Chunks, Query, Values, from_reader, full, segment};
+use crate::client::connection::{Chunks, Query, Values, from_reader, full, image_segment};
 use crate::client::credentials::{Credentials, server_of};
 use crate::client::format::{List, Row};
 use crate::client::grammar::Parsed;
@@ -165,7 +165,7 @@ pub async fn pull(app: App, p: Parsed) -> anyhow::Result<u8> {
         return Err(Exit::new(1, "tag can't be used with --all-tags/-a").into());
     }
     let quiet = p.on("quiet");
-    if !tagged && !quiet {
+    if !tagged && !quiet && !all {
         say("Using default tag: latest")?;
     }
     let pull = Pull { reference, platform: p.text("platform"), quiet };
@@ -205,7 +205,7 @@ pub async fn push(app: App, p: Parsed) -> anyhow::Result<u8> {
     if tag == "latest" && !quiet && split_tag(reference).1.is_empty() {
         say("Using default tag: latest")?;
     }
-    let path = format!("/images/{}/push{}", segment(name), Query::new().some("tag", tag));
+    let path = format!("/images/{}/push{}", image_segment(name), Query::new().some("tag", tag));
     let account = account_for(reference)?;
     let answer = app.client.open_as(Method::POST, &path, full(Bytes::new()), "", account).await?;
     progress::show(Values::new(answer), if quiet { To::Nowhere } else { To::Stdout }, |_| {}).await?;
@@ -227,7 +227,7 @@ pub async fn tag(app: App, p: Parsed) -> anyhow::Result<u8> {
     }
     let (repository, tag) = split_tag(name);
     let query = Query::new().with("repo", repository).some("tag", tag);
-    app.client.post(&format!("/images/{}/tag{query}", segment(&p.args[0]))).await?;
+    app.client.post(&format!("/images/{}/tag{query}", image_segment(&p.args[0]))).await?;
     Ok(0)
 }
 
@@ -241,7 +241,7 @@ pub async fn remove(app: App, p: Parsed) -> anyhow::Result<u8> {
     let mut errors = Vec::new();
     let mut fatal = false;
     for name in &p.args {
-        match app.client.delete(&format!("/images/{}{query}", segment(name))).await {
+        match app.client.delete(&format!("/images/{}{query}", image_segment(name))).await {
             Ok(answer) => {
                 for deleted in answer.as_array().into_iter().flatten() {
                     match (deleted["Deleted"].as_str(), deleted["Untagged"].as_str()) {
@@ -333,7 +333,7 @@ const HISTORY: List = List {
 /// # Errors
 /// The image is not there.
 pub async fn history(app: App, p: Parsed) -> anyhow::Result<u8> {
-    let answer = app.client.get(&format!("/images/{}/history", segment(&p.args[0]))).await?;
+    let answer = app.client.get(&format!("/images/{}/history", image_segment(&p.args[0]))).await?;
     let (human, full) = (p.on_or("human", true), p.on("no-trunc"));
     let rows = answer.as_array().into_iter().flatten().map(|h| {
         let text = |name: &str| h[name].as_str().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! `inspect`: objects as JSON, or through a template.
 
 use super::App;
-use crate::client::connection::{Query, is_not_found, segment};
+use crate::client::connection::{Query, image_segment, is_not_found, segment};
 use crate::client::grammar::Parsed;
 use crate::client::output::{Exit, print, warn};
 use crate::client::template::{MissingKey, Nil, Template, Value};
@@ -153,10 +153,10 @@ pub async fn any(app: App, p: Parsed) -> anyhow::Result<u8> {
 }
 
 async fn one(app: &App, kind: &str, name: &str, size: bool) -> anyhow::Result<serde_json::Value> {
-    let segment = segment(name);
+    let (image, segment) = (image_segment(name), segment(name));
     let path = match kind {
         "container" => format!("/containers/{segment}/json{}", Query::new().flag("size", size)),
-        "image" => format!("/images/{segment}/json"),
+        "image" => format!("/images/{image}/json"),
         "network" => format!("/networks/{segment}"),
         _ => format!("/volumes/{segment}"),
     };

@@ -54,7 +54,8 @@ pub async fn list(app: App, p: Parsed) -> anyhow::Result<u8> {
 }
 
 fn shows_size(format: &str) -> bool {
-    format.contains(".Size") || format == "json" || format.contains("json .}}")
+    // As in docker, `json` by itself asks for no more than is there.
+    format.contains(".Size") || format.contains("json .}}")
 }
 
 fn row(c: &Value, full: bool) -> Row {

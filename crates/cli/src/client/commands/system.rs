@@ -225,7 +225,12 @@ pub async fn df(app: App, p: Parsed) -> anyhow::Result<u8> {
     }
     let used_images = images.iter().filter(|i| number(&i["Containers"]) > 0);
     let layers = number(&usage["LayersSize"]);
-    let used: i64 = used_images.clone().map(|i| number(&i["Size"])).sum();
+    // What other images have of an image's layers would stay.
+    let own = |image: &Value| match (number(&image["Size"]), number(&image["SharedSize"])) {
+        (-1, _) | (_, -1) => 0,
+        (size, shared) => size - shared,
+    };
+    let used: i64 = used_images.clone().map(own).sum();
     let running = containers
         .iter()
         .filter(|c| ["running", "paused", "restarting"].contains(&c["State"].as_str().unwrap_or_default()));

@@ -19,7 +19,10 @@ pub fn check(flag: &Flag, value: &str) -> Result<(), String> {
         ("env", "list") if value.is_empty() || value.starts_with('=') => {
             Err(format!("invalid environment variable: {value}"))
         }
-        ("label", "list") if value.is_empty() => Err("invalid label '': empty name".into()),
+        ("label", "list") if value.is_empty() || value.starts_with('=') => {
+            Err(format!("invalid label '{value}': empty name"))
+        }
+        ("dns-search", "list") if !is_search_domain(value.trim()) => Err(format!("{value} is not a valid domain")),
         ("attach", "list") if stream(value).is_none() => Err("valid streams are STDIN, STDOUT and STDERR".into()),
         ("add-host", "list") => add_host(value).map(drop),
         ("dns", "list") if value.trim().parse::<IpAddr>().is_err() => {
@@ -34,6 +37,17 @@ pub fn check(flag: &Flag, value: &str) -> Result<(), String> {
         ("network", "network") => network::parse(value).map(drop),
         _ => Ok(()),
     }
+}
+
+/// `.`, or a domain in docker's eyes: labels of letters, digits and hyphens, with a letter somewhere.
+fn is_search_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let inside = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        inside && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let domain = text.strip_suffix('.').unwrap_or(text);
+    let has_letter = domain.bytes().any(|b| b.is_ascii_alphabetic());
+    text == "." || has_letter && domain.len() < 255 && domain.split('.').all(is_label)
 }
 
 fn stream(text: &str) -> Option<&'static str> {
@@ -552,6 +566,12 @@ mod tests {
             ("-a foo x", flag("foo", "-a, --attach", "valid streams are STDIN, STDOUT and STDERR")),
             ("--add-host foo x", flag("foo", "--add-host", "bad format for add-host: \"foo\"")),
             ("--dns foo x", flag("foo", "--dns", "IP address is not correctly formatted: foo")),
+            ("-l =a x", flag("=a", "-l, --label", "invalid label '=a': empty name")),
+            ("--dns-search a..b x", flag("a..b", "--dns-search", "a..b is not a valid domain")),
+            ("--dns-search -a x", flag("-a", "--dns-search", "-a is not a valid domain")),
+            ("--dns-search 1.2 x", flag("1.2", "--dns-search", "1.2 is not a valid domain")),
+            ("--cpus 1/0 x", flag("1/0", "--cpus", "failed to parse 1/0 as a rational number")),
+            ("--cpus 1/3 x", flag("1/3", "--cpus", "value is too precise")),
             ("--ulimit abc x", flag("abc", "--ulimit", "invalid ulimit argument: abc")),
             ("--sysctl a x", flag("a", "--sysctl", "sysctl 'a' is not allowed")),
             ("--link a:b:c x", flag("a:b:c", "--link", "bad format for links: a:b:c")),

@@ -24,10 +24,7 @@ async fn create_container(app: &App, p: &Parsed, request: &flags::Request) -> an
     if !["always", "missing", "never"].contains(&pull) {
         anyhow::bail!("invalid pull option: '{pull}': must be one of \"always\", \"missing\" or \"never\"");
     }
-    let cid = p.text("cidfile");
-    if !cid.is_empty() && std::path::Path::new(cid).exists() {
-        anyhow::bail!("container ID file found, make sure the other container isn't running or delete {cid}");
-    }
+    let cid = IdFile::create(p.text("cidfile"))?;
     let platform = p.text("platform");
     let image = super::image::Pull { reference: &request.image, platform, quiet: p.on("quiet") };
     if pull == "always" {
@@ -49,10 +46,49 @@ async fn create_container(app: &App, p: &Parsed, request: &flags::Request) -> an
         warn(format_args!("WARNING: {warning}"));
     }
     let id = created["Id"].as_str().context("the daemon gave no id")?.to_owned();
-    if !cid.is_empty() {
-        std::fs::write(cid, &id).with_context(|| format!("failed to write the container ID to the file ({cid})"))?;
-    }
+    cid.write(&id)?;
     Ok(id)
+}
+
+/// `--cidfile`: made before the container is, so that none is there whose id is nowhere. It goes where there is none.
+struct IdFile<'a> {
+    path: &'a str,
+    file: Option<std::fs::File>,
+}
+
+impl<'a> IdFile<'a> {
+    fn create(path: &'a str) -> anyhow::Result<Self> {
+        if path.is_empty() {
+            return Ok(Self { path, file: None });
+        }
+        let failed = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                anyhow::anyhow!("container ID file found, make sure the other container isn't running or delete {path}")
+            }
+            _ => {
+                anyhow::anyhow!(
+                    "failed to create the container ID file: open {path}: {}",
+                    crate::client::output::go_error(&e)
+                )
+            }
+        };
+        Ok(Self { path, file: Some(std::fs::File::create_new(path).map_err(failed)?) })
+    }
+
+    fn write(mut self, id: &str) -> anyhow::Result<()> {
+        use std::io::Write;
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        file.write_all(id.as_bytes())
+            .with_context(|| format!("failed to write the container ID to the file ({})", self.path))
+    }
+}
+
+impl Drop for IdFile<'_> {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 fn lacks_image(error: &anyhow::Error) -> bool {
