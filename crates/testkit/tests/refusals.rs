@@ -415,7 +415,7 @@ fn api_23_containers_are_checked_whole_when_they_are_created() {
         ("POST", "/containers/create?name=-x", with(json!({})), 400, "Invalid container name (-x)"),
         ("POST", "/containers/create", "nonsense".into(), 400, "JSON"),
         ("POST", "/containers/create", json!({ "Image": "" }), 400, "image"),
-        ("POST", "/containers/create", with(json!({ "Cmd": "x" })), 400, "JSON"),
+        ("POST", "/containers/create", with(json!({ "Cmd": 7 })), 400, "JSON"),
         ("POST", "/containers/create", with(json!({ "Cmd": [], "Entrypoint": [""] })), 400, "no command specified"),
         (
             "POST",
