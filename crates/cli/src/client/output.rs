@@ -1,5 +1,6 @@
 //! What commands say, and how they fail.
 
+use futures_util::StreamExt;
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;
 
@@ -50,7 +51,11 @@ pub fn go_error(error: &std::io::Error) -> String {
     model::errno::in_gos_words(&error.to_string()).into_owned()
 }
 
-/// Does something to each of many, says the names of those that it worked for, and fails with all errors at the end.
+/// As many are under way at once: docker's number.
+const AT_ONCE: usize = 50;
+
+/// Does something to each of many, many at once, says the names of those that it worked for in their order, and fails with
+/// all errors at the end.
 ///
 /// # Errors
 /// It did not work for some.
@@ -58,10 +63,31 @@ pub async fn each<F>(names: &[String], mut act: impl FnMut(String) -> F) -> anyh
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    each_that_counts(names, |name| {
+        let done = act(name);
+        async { done.await.map(|()| true) }
+    })
+    .await
+}
+
+/// The same, where `false` says that there was nothing to do: its name is not said.
+///
+/// # Errors
+/// It did not work for some.
+pub async fn each_that_counts<F>(names: &[String], mut act: impl FnMut(String) -> F) -> anyhow::Result<u8>
+where
+    F: Future<Output = anyhow::Result<bool>>,
+{
     let mut errors = String::new();
-    for name in names {
-        match act(name.clone()).await {
-            Ok(()) => say(name)?,
+    let acts = names.iter().map(|name| {
+        let done = act(name.clone());
+        async move { (name, done.await) }
+    });
+    let mut done = futures_util::stream::iter(acts).buffered(AT_ONCE);
+    while let Some((name, done)) = done.next().await {
+        match done {
+            Ok(true) => say(name)?,
+            Ok(false) => {}
             Err(e) => {
                 let _ = writeln!(errors, "{e:#}");
             }

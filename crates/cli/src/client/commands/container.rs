@@ -3,7 +3,7 @@
 use super::App;
 use crate::client::connection::{Chunks, Query, is_not_found, segment};
 use crate::client::grammar::Parsed;
-use crate::client::output::{Exit, confirm, each, print, say};
+use crate::client::output::{Exit, confirm, each, each_that_counts, print, say, warn};
 use crate::client::streams;
 use hyper::Method;
 use serde_json::{Map, Value, json};
@@ -72,17 +72,21 @@ pub async fn rename(app: App, p: Parsed) -> anyhow::Result<u8> {
 pub async fn remove(app: App, p: Parsed) -> anyhow::Result<u8> {
     let query = Query::new().flag("force", p.on("force")).flag("link", p.on("link")).flag("v", p.on("volumes"));
     let force = p.on("force");
-    let mut errors = Vec::new();
-    for name in &p.args {
-        let bare = name.trim_start_matches('/');
-        match app.client.delete(&format!("/containers/{}{query}", segment(bare))).await {
-            Ok(_) => say(name)?,
-            // With force, what is gone already is an error that does not count.
-            Err(e) if force && is_not_found(&e) => crate::client::output::warn(format_args!("{e:#}")),
-            Err(e) => errors.push(format!("{e:#}")),
+    each_that_counts(&p.args, |name| {
+        let path = format!("/containers/{}{query}", segment(name.trim_start_matches('/')));
+        let client = app.client.clone();
+        async move {
+            match client.delete(&path).await {
+                // With force, what is gone already is an error that does not count.
+                Err(e) if force && is_not_found(&e) => {
+                    warn(format_args!("{e:#}"));
+                    Ok(false)
+                }
+                done => done.map(|_| true),
+            }
         }
-    }
-    if errors.is_empty() { Ok(0) } else { Err(Exit::new(1, errors.join("\n")).into()) }
+    })
+    .await
 }
 
 /// `wait`.
