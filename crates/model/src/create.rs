@@ -406,6 +406,7 @@ mod tests {
     fn complete_host(mut host: HostConfig) -> HostConfig {
         let mut config = Config { hostname: "c".into(), ..Config::default() };
         complete(&mut config, &mut host, ContainerId::new([1; 32]), true, &Machine::default());
+        host.runtime = "isle".into();
         if host.log_config.driver.is_empty() {
             host.log_config.driver = "json-file".into();
         }

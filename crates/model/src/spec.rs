@@ -3,13 +3,17 @@
 //!
 //! The defaults are Docker's. The specification is a document, so it is written here in its own words.
 
-use crate::go::or_default;
+mod capabilities;
+mod mounts;
+mod ulimit;
+
+pub use capabilities::{CAPABILITIES, CapabilitySet, capabilities};
+pub use mounts::{Propagation, tmpfs_options};
+pub use ulimit::Ulimit;
+
 use oci_spec::runtime::{LinuxSeccomp, Spec};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 /// What was asked for, with users, devices and sources looked up already.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -145,130 +149,8 @@ pub enum Mount {
     },
 }
 
-/// Whether mounts made later below a bind are seen on its other side (mount_namespaces(7)).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Propagation {
-    /// None, here and below.
-    #[default]
-    RecursivelyPrivate,
-    /// None.
-    Private,
-    /// The host's here, and here and below.
-    RecursivelySlave,
-    /// The host's here.
-    Slave,
-    /// Either's, here and below.
-    RecursivelyShared,
-    /// Either's.
-    Shared,
-}
-
-impl Propagation {
-    /// All that there are.
-    pub const ALL: [Propagation; 6] = [
-        Propagation::RecursivelyPrivate,
-        Propagation::Private,
-        Propagation::RecursivelySlave,
-        Propagation::Slave,
-        Propagation::RecursivelyShared,
-        Propagation::Shared,
-    ];
-
-    fn word(self) -> &'static str {
-        match self {
-            Propagation::RecursivelyPrivate => "rprivate",
-            Propagation::Private => "private",
-            Propagation::RecursivelySlave => "rslave",
-            Propagation::Slave => "slave",
-            Propagation::RecursivelyShared => "rshared",
-            Propagation::Shared => "shared",
-        }
-    }
-}
-
-impl fmt::Display for Propagation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// Nothing said is [`Propagation::default`]. The error is in Docker's words.
-impl FromStr for Propagation {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match Propagation::ALL.into_iter().find(|p| p.word() == text) {
-            Some(propagation) => Ok(propagation),
-            None if text.is_empty() => Ok(Propagation::default()),
-            None => Err(format!("invalid propagation mode: {text}")),
-        }
-    }
-}
-
 /// The search path of containers and builds that have none: Docker's.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// `--ulimit nofile=1024:2048`, and the API's `Ulimit`. Negative is unlimited.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Ulimit {
-    /// As Docker names it: `nofile`.
-    #[serde(deserialize_with = "or_default")]
-    pub name: String,
-    /// What the process has, in the resource's unit (setrlimit(2)).
-    #[serde(deserialize_with = "or_default")]
-    pub soft: i64,
-    /// What it may raise that to.
-    #[serde(deserialize_with = "or_default")]
-    pub hard: i64,
-}
-
-impl Ulimit {
-    /// Every resource that can be limited, by its name.
-    pub const NAMES: [&str; 16] = [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-
-    fn check(&self) -> Result<(), Refusal> {
-        if !Self::NAMES.contains(&&*self.name) {
-            return Err(Refusal::Ulimit(self.name.clone()));
-        }
-        if self.soft as u64 > self.hard as u64 {
-            return Err(Refusal::UlimitOrder { soft: self.soft, hard: self.hard });
-        }
-        Ok(())
-    }
-}
-
-impl std::str::FromStr for Ulimit {
-    type Err = Refusal;
-
-    /// `NAME=SOFT`, or `NAME=SOFT:HARD`.
-    fn from_str(text: &str) -> Result<Self, Refusal> {
-        let invalid = || Refusal::UlimitArgument(text.to_owned());
-        let (name, limits) = text.split_once('=').ok_or_else(invalid)?;
-        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-        let number = |text: &str| text.parse::<i64>().map_err(|_| invalid());
-        let limit = Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? };
-        limit.check()?;
-        Ok(limit)
-    }
-}
 
 /// Which system calls a container may make.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -373,73 +255,6 @@ pub enum Refusal {
     Specification(#[from] serde_json::Error),
 }
 
-/// Capabilities by their numbers, as bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CapabilitySet(pub u64);
-
-/// By number, without `CAP_`.
-pub const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
-/// Docker's.
-const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
-];
-
 /// Of which nothing is seen in a container that is not privileged: Docker's list.
 pub const MASKED_PATHS: [&str; 13] = [
     "/proc/acpi",
@@ -459,30 +274,6 @@ pub const MASKED_PATHS: [&str; 13] = [
 
 /// What cannot be written in one: Docker's list.
 pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-impl CapabilitySet {
-    /// Everything that this kernel interface knows.
-    pub const ALL: CapabilitySet = CapabilitySet((1 << CAPABILITIES.len()) - 1);
-
-    /// The bit of a name, with or without `CAP_`, in any case.
-    pub fn named(name: &str) -> Option<CapabilitySet> {
-        let upper = name.to_ascii_uppercase();
-        let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        let at = CAPABILITIES.iter().position(|known| *known == bare)?;
-        Some(CapabilitySet(1 << at))
-    }
-
-    /// The names with `CAP_`, by number.
-    pub fn names(self) -> Vec<String> {
-        let known = CAPABILITIES.iter().enumerate().filter(|(at, _)| self.0 & (1 << at) != 0);
-        known.map(|(_, name)| format!("CAP_{name}")).collect()
-    }
-
-    /// Whether it has the one of a name.
-    pub fn contains(self, name: &str) -> bool {
-        Self::named(name).is_some_and(|one| self.0 & one.0 != 0)
-    }
-}
 
 impl Description {
     /// The capabilities that the process may have: Docker's, and those added, without those dropped.
@@ -723,40 +514,6 @@ impl Description {
     }
 }
 
-/// What a command beside the container's process may have, by the same rules.
-///
-/// # Errors
-/// A name is none.
-pub fn capabilities(
-    privileged: bool,
-    add: &[String],
-    drop: &[String],
-    available: CapabilitySet,
-) -> Result<CapabilitySet, Refusal> {
-    let is_all = |name: &&String| name.eq_ignore_ascii_case("all");
-    let named = |option: &'static str, names: &[String]| {
-        let mut bits = 0;
-        for name in names.iter().filter(|name| !is_all(name)) {
-            let full = || format!("CAP_{}", name.to_uppercase().trim_start_matches("CAP_"));
-            bits |= CapabilitySet::named(name).ok_or_else(|| Refusal::Capability { option, name: full() })?.0;
-        }
-        Ok::<u64, Refusal>(bits)
-    };
-    let (added, dropped) = (named("CapAdd", add)?, named("CapDrop", drop)?);
-    if privileged {
-        return Ok(available);
-    }
-    let bits = if add.iter().any(|name| is_all(&name)) {
-        available.0
-    } else if drop.iter().any(|name| is_all(&name)) {
-        0
-    } else {
-        DEFAULT_CAPABILITIES.iter().filter_map(|name| CapabilitySet::named(name)).fold(0, |bits, one| bits | one.0)
-    };
-    let bits = (bits | added) & !dropped;
-    Ok(CapabilitySet(bits))
-}
-
 impl Resources {
     /// As the specification has them; also what `update` hands to the runtime.
     pub fn spec(&self) -> Value {
@@ -875,47 +632,6 @@ fn device_rule(rule: &str) -> Option<Value> {
     Some(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}))
 }
 
-/// What a tmpfs is mounted with, from the words of `--tmpfs`.
-///
-/// # Errors
-/// A word is none, or a size no number.
-pub fn tmpfs_options(asked: &[String]) -> Result<Vec<String>, Refusal> {
-    const PAIRS: [(&str, &str); 8] = [
-        ("exec", "noexec"),
-        ("suid", "nosuid"),
-        ("dev", "nodev"),
-        ("rw", "ro"),
-        ("atime", "noatime"),
-        ("diratime", "nodiratime"),
-        ("async", "sync"),
-        ("relatime", "norelatime"),
-    ];
-    // mount(8) has two more, which make no sense for what is bound.
-    let is_propagation = |word: &str| {
-        !word.is_empty() && word.parse::<Propagation>().is_ok() || ["runbindable", "unbindable"].contains(&word)
-    };
-    let mut options: Vec<String> = ["noexec", "nosuid", "nodev", "rprivate"].map(str::to_owned).to_vec();
-    for option in asked {
-        let key = option.split('=').next().unwrap_or_default();
-        if let Some((yes, no)) = PAIRS.iter().find(|(yes, no)| [*yes, *no].contains(&&**option)) {
-            options.retain(|known| known != yes && known != no);
-        } else if is_propagation(option) {
-            options.retain(|known| !is_propagation(known));
-        } else if ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"].contains(&key) {
-            let value = option.split_once('=').map_or("", |(_, value)| value);
-            let number = value.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', '%']);
-            if key != "mpol" && number.parse::<u64>().is_err() {
-                return Err(Refusal::TmpfsOption(option.clone()));
-            }
-            options.retain(|known| !known.starts_with(&format!("{key}=")));
-        } else if !["strictatime", "nostrictatime"].contains(&&**option) {
-            return Err(Refusal::TmpfsOption(option.clone()));
-        }
-        options.push(option.clone());
-    }
-    Ok(options)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -927,43 +643,6 @@ mod tests {
             available: CapabilitySet::ALL,
             ..Description::default()
         }
-    }
-
-    #[test]
-    fn capabilities_are_added_and_dropped_as_docker_does() {
-        let check = |add: &[&str], drop: &[&str], expected: &[&str]| {
-            let own = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-            let got = capabilities(false, &own(add), &own(drop), CapabilitySet::ALL).unwrap();
-            let want = expected.iter().fold(0, |bits, name| bits | CapabilitySet::named(name).unwrap().0);
-            assert_eq!(got.names(), CapabilitySet(want).names(), "add {add:?} drop {drop:?}");
-        };
-        check(&[], &[], &DEFAULT_CAPABILITIES);
-        check(&[], &["ALL"], &[]);
-        check(&["net_admin"], &["all"], &["NET_ADMIN"]);
-        check(
-            &["CAP_SYS_TIME"],
-            &["CAP_CHOWN", "MKNOD"],
-            &[
-                "SYS_TIME",
-                "DAC_OVERRIDE",
-                "FSETID",
-                "FOWNER",
-                "NET_RAW",
-                "SETGID",
-                "SETUID",
-                "SETFCAP",
-                "SETPCAP",
-                "NET_BIND_SERVICE",
-                "SYS_CHROOT",
-                "KILL",
-                "AUDIT_WRITE",
-            ],
-        );
-        check(&["ALL"], &["ALL"], &CAPABILITIES);
-        let got = capabilities(false, &["ALL".into()], &["SYS_ADMIN".into()], CapabilitySet::ALL).unwrap();
-        assert!(!got.contains("SYS_ADMIN") && got.contains("BPF"));
-        let refused = capabilities(false, &[], &["net_something".into()], CapabilitySet::ALL).unwrap_err();
-        assert_eq!(refused.to_string(), "invalid CapDrop: unknown capability: \"CAP_NET_SOMETHING\"");
     }
 
     #[test]
@@ -1043,16 +722,5 @@ mod tests {
         ));
         let tmpfs = Mount::Tmpfs { target: "/t".to_owned(), options: vec!["colour=red".to_owned()] };
         assert!(matches!(refused(Description { mounts: vec![tmpfs], ..described() }), Refusal::TmpfsOption(_)));
-    }
-
-    #[test]
-    fn tmpfs_options_replace_what_they_contradict() {
-        let check = |asked: &[&str], expected: &str| {
-            let asked: Vec<String> = asked.iter().map(|option| (*option).to_owned()).collect();
-            assert_eq!(tmpfs_options(&asked).unwrap().join(","), expected);
-        };
-        check(&[], "noexec,nosuid,nodev,rprivate");
-        check(&["exec", "size=64m"], "nosuid,nodev,rprivate,exec,size=64m");
-        check(&["ro", "size=1m", "size=2m"], "noexec,nosuid,nodev,rprivate,ro,size=2m");
     }
 }
