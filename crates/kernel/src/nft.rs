@@ -193,6 +193,11 @@ pub enum Expression {
     SetPayload { base: Base, offset: u32, length: u32, from: Register, checksum: u32 },
     /// Writes what the kernel knows about a packet.
     SetMeta { key: Meta, from: Register },
+    /// The index of the device that the packet came by, if its source is reached by that one; 0 if not. Before routing.
+    WayBack {
+        /// Where to.
+        into: Register,
+    },
     /// What kind of address the destination is (RTN_*).
     DestinationType { into: Register },
     /// Keeps those bits of a register that the mask has.
@@ -227,7 +232,7 @@ impl Expression {
             Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Track { .. } => "ct",
             Self::Payload { .. } | Self::SetPayload { .. } => "payload",
-            Self::DestinationType { .. } => "fib",
+            Self::DestinationType { .. } | Self::WayBack { .. } => "fib",
             Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Lookup { .. } | Self::VerdictMap { .. } => "lookup",
@@ -263,6 +268,9 @@ impl Expression {
             }
             Self::DestinationType { into } => {
                 m.be32(1, into.number()).be32(2, 3).be32(3, 1 << 1);
+            }
+            Self::WayBack { into } => {
+                m.be32(1, into.number()).be32(2, 1).be32(3, 1 | 1 << 3);
             }
             Self::Mask { register, mask } => {
                 m.be32(1, register.number()).be32(2, register.number()).be32(3, mask.len() as u32);

@@ -247,7 +247,18 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
         Chain {
             name: "arriving",
             hook: base("nat", hook::PREROUTING, -100),
-            rules: vec![Rule(&[Local], Jump("publish"))],
+            // From outside, where a network's addresses may lie by accident: then they have their way back there.
+            rules: vec![
+                Rule(
+                    &[V4, NotIn(&[InputName], Set::Bridges), In(&[Source4, Source4], Set::Subnets4), NoWayBack],
+                    Drop("from an address of a network that it is not of"),
+                ),
+                Rule(
+                    &[V6, NotIn(&[InputName], Set::Bridges), In(&[Source6, Source6], Set::Subnets6), NoWayBack],
+                    Drop("from an address of a network that it is not of"),
+                ),
+                Rule(&[Local], Jump("publish")),
+            ],
         },
         Chain { name: "own", hook: base("nat", hook::OUTPUT, -100), rules: vec![Rule(&[Local], Jump("publish"))] },
         Chain { name: "forward", hook: base("filter", hook::FORWARD, 0), rules: forward },

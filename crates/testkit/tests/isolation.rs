@@ -518,6 +518,22 @@ fn sec_12_a_false_source_begins_no_flow_between_others() {
             let (_, from) = witness.recv_from(&mut [0; 64]).expect("the published port answers");
             assert_eq!((from.ip().to_canonical(), from.port()), (host, 8080), "br_netfilter {on}");
         }
+        // Nor does one who takes the host's own name for the answer to something that the host never asked.
+        let hearing = lab.inside(TARGET, || UdpSocket::bind((any(true), 9998))).unwrap();
+        hearing.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for n in [0, 1] {
+            let host: IpAddr = [HOST.into(), HOST6.into()][n];
+            let (target, unserved) = (lab.addresses("target", "back")[n], SocketAddr::new(host, 33333));
+            let member = SocketAddr::new(target, 9998);
+            let (mac, to) = (lab.mac(At::Outside, "uplink0"), lab.mac(At::Host, "eth0"));
+            let frames = [(member, unserved), (unserved, member)].map(|(from, at)| udp_frame(to, mac, from, at, "?"));
+            lab.send_frames(At::Outside, "uplink0", &frames);
+            // The host itself may ask, and comes after them.
+            lab.in_host(|| UdpSocket::bind((any(n == 1), 0)).and_then(|own| own.send_to(b"host", member))).unwrap();
+            let mut said = [0; 16];
+            let length = hearing.recv(&mut said).expect("the host is heard");
+            assert_eq!(&said[..length], b"host", "{host}, br_netfilter {on}");
+        }
         // And the host's services hear of nobody but who asks.
         let service = lab.in_host(|| UdpSocket::bind((any(true), 5353))).unwrap();
         service.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

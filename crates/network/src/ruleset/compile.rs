@@ -59,6 +59,10 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
                 out.push(Expression::Mask { register: FIRST, mask: DST_NAT.to_ne_bytes().to_vec() });
                 compare(&mut out, false, &[0; 4]);
             }
+            Match::NoWayBack => {
+                out.push(Expression::WayBack { into: FIRST });
+                compare(&mut out, true, &[0; 4]);
+            }
             Match::Local => {
                 const RTN_LOCAL: u32 = 2;
                 out.push(Expression::DestinationType { into: FIRST });

@@ -122,6 +122,8 @@ pub enum Match {
     Translated,
     /// The destination is an address of this host.
     Local,
+    /// What answers the source leaves by another device, or by none. Before routing only.
+    NoWayBack,
 }
 
 /// What a rule does.
