@@ -2,7 +2,7 @@
 //!
 //! What changes is recorded first, then made real step by step; a step that fails takes all before it back.
 
-use crate::endpoints::{activate, check_connect, check_settings, release, reserve_static};
+use crate::endpoints::{Claim, activate, check_connect, check_settings, release, reserve_static};
 use crate::error::{Error, Result};
 use crate::keeper::Act;
 use crate::store::Write;
@@ -48,7 +48,7 @@ impl Engine {
             check_settings(&network, &settings)?;
             let all = record.endpoints.iter().map(|e| &e.settings).chain([&settings]);
             model::container::check_names(all).map_err(Error::invalid)?;
-            reserve_static(&mut state, id, network.id, &settings)?;
+            reserve_static(&mut state, id, network.id, &settings, Claim::Later)?;
             record.endpoints.push(Endpoint {
                 network: Some(network.id),
                 network_name: network.name.clone(),

@@ -1,6 +1,6 @@
 //! Creating a container: everything is checked and completed here, and recorded; nothing runs yet.
 
-use crate::endpoints::{check_settings, requested, reserve_static};
+use crate::endpoints::{Claim, check_settings, requested, reserve_static};
 use crate::error::{Error, Kind, Result};
 use crate::state::Entry;
 use crate::store::Write;
@@ -237,7 +237,7 @@ fn take_endpoints(
             check_settings(&network, &endpoint.settings)?;
             record.endpoints.push(endpoint);
             let settings = &record.endpoints[record.endpoints.len() - 1].settings;
-            reserve_static(state, record.id, network.id, settings)
+            reserve_static(state, record.id, network.id, settings, Claim::Later)
                 .map_err(|e| e.context("failed to set up container networking"))?;
         } else {
             record.endpoints.push(endpoint);

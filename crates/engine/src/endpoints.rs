@@ -68,12 +68,26 @@ fn no_template(name: &str) -> Error {
     Error::forbidden(format!("cannot create endpoint on configuration-only network {name}"))
 }
 
-/// Takes the endpoint's configured addresses for as long as the container exists (pain 11).
+/// Who may have a configured address that another container has configured, too: they are made side by side when one is to
+/// replace the other, as Compose does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The other one keeps it for now.
+    Later,
+    /// This one, unless the other one uses it.
+    Now,
+}
+
+/// Takes the endpoint's configured addresses for as long as the container exists (pain 11): nobody gets one by chance.
+///
+/// # Errors
+/// One is none of the network's, or not to be had.
 pub fn reserve_static(
     state: &mut State,
     container: ContainerId,
     network: NetworkId,
     settings: &EndpointSettings,
+    claim: Claim,
 ) -> Result<()> {
     let Some(network) = state.networks.get(&network).cloned() else { return Ok(()) };
     let addresses = static_addresses(settings);
@@ -82,7 +96,18 @@ pub fn reserve_static(
         let names: BTreeMap<ContainerId, String> =
             state.containers.iter().map(|(id, e)| (*id, e.record.name.clone())).collect();
         let name_of = |id: ContainerId| names.get(&id).cloned().unwrap_or_else(|| id.short());
-        let had = state.leases.holder(network.id, address) == Some(&Holder::Container(container));
+        let holder = state.leases.holder(network.id, address);
+        if let Some(Holder::Container(other)) = holder.filter(|h| **h != Holder::Container(container)) {
+            match claim {
+                Claim::Later => continue,
+                Claim::Now if !uses(state, *other, network.id, address) => {
+                    state.leases.take_over(network.id, address, container);
+                    continue;
+                }
+                Claim::Now => {}
+            }
+        }
+        let had = holder == Some(&Holder::Container(container));
         if let Err(e) = state.leases.lease(&network, address, container, name_of) {
             // All of them, or none: but what it had before stays its own.
             for own in taken {
@@ -97,6 +122,24 @@ pub fn reserve_static(
     Ok(())
 }
 
+/// Whether a container has an address on an interface, or is about to.
+fn uses(state: &State, container: ContainerId, network: NetworkId, address: IpAddr) -> bool {
+    let Some(entry) = state.containers.get(&container) else { return false };
+    let active = entry.record.endpoints.iter().filter(|e| e.network == Some(network)).filter_map(|e| e.active.as_ref());
+    active.flat_map(|a| &a.attachment.addresses).any(|net| net.addr() == address)
+}
+
+/// An address that was given back is kept for another container that has it configured, if there is one.
+fn keep_for_others(state: &mut State, network: NetworkId, address: IpAddr, gone: ContainerId) {
+    let Some(network) = state.networks.get(&network).cloned() else { return };
+    let wants = |e: &Endpoint| e.network == Some(network.id) && static_addresses(&e.settings).contains(&address);
+    let mut others = state.containers.values().map(|e| &e.record).filter(|record| record.id != gone);
+    if let Some(next) = others.find(|record| record.endpoints.iter().any(wants)).map(|record| record.id) {
+        // Nobody has it: it was given back just now.
+        let _ = state.leases.lease(&network, address, next, |id| id.short());
+    }
+}
+
 /// Gives an endpoint's addresses back: all of them, or those that were not configured.
 pub fn release(state: &mut State, container: ContainerId, endpoint: &Endpoint, configured_too: bool) {
     let Some(network) = endpoint.network else { return };
@@ -107,7 +150,11 @@ pub fn release(state: &mut State, container: ContainerId, endpoint: &Endpoint, c
         going.extend(configured);
     }
     for address in going {
+        let had = state.leases.holder(network, address) == Some(&Holder::Container(container));
         state.leases.release(network, address, container);
+        if had {
+            keep_for_others(state, network, address, container);
+        }
     }
 }
 
@@ -162,7 +209,7 @@ pub fn activate(
     let network = state.networks.get(&network_id).cloned().ok_or_else(|| not_found(&endpoint.network_name))?;
     let wishes = Wishes::parse(&endpoint.settings).unwrap_or_default();
     let configured = &wishes.addresses;
-    reserve_static(state, container.id, network_id, &endpoint.settings)?;
+    reserve_static(state, container.id, network_id, &endpoint.settings, Claim::Now)?;
     let mut addresses: Vec<ipnet::IpNet> = Vec::new();
     let ipv6 = allows_ipv6(&container.host, &wishes, &inner);
     for v6 in [false, true].into_iter().filter(|v6| ipv6 || !v6) {
@@ -257,18 +304,24 @@ mod tests {
         let (own, other) = (ContainerId::new([2; 32]), ContainerId::new([3; 32]));
         state.leases.open(&network);
         state.networks.insert(network.id, network.clone());
-        reserve_static(&mut state, other, network.id, &settings("", "fd00:1::9")).unwrap();
-        reserve_static(&mut state, own, network.id, &settings("10.1.0.9", "")).unwrap();
-        let both = settings("10.1.0.9", "fd00:1::9");
-        reserve_static(&mut state, own, network.id, &both).unwrap_err();
+        let reserve =
+            |state: &mut State, who, settings, claim| reserve_static(state, who, network.id, &settings, claim);
         let holder = |state: &State, address: &str| {
             state.leases.holder(network.id, address.parse().expect("an address")).cloned()
         };
+        reserve(&mut state, own, settings("10.1.0.9", ""), Claim::Later).unwrap();
+        // One that is taken on the way is given back where the next cannot be had.
+        for gateway in ["10.1.0.0", "10.9.9.9"] {
+            let mixed = serde_json::json!({"IPAMConfig": {"IPv4Address": gateway, "IPv6Address": "fd00:1::a"}});
+            let mixed = serde_json::from_value(mixed).expect("settings");
+            reserve(&mut state, own, mixed, Claim::Now).unwrap_err();
+            assert_eq!(holder(&state, "fd00:1::a"), None);
+        }
         assert_eq!(holder(&state, "10.1.0.9"), Some(Holder::Container(own)));
-        // One that was taken on the way is given back.
-        let fresh = settings("10.1.0.10", "fd00:1::9");
-        reserve_static(&mut state, own, network.id, &fresh).unwrap_err();
-        assert_eq!(holder(&state, "10.1.0.10"), None);
-        assert_eq!(holder(&state, "fd00:1::9"), Some(Holder::Container(other)));
+        // A second one waits for its start, and then has it from one that does not use it.
+        reserve(&mut state, other, settings("10.1.0.9", ""), Claim::Later).unwrap();
+        assert_eq!(holder(&state, "10.1.0.9"), Some(Holder::Container(own)));
+        reserve(&mut state, other, settings("10.1.0.9", ""), Claim::Now).unwrap();
+        assert_eq!(holder(&state, "10.1.0.9"), Some(Holder::Container(other)));
     }
 }

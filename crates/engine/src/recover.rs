@@ -8,6 +8,7 @@
 //!      ─▶ sweep what has no record ─▶ restart what its policy says
 //! ```
 
+use crate::endpoints::{Claim, reserve_static};
 use crate::error::{Error, Kind, Result};
 use crate::found::{Found, adopt_sandboxes, check_descriptors, find_running, judge, paused_or_running};
 use crate::keeper::{Act, Keeper};
@@ -365,14 +366,15 @@ impl Engine {
 fn lease_again(state: &mut State, record: &Container) {
     for endpoint in &record.endpoints {
         let Some(network) = endpoint.network else { continue };
-        if let Err(e) = crate::endpoints::reserve_static(state, record.id, network, &endpoint.settings) {
+        if let Err(e) = reserve_static(state, record.id, network, &endpoint.settings, Claim::Later) {
             tracing::warn!(container = ?record.id, "{e}");
         }
         let Some(record_of_network) = state.networks.get(&network).cloned() else { continue };
         for address in endpoint.active.iter().flat_map(|a| &a.attachment.addresses) {
             let lease = state.leases.lease(&record_of_network, address.addr(), record.id, |id| id.short());
-            if let Err(e) = lease {
-                tracing::warn!(container = ?record.id, "{e}");
+            if lease.is_err() {
+                // Whoever else has it configured does not use it.
+                state.leases.take_over(network, address.addr(), record.id);
             }
         }
     }

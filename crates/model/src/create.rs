@@ -3,7 +3,7 @@
 
 use crate::container::{Config, HostConfig, NetworkMode, PortBinding};
 use crate::id::ContainerId;
-use crate::image::{ImageConfig, Platform};
+use crate::image::{Healthcheck, ImageConfig, Platform};
 use crate::restart::Policy;
 use crate::security::SecurityOptions;
 use crate::spec::CapabilitySet;
@@ -49,6 +49,12 @@ pub fn check(config: &Config, host: &HostConfig, machine: &Machine) -> Result<Ve
     ports(config, host)?;
     names(config, host)?;
     SecurityOptions::read(host)?;
+    if let Some(nameless) = config.env.iter().find(|e| e.is_empty() || e.starts_with('=')) {
+        return Err(format!("invalid environment variable: {nameless}"));
+    }
+    if let Some(check) = &config.healthcheck {
+        health(check)?;
+    }
     let list = |caps: &Option<Vec<String>>| caps.clone().unwrap_or_default();
     crate::spec::capabilities(host.privileged, &list(&host.cap_add), &list(&host.cap_drop), CapabilitySet::ALL)
         .map_err(|refusal| refusal.to_string())?;
@@ -307,6 +313,23 @@ pub fn complete(config: &mut Config, host: &mut HostConfig, id: ContainerId, def
     }
 }
 
+fn health(check: &Healthcheck) -> Result<(), String> {
+    const LEAST: i64 = 1_000_000;
+    let times = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ];
+    if let Some((name, _)) = times.into_iter().find(|(_, time)| *time != 0 && *time < LEAST) {
+        return Err(format!("{name} in Healthcheck cannot be less than 1ms"));
+    }
+    if check.retries < 0 {
+        return Err("Retries in Healthcheck cannot be negative".into());
+    }
+    Ok(())
+}
+
 /// What a client must not ask for together, though an image may (API-25).
 ///
 /// # Errors
@@ -385,6 +408,16 @@ mod tests {
         let refused = |host: HostConfig| checked(host, &Machine::default()).unwrap_err();
         let mode = |mode: &str| HostConfig { network_mode: mode.into(), ..HostConfig::default() };
         assert_eq!(checked(HostConfig::default(), &Machine::default()), Ok(Vec::new()));
+        let with = |config: Config| check(&config, &complete_host(HostConfig::default()), &Machine::default());
+        let nameless = Config { env: list("A=1 =x").unwrap(), ..config.clone() };
+        assert_eq!(with(nameless).unwrap_err(), "invalid environment variable: =x");
+        for (interval, retries, refusal) in [
+            (5, 0, "Interval in Healthcheck cannot be less than 1ms"),
+            (0, -1, "Retries in Healthcheck cannot be negative"),
+        ] {
+            let healthcheck = Some(Healthcheck { interval, retries, ..Healthcheck::default() });
+            assert_eq!(with(Config { healthcheck, ..config.clone() }).unwrap_err(), refusal);
+        }
         let dns = HostConfig { dns: list("192.0.2.1").unwrap(), ..mode("container:other") };
         assert_eq!(refused(dns), "conflicting options: dns and the network mode");
         assert_eq!(refused(mode("ns:relative")), "invalid network mode ns:relative: an absolute path is needed");

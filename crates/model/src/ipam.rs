@@ -401,6 +401,16 @@ impl Leases {
         }
     }
 
+    /// Takes an address that another container has, for one that is about to use it.
+    pub fn take_over(&mut self, network: NetworkId, address: IpAddr, container: ContainerId) {
+        let by = self.networks.entry(network).or_default().by.entry(address);
+        by.and_modify(|holder| {
+            if matches!(holder, Holder::Container(_)) {
+                *holder = Holder::Container(container);
+            }
+        });
+    }
+
     /// Takes a free address of `pool`, the one that has rested longest.
     ///
     /// # Errors

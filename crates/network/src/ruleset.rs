@@ -102,6 +102,7 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
     let mut forward = vec![
         Rule(&[ESTABLISHED], Accept),
         Rule(&[], Jump("sources")),
+        Rule(&[], Jump("destinations")),
         Rule(&[], Verdict(&[InputName, OutputName], Set::Links)),
         Rule(&[In(&[InputName], Set::Bridges)], Jump("from-network")),
         Rule(&[In(&[OutputName], Set::Bridges), NotIn(&[InputName], Set::Bridges)], Jump("to-network")),
@@ -132,6 +133,29 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 Rule(
                     &[V6, In(&[Source6, Source6], Set::Subnets6), NotIn(&[InputName, Source6], Set::Own6)],
                     Drop("from an address of a network that it is not of"),
+                ),
+            ],
+        },
+        // Of what is bridged, br_netfilter shows the frames: one that goes to a neighbour for somebody elsewhere.
+        Chain {
+            name: "destinations",
+            hook: None,
+            rules: vec![
+                Rule(
+                    &[
+                        V4,
+                        In(&[Destination4, Destination4], Set::Subnets4),
+                        NotIn(&[OutputName, Destination4], Set::Own4),
+                    ],
+                    Drop("to an address of a network that it is not on"),
+                ),
+                Rule(
+                    &[
+                        V6,
+                        In(&[Destination6, Destination6], Set::Subnets6),
+                        NotIn(&[OutputName, Destination6], Set::Own6),
+                    ],
+                    Drop("to an address of a network that it is not on"),
                 ),
             ],
         },
@@ -209,8 +233,10 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
             name: "quoted4",
             hook: None,
             rules: vec![
-                Rule(&[In(&[InputName, Destination4], Set::Own4)], Return),
                 Rule(&[In(&[InputName, Quoted4], Set::Own4)], Return),
+                // To its network, but not about another one.
+                Rule(&[In(&[Quoted4, Quoted4], Set::Subnets4)], Drop("about a flow of others")),
+                Rule(&[In(&[InputName, Destination4], Set::Own4)], Return),
                 Rule(&[], Drop("about a flow of others")),
             ],
         },
@@ -218,8 +244,10 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
             name: "quoted6",
             hook: None,
             rules: vec![
-                Rule(&[In(&[InputName, Destination6], Set::Own6)], Return),
                 Rule(&[In(&[InputName, Quoted6], Set::Own6)], Return),
+                // To its network, but not about another one.
+                Rule(&[In(&[Quoted6, Quoted6], Set::Subnets6)], Drop("about a flow of others")),
+                Rule(&[In(&[InputName, Destination6], Set::Own6)], Return),
                 Rule(&[], Drop("about a flow of others")),
             ],
         },

@@ -150,6 +150,10 @@ fn bundle(runtime: &Runtime, order: &StartOrder, home: &Path) -> io::Result<Fore
     spec["root"]["path"] = home.join("rootfs").display().to_string().into();
     spec["linux"]["cgroupsPath"] = format!("/{}", runtime.cgroup_path(order.id).trim_start_matches('/')).into();
     spec["process"]["terminal"] = order.stdio.tty.into();
+    // Older ones do not know the field, but the setting.
+    if let Some(name) = order.spec.domainname().as_ref().filter(|name| !name.is_empty()) {
+        spec["linux"]["sysctl"]["kernel.domainname"] = name.clone().into();
+    }
     if order.init {
         run_by_init(&mut spec, &runtime.settings().shim);
     }

@@ -496,6 +496,29 @@ fn sec_12_a_false_source_begins_no_flow_between_others() {
             let at = (At::Container("one"), "eth0");
             false_sources_do_not_arrive(&lab, at, bridge, (own, &listener), &[neighbour]);
         }
+        // Two accomplices on one network speak of a flow to another network to each other: nobody else believes in it.
+        let asking = lab.inside(INTRUDER, || UdpSocket::bind((any(true), 4601))).unwrap();
+        asking.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for n in [0, 1] {
+            let (intruder, friend) = (lab.addresses("intruder", "front")[n], At::Container("friend"));
+            let (near, far) = (lab.mac(INTRUDER, "eth0"), lab.mac(friend, "eth0"));
+            let own = SocketAddr::new(intruder, 4601);
+            let target = SocketAddr::new(lab.addresses("target", "back")[n], 80);
+            lab.send_frames(INTRUDER, "eth0", &[udp_frame(far, near, own, target, "begun")]);
+            lab.send_frames(friend, "eth0", &[udp_frame(near, far, target, own, "answered")]);
+            asking.send_to(b"?", target).unwrap();
+            // What is published is answered by the host's address, after all that.
+            asking.send_to(b"?", ([IpAddr::V4(HOST), HOST6.into()][n], 8080)).unwrap();
+            let heard = || {
+                let (length, from) = asking.recv_from(&mut [0; 64]).expect("the published port answers");
+                (length, from.ip().to_canonical(), from.port())
+            };
+            let mut first = heard();
+            if first.2 == 80 && first.0 == "answered".len() {
+                first = heard();
+            }
+            assert_eq!(first.2, 8080, "{first:?}, br_netfilter {on}");
+        }
         // Nor has it a way back from outside, for what seems to have left.
         let witness = lab.inside(At::Outside, || UdpSocket::bind((any(true), 4444))).unwrap();
         witness.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

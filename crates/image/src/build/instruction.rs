@@ -94,6 +94,9 @@ impl<'a> Arguments<'a> {
             "EXPOSE" => Command::Expose(self.words().map(|(_, w)| w.to_owned()).collect()),
             "VOLUME" => {
                 let volumes = json_words(self.rest).unwrap_or_else(|| words::split(self.rest, self.escape));
+                if volumes.is_empty() {
+                    return Err(self.wrong("VOLUME requires at least one argument".into()));
+                }
                 if volumes.iter().any(String::is_empty) {
                     return Err(self.wrong("VOLUME specified can not be an empty string".into()));
                 }
