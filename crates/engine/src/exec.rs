@@ -115,6 +115,11 @@ impl Engine {
                 if is_over || live.exit_status().is_some() {
                     return Err(Error::conflict(format!("container {} is not running", exec.container)));
                 }
+                if matches!(e, runtime::StartError::Paused) {
+                    let container = exec.container;
+                    let paused = format!("container {container} is paused, unpause the container before exec");
+                    return Err(Error::conflict(paused));
+                }
                 let message = format!(
                     "OCI runtime exec failed: exec failed: unable to start container process: {}",
                     crate::error::chain(&e)

@@ -241,7 +241,7 @@ impl Engine {
             engine.faults.check("sandbox")?;
             let sandbox = match existing {
                 Some((sandbox, _)) => sandbox,
-                None => Arc::new(engine.network.create_sandbox(&sandbox_id).map_err(Error::internal)?),
+                None => Arc::new(engine.network.create_sandbox(&sandbox_id, trusted).map_err(Error::internal)?),
             };
             engine.faults.check("attach")?;
             engine.network.attach(&sandbox, &attachments).map_err(Error::internal)?;

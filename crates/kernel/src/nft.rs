@@ -193,8 +193,13 @@ pub enum Expression {
     SetPayload { base: Base, offset: u32, length: u32, from: Register, checksum: u32 },
     /// Writes what the kernel knows about a packet.
     SetMeta { key: Meta, from: Register },
-    /// The index of the device that the packet came by, if its source is reached by that one; 0 if not. Before routing.
-    WayBack {
+    /// The name of the device by which the source is reached; empty where it is nobody's, or this host's. Before routing.
+    SourceDevice {
+        /// Where to.
+        into: Register,
+    },
+    /// What kind of address the source is (RTN_*).
+    SourceType {
         /// Where to.
         into: Register,
     },
@@ -232,7 +237,7 @@ impl Expression {
             Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Track { .. } => "ct",
             Self::Payload { .. } | Self::SetPayload { .. } => "payload",
-            Self::DestinationType { .. } | Self::WayBack { .. } => "fib",
+            Self::DestinationType { .. } | Self::SourceType { .. } | Self::SourceDevice { .. } => "fib",
             Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Lookup { .. } | Self::VerdictMap { .. } => "lookup",
@@ -269,8 +274,11 @@ impl Expression {
             Self::DestinationType { into } => {
                 m.be32(1, into.number()).be32(2, 3).be32(3, 1 << 1);
             }
-            Self::WayBack { into } => {
-                m.be32(1, into.number()).be32(2, 1).be32(3, 1 | 1 << 3);
+            Self::SourceType { into } => {
+                m.be32(1, into.number()).be32(2, 3).be32(3, 1);
+            }
+            Self::SourceDevice { into } => {
+                m.be32(1, into.number()).be32(2, 2).be32(3, 1);
             }
             Self::Mask { register, mask } => {
                 m.be32(1, register.number()).be32(2, register.number()).be32(3, mask.len() as u32);

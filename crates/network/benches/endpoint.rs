@@ -39,7 +39,7 @@ fn main() {
             if !ipv6 {
                 endpoint[0].addresses.truncate(1);
             }
-            let sandbox = timed(&mut times[0], || world.network.create_sandbox(&endpoint[0].sandbox).unwrap());
+            let sandbox = timed(&mut times[0], || world.network.create_sandbox(&endpoint[0].sandbox, false).unwrap());
             let part = if round < 50 {
                 1
             } else if round < 150 {

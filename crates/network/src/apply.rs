@@ -240,8 +240,8 @@ impl Network {
     }
 
     /// Makes a network namespace with its loopback device up.
-    pub fn create_sandbox(&self, id: &SandboxId) -> Result<Sandbox, Error> {
-        Sandbox::create(id)
+    pub fn create_sandbox(&self, id: &SandboxId, may_forward: bool) -> Result<Sandbox, Error> {
+        Sandbox::create(id, may_forward)
     }
 
     /// Takes over a network namespace from its descriptor.
@@ -588,7 +588,7 @@ mod tests {
         let (first, second) = (world.bridge(1), world.bridge(2));
         let mut attachments = vec![attachment(&first, 7, 0), attachment(&second, 7, 1)];
         attachments[1].sysctls.insert("net.ipv4.conf.eth1.log_martians".into(), "1".into());
-        let sandbox = world.network.create_sandbox(&attachments[0].sandbox).unwrap();
+        let sandbox = world.network.create_sandbox(&attachments[0].sandbox, false).unwrap();
         let before = (world.network.observe().unwrap(), inside(&sandbox));
         let mut failed = 0;
         for step in 0.. {

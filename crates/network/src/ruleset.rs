@@ -101,8 +101,8 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
     use Match::*;
     let mut forward = vec![
         Rule(&[ESTABLISHED], Accept),
-        Rule(&[], Jump("sources")),
-        Rule(&[], Jump("destinations")),
+        Rule(&[In(&[InputName], Set::Bridges)], Jump("sources")),
+        Rule(&[In(&[InputName], Set::Bridges)], Jump("destinations")),
         Rule(&[], Verdict(&[InputName, OutputName], Set::Links)),
         Rule(&[In(&[InputName], Set::Bridges)], Jump("from-network")),
         Rule(&[In(&[OutputName], Set::Bridges), NotIn(&[InputName], Set::Bridges)], Jump("to-network")),
@@ -275,14 +275,32 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
         Chain {
             name: "arriving",
             hook: base("nat", hook::PREROUTING, -100),
-            // From outside, where a network's addresses may lie by accident: then they have their way back there.
+            // Who is outside may have an address of a network's by accident: then it is reached there.
             rules: vec![
                 Rule(
-                    &[V4, NotIn(&[InputName], Set::Bridges), In(&[Source4, Source4], Set::Subnets4), NoWayBack],
+                    &[
+                        V4,
+                        NotIn(&[InputName], Set::Bridges),
+                        In(&[Source4, Source4], Set::Subnets4),
+                        In(&[SourceName], Set::Bridges),
+                    ],
                     Drop("from an address of a network that it is not of"),
                 ),
                 Rule(
-                    &[V6, NotIn(&[InputName], Set::Bridges), In(&[Source6, Source6], Set::Subnets6), NoWayBack],
+                    &[V4, NotIn(&[InputName], Set::Bridges), In(&[Source4, Source4], Set::Subnets4), FromLocal],
+                    Drop("from an address of a network that it is not of"),
+                ),
+                Rule(
+                    &[
+                        V6,
+                        NotIn(&[InputName], Set::Bridges),
+                        In(&[Source6, Source6], Set::Subnets6),
+                        In(&[SourceName], Set::Bridges),
+                    ],
+                    Drop("from an address of a network that it is not of"),
+                ),
+                Rule(
+                    &[V6, NotIn(&[InputName], Set::Bridges), In(&[Source6, Source6], Set::Subnets6), FromLocal],
                     Drop("from an address of a network that it is not of"),
                 ),
                 Rule(&[Local], Jump("publish")),

@@ -35,13 +35,15 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn create(id: &SandboxId) -> Result<Self, Error> {
+    pub(crate) fn create(id: &SandboxId, may_forward: bool) -> Result<Self, Error> {
         let prepare = || -> Result<Socket, Refusal> {
             let mut route = Socket::open(Protocol::Route).map_err(refusal)?;
             let mut batch = Batch::default();
             link::set_loopback_up(&mut batch);
             route.send(batch)?;
-            for (key, value) in SETTINGS {
+            // A new namespace forwards if the host does: then a member of two networks would be a way between them.
+            let forward = [("net.ipv4.ip_forward", "0")].into_iter().filter(|_| !may_forward);
+            for (key, value) in SETTINGS.into_iter().chain(forward) {
                 if let Err(error) = sysctl::write(key, value) {
                     tracing::debug!(key, %error, "a sandbox stays stricter than usual");
                 }

@@ -490,7 +490,7 @@ fn lc_09_starts_in_parallel_are_safe() {
             scope.spawn(move || {
                 for n in 0..10 {
                     let endpoint: Attachment = attachment(bridge, 10 + 10 * worker + n, 0);
-                    let sandbox = network.create_sandbox(&endpoint.sandbox).unwrap();
+                    let sandbox = network.create_sandbox(&endpoint.sandbox, false).unwrap();
                     network.attach(&sandbox, std::slice::from_ref(&endpoint)).unwrap();
                     let published = Publication {
                         host_port: 1000 + u16::from(endpoint.mac.0[5]),

@@ -208,7 +208,7 @@ fn br_17_the_1024th_endpoint_gets_a_clear_error() {
     std::fs::remove_file(&file).unwrap();
     assert_eq!(said, "");
     let endpoint = attachment(&bridge, 2, 0);
-    let sandbox = world.network.create_sandbox(&endpoint.sandbox).unwrap();
+    let sandbox = world.network.create_sandbox(&endpoint.sandbox, false).unwrap();
     let error = world.network.attach(&sandbox, &[endpoint]).unwrap_err();
     assert!(error.to_string().contains("1023"), "{error}");
 }

@@ -99,7 +99,7 @@ fn dns_02_rules_of_a_container_with_net_admin_do_not_break_it() {
 #[test]
 fn dns_21_a_sandbox_without_any_network_has_a_resolver_too() {
     let Some(world) = world() else { return };
-    let sandbox = world.network.create_sandbox(&model::id::SandboxId::new([9; 32])).unwrap();
+    let sandbox = world.network.create_sandbox(&model::id::SandboxId::new([9; 32]), false).unwrap();
     answer(world.network.open_resolver(&sandbox, false).unwrap());
     assert_eq!(ask(&sandbox, Udp, RESOLVER, 53).unwrap(), LOCAL4);
     let mut text = String::new();

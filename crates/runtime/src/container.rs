@@ -74,6 +74,9 @@ struct Shared {
     running: RunningState,
     held: Held,
     exit: watch::Receiver<Option<ExitStatus>>,
+    /// Held by each launch of a command, and alone by who freezes: a command that stood still before it began would keep
+    /// its shim waiting.
+    launching: tokio::sync::RwLock<()>,
 }
 
 /// What is known of a running process.
@@ -106,7 +109,8 @@ impl Container {
         let cgroup = runtime.cgroup(id);
         let runtime = runtime.clone();
         let control = watch::Sender::new(control);
-        let shared = Arc::new(Shared { runtime, id, home, control, cgroup, running, held, exit });
+        let shared =
+            Arc::new(Shared { runtime, id, home, control, cgroup, running, held, exit, launching: Default::default() });
         tokio::spawn(follow(Arc::downgrade(&shared), Followed::of(&shared), telling));
         Container { shared }
     }
@@ -226,7 +230,7 @@ impl Container {
             Ok((reply, control))
         });
         match prepared.await? {
-            (Reply::Exec(number), control) => Ok(Exec::new(self.shared.home.clone(), control, number, command)),
+            (Reply::Exec(number), control) => Ok(Exec::new(self.clone(), control, number, command)),
             _ => Err(StartError::Call(CallError::Garbled(shim_protocol::frame::Garbled))),
         }
     }
@@ -272,7 +276,19 @@ impl Container {
         self.shared.cgroup.is_frozen()
     }
 
+    /// The run directory: the way to its shim.
+    pub(crate) fn home(&self) -> &OwnedFd {
+        &self.shared.home
+    }
+
+    /// Keeps it from standing still while a command begins. `None` if it stands still already.
+    pub(crate) async fn keep_going(&self) -> Option<tokio::sync::RwLockReadGuard<'_, ()>> {
+        let guard = self.shared.launching.read().await;
+        (!self.is_paused()).then_some(guard)
+    }
+
     async fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        let _alone = self.shared.launching.write().await;
         self.with_cgroup(move |cgroup| cgroup.freeze(frozen)).await
     }
 

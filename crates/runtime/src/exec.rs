@@ -1,13 +1,12 @@
 //! A command beside a container's process.
 
 use crate::connection::{self, CallError, Control, Told};
-use crate::container::ExitStatus;
+use crate::container::{Container, ExitStatus};
 use crate::{AttachOptions, Attached, Size, StartError};
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxSeccomp, Process as SpecProcess};
 use shim_protocol::launch::Command;
 use shim_protocol::{Process, Reply, Request, Whom};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -26,8 +25,7 @@ pub struct ExecOrder {
 /// A command, from before its start until its end.
 #[derive(Clone)]
 pub struct Exec {
-    /// The container's run directory: the way to its shim.
-    home: Arc<OwnedFd>,
+    container: Container,
     /// Of the shim that it is a child of: with that one it ends.
     control: Control,
     number: u32,
@@ -35,8 +33,8 @@ pub struct Exec {
 }
 
 impl Exec {
-    pub(crate) fn new(home: Arc<OwnedFd>, control: Control, number: u32, command: Command) -> Exec {
-        Exec { home, control, number, command: Arc::new(command) }
+    pub(crate) fn new(container: Container, control: Control, number: u32, command: Command) -> Exec {
+        Exec { container, control, number, command: Arc::new(command) }
     }
 
     /// Take the command's stdio, before or after its start.
@@ -44,7 +42,7 @@ impl Exec {
     /// # Errors
     /// The shim is gone.
     pub async fn attach(&self, options: AttachOptions) -> Result<Attached, CallError> {
-        connection::attach(&self.home, Process::Exec(self.number), options).await
+        connection::attach(self.container.home(), Process::Exec(self.number), options).await
     }
 
     /// Start it: its pid, in the daemon's namespace.
@@ -52,6 +50,7 @@ impl Exec {
     /// # Errors
     /// At which step it failed, and why; or the container has ended.
     pub async fn start(&self) -> Result<i32, StartError> {
+        let Some(_going) = self.container.keep_going().await else { return Err(StartError::Paused) };
         let command = Box::new((*self.command).clone());
         let request = Request::StartExec { exec: self.number, command };
         match self.control.call(request, Vec::new()).await? {

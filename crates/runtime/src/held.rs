@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio as ChildStdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What must outlive a shim for its container to: duplicates of what the shim holds. The keeper has them, too.
 pub(crate) struct Held {
@@ -35,6 +36,34 @@ pub enum Reconnected {
     Exited(ExitStatus),
 }
 
+/// A shim answers at once, if it does.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// Speaks to a shim. One that does not answer may wait for a command that was frozen before it began: then everything goes
+/// on for that moment.
+async fn open_in_time(runtime: &Runtime, id: ContainerId, home: &OwnedFd) -> Result<Control, CallError> {
+    let opened = tokio::time::timeout(ANSWER, Control::open(home)).await;
+    if let Ok(opened) = opened {
+        return opened;
+    }
+    let cgroup = runtime.cgroup(id);
+    let frozen = cgroup.is_frozen();
+    tracing::warn!(container = ?id, frozen, "its shim does not answer");
+    let set = |frozen: bool| {
+        let cgroup = cgroup.clone();
+        tokio::task::spawn_blocking(move || cgroup.freeze(frozen))
+    };
+    if frozen {
+        let _ = set(false).await;
+    }
+    let late = || CallError::Gone(Some(io::ErrorKind::TimedOut.into()));
+    let opened = tokio::time::timeout(ANSWER, Control::open(home)).await.unwrap_or_else(|_| Err(late()));
+    if frozen {
+        let _ = set(true).await;
+    }
+    opened
+}
+
 pub(crate) async fn reconnect(
     runtime: &Runtime,
     id: ContainerId,
@@ -44,7 +73,7 @@ pub(crate) async fn reconnect(
     let path = runtime.home(id);
     let Ok(home) = open_directory(&path) else { return Ok(None) };
     let exited = || read_file::<ExitRecord>(&path.join(file::EXIT)).map(|exit| Reconnected::Exited((&exit).into()));
-    let control = match Control::open(&home).await {
+    let control = match open_in_time(runtime, id, &home).await {
         Ok(control) => control,
         // No shim any more: it has left word, or it was killed.
         Err(CallError::Gone(_)) => return Ok(exited()),

@@ -112,6 +112,8 @@ pub enum StartError {
     Specification(#[from] translate::Untranslatable),
     #[error("the seccomp profile cannot be used")]
     Seccomp(#[from] model::seccomp::Refusal),
+    #[error("the container is paused: nothing begins in it")]
+    Paused,
     #[error("cannot write the bundle for {runtime}")]
     Bundle { runtime: PathBuf, source: io::Error },
 }

@@ -11,6 +11,7 @@
 use kernel::packet::announcement;
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use testkit::traffic::{At, By, any, icmp_frame, publisher, sleeper, udp_frame};
 use testkit::{HOST, HOST6, Lab, OUTSIDE, OUTSIDE6, program, within};
@@ -447,8 +448,10 @@ fn false_sources_do_not_arrive(
     (own, listener): (IpAddr, &UdpSocket),
     false_ones: &[IpAddr],
 ) {
-    let mac = lab.mac(from, interface);
-    let say = |source: IpAddr| udp_frame(bridge, mac, SocketAddr::new(source, 9998), host, &source.to_string());
+    // From a port of its own each time: nothing here belongs to a flow that is there.
+    static PORT: AtomicU16 = AtomicU16::new(20_000);
+    let (mac, port) = (lab.mac(from, interface), PORT.fetch_add(1, Ordering::Relaxed));
+    let say = |source: IpAddr| udp_frame(bridge, mac, SocketAddr::new(source, port), host, &source.to_string());
     lab.send_frames(from, interface, &false_ones.iter().chain([&own]).copied().map(say).collect::<Vec<_>>());
     let mut buffer = [0; 64];
     let length = listener.recv(&mut buffer).expect("one with its own source arrives");
@@ -590,6 +593,27 @@ fn sec_03_who_is_held_to_its_addresses_answers_for_those_on_other_networks() {
             let said = lab.command(At::Outside, &["ping", "-c1", "-W2", &to.to_string()]);
             assert!(said.contains(" 0% packet loss"), "{to}, br_netfilter {on}: {said}");
         }
+    }
+}
+
+#[test]
+fn sec_01_a_container_on_two_networks_is_no_way_between_them() {
+    for (_, lab) in labs() {
+        front_and_back(&lab);
+        let mut body = sleeper("front");
+        body["NetworkingConfig"] = json!({ "EndpointsConfig": { "front": {}, "back": {} } });
+        lab.run("both", body);
+        let (target, by) = (lab.addresses("target", "back"), lab.addresses("both", "front"));
+        for (to, by) in target.iter().zip(by) {
+            ip(&lab, INTRUDER, &format!("route replace {to} via {by}"));
+        }
+        is_out_of_reach(&lab, INTRUDER, &target, "by a member of both");
+        // Unless it is told to be one.
+        assert_eq!(lab.exec("both", &["cat", "/proc/sys/net/ipv4/ip_forward"]).ok(), "0");
+        let mut router = sleeper("front");
+        router["HostConfig"]["Sysctls"] = json!({ "net.ipv4.ip_forward": "1" });
+        lab.run("router", router);
+        assert_eq!(lab.exec("router", &["cat", "/proc/sys/net/ipv4/ip_forward"]).ok(), "1");
     }
 }
 

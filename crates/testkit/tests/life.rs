@@ -136,3 +136,28 @@ fn the_flags_of_a_life_reach_the_container() {
         assert_eq!(lab.isle(&["run", "--rm", "busybox", command]).code, code);
     }
 }
+
+#[test]
+fn a_pause_that_meets_a_command_keeps_no_daemon_waiting() {
+    let mut lab = Lab::start(&program()).unwrap();
+    let id = lab.run("still", json!({ "Cmd": ["sleep", "600"] }));
+    for _ in 0..12 {
+        let body = json!({ "Cmd": ["true"] });
+        let exec = lab.post(&format!("/containers/{id}/exec"), body).unwrap().json()["Id"].as_str().unwrap().to_owned();
+        let socket = lab.socket();
+        let begin = std::thread::spawn(move || {
+            testkit::http::request(&socket, "POST", &format!("/exec/{exec}/start"), br#"{"Detach":true}"#)
+        });
+        lab.ask(&format!("/containers/{id}/pause"), 204);
+        // It began before, or is told that it cannot: it is not left half begun, and nothing waits for it.
+        let begun = begin.join().unwrap().unwrap();
+        assert!([200, 409].contains(&begun.status), "{}", begun.text());
+        lab.ask(&format!("/containers/{id}/unpause"), 204);
+    }
+    lab.ask(&format!("/containers/{id}/pause"), 204);
+    lab.kill_daemon();
+    lab.start_daemon().unwrap();
+    assert_eq!(lab.inspect("still")["State"]["Paused"], true);
+    lab.ask(&format!("/containers/{id}/unpause"), 204);
+    assert_eq!(lab.exec("still", &["echo", "on"]).ok(), "on");
+}

@@ -19,6 +19,9 @@ fn look_up(fields: &[Field], set: Set, into: Option<Register>, inverted: bool, o
     out.push(Expression::Lookup { set: set.name().into(), key: Register(0), into, inverted });
 }
 
+/// An address of this host (linux/rtnetlink.h).
+const RTN_LOCAL: u32 = 2;
+
 /// A rule as the kernel's instructions.
 pub fn compile(rule: &Rule) -> Vec<Expression> {
     const FIRST: Register = Register(0);
@@ -59,13 +62,12 @@ pub fn compile(rule: &Rule) -> Vec<Expression> {
                 out.push(Expression::Mask { register: FIRST, mask: DST_NAT.to_ne_bytes().to_vec() });
                 compare(&mut out, false, &[0; 4]);
             }
-            Match::NoWayBack => {
-                out.push(Expression::WayBack { into: FIRST });
-                compare(&mut out, true, &[0; 4]);
-            }
             Match::Local => {
-                const RTN_LOCAL: u32 = 2;
                 out.push(Expression::DestinationType { into: FIRST });
+                compare(&mut out, true, &RTN_LOCAL.to_ne_bytes());
+            }
+            Match::FromLocal => {
+                out.push(Expression::SourceType { into: FIRST });
                 compare(&mut out, true, &RTN_LOCAL.to_ne_bytes());
             }
         }

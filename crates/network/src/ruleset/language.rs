@@ -10,6 +10,8 @@ use model::daemon::Mark;
 pub enum Field {
     InputName,
     OutputName,
+    /// The device by which the source is reached. Before routing only.
+    SourceName,
     Transport,
     Source4,
     Destination4,
@@ -31,7 +33,7 @@ pub enum Field {
 impl Field {
     pub(super) const fn width(self) -> u32 {
         match self {
-            InputName | OutputName | Source6 | Destination6 | Quoted6 | AdvertisedTarget => 16,
+            InputName | OutputName | SourceName | Source6 | Destination6 | Quoted6 | AdvertisedTarget => 16,
             Source4 | Destination4 | Quoted4 | ArpSender | Priority => 4,
             EtherSource => 6,
             DestinationPort | SourcePort | EtherType => 2,
@@ -42,7 +44,7 @@ impl Field {
     /// nft's number of the type, which only `nft list` reads.
     pub(super) const fn kind(self) -> u32 {
         match self {
-            InputName | OutputName => 41,
+            InputName | OutputName | SourceName => 41,
             Source4 | Destination4 | Quoted4 | ArpSender => 7,
             Source6 | Destination6 | Quoted6 | AdvertisedTarget => 8,
             EtherSource => 9,
@@ -58,6 +60,7 @@ impl Field {
         let (base, offset) = match self {
             InputName => return Expression::Meta { key: Meta::InputName, into },
             OutputName => return Expression::Meta { key: Meta::OutputName, into },
+            SourceName => return Expression::SourceDevice { into },
             Transport => return Expression::Meta { key: Meta::TransportProtocol, into },
             Priority => return Expression::Meta { key: Meta::Priority, into },
             Source4 => (Base::Network, 12),
@@ -81,6 +84,7 @@ impl Field {
         match self {
             InputName => "iifname",
             OutputName => "oifname",
+            SourceName => "fib saddr oifname",
             Transport => "meta l4proto",
             Source4 => "ip saddr",
             Destination4 => "ip daddr",
@@ -122,8 +126,8 @@ pub enum Match {
     Translated,
     /// The destination is an address of this host.
     Local,
-    /// What answers the source leaves by another device, or by none. Before routing only.
-    NoWayBack,
+    /// The source is an address of this host.
+    FromLocal,
 }
 
 /// What a rule does.

@@ -24,7 +24,7 @@ pub fn render(rule: &Rule) -> String {
             Match::State(_, names) => format!("ct state {names}"),
             Match::Translated => "ct status dnat".into(),
             Match::Local => "fib daddr type local".into(),
-            Match::NoWayBack => "fib saddr . iif oif missing".into(),
+            Match::FromLocal => "fib saddr type local".into(),
         });
     }
     words.push(match rule.1 {

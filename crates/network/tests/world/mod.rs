@@ -255,7 +255,7 @@ impl World {
     pub fn member_with(&self, bridge: &Bridge, host: u8, change: impl FnOnce(&mut Attachment)) -> Member {
         let mut attachment = attachment(bridge, host, 0);
         change(&mut attachment);
-        let sandbox = self.network.create_sandbox(&attachment.sandbox).unwrap();
+        let sandbox = self.network.create_sandbox(&attachment.sandbox, false).unwrap();
         let attachments = vec![attachment];
         self.network.attach(&sandbox, &attachments).unwrap();
         Member { sandbox, attachments }
