@@ -54,15 +54,19 @@ struct Told {
     secret: String,
 }
 
+/// Where docker's client keeps what it knows: `DOCKER_CONFIG`, or `~/.docker`.
+pub fn directory() -> PathBuf {
+    match std::env::var_os("DOCKER_CONFIG") {
+        Some(directory) if !directory.is_empty() => PathBuf::from(directory),
+        _ => Path::new(&std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".docker"),
+    }
+}
+
 impl Credentials {
     /// # Errors
     /// There is a file, and it cannot be read.
     pub fn read() -> anyhow::Result<Self> {
-        let directory = match std::env::var_os("DOCKER_CONFIG") {
-            Some(directory) if !directory.is_empty() => PathBuf::from(directory),
-            _ => Path::new(&std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".docker"),
-        };
-        Self::read_from(directory.join("config.json"))
+        Self::read_from(directory().join("config.json"))
     }
 
     /// The same for who can do without: what is wrong with the file is told, and there are no accounts.

@@ -552,7 +552,8 @@ mod tests {
                     } else {
                         let mut body = [0; 10];
                         let _ = stream.read_exact(&mut body);
-                        let _ = stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+                        let _ =
+                            stream.write_all(b"HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
                     }
                 });
             }

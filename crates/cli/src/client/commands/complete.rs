@@ -148,8 +148,9 @@ fn place_of(takes: Takes, prefix: String) -> Place {
 /// What the daemon that the command line means knows; none is started.
 async fn names(program: &str, before: &[String], kinds: &[Kind]) -> Vec<(String, String)> {
     let Ok(globals) = grammar::parse(words::GLOBAL, before, true, |_, _| Ok(())) else { return Vec::new() };
-    let wanted = host::Wanted { host: globals.last("host"), autostart: false, root: None };
-    let Ok(client) = Client::new(&host::address(&wanted), program) else { return Vec::new() };
+    let wanted = host::Wanted::of(&globals, program);
+    let client = host::address(&wanted).and_then(|address| Client::new(&address, program));
+    let Ok(client) = client else { return Vec::new() };
     let mut all = Vec::new();
     for kind in kinds {
         let path = match kind {

@@ -106,9 +106,9 @@ pub async fn dispatch(program: &str, arguments: &[String]) -> anyhow::Result<u8>
         }
         return Err(Exit::new(1, format_args!("{program}: {said}")).into());
     }
-    let wants =
-        host::Wanted { host: globals.last("host"), autostart: !globals.on("no-autostart"), root: globals.last("root") };
-    let client = Rc::new(Client::new(&host::address(&wants), program)?);
+    let wants = host::Wanted::of(&globals, program);
+    let address = host::address(&wants).map_err(|e| Exit::new(1, format_args!("{e:#}")))?;
+    let client = Rc::new(Client::new(&address, program)?);
     if command.path != "completion" && !command.path.starts_with("context ") {
         host::ensure(&client, &wants, program).await?;
     }

@@ -85,7 +85,12 @@ pub const GLOBAL: &[Flag] = &[
     f("H", "host", "list", "Daemon socket to connect to (default unix:///run/isle/isle.sock; ISLE_HOST, DOCKER_HOST)"),
     f("", "no-autostart", "", "Do not start a daemon in the background when none listens"),
     f("", "config", "string", "Accepted for scripts that give it; there is no client configuration"),
-    f("c", "context", "string", "Accepted for scripts that give it; there is one context, \"default\""),
+    f(
+        "c",
+        "context",
+        "string",
+        "Name of docker's context that says which daemon to connect to (overrides ISLE_HOST and DOCKER_HOST)",
+    ),
     f("D", "debug", "", "Accepted for scripts that give it"),
     f("l", "log-level", "string", "Accepted for scripts that give it"),
     f("", "root", "string", "Where a daemon that is started in the background keeps its data (default /var/lib/isle)"),
