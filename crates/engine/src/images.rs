@@ -307,7 +307,7 @@ impl Engine {
         self.images.fetch_file(url).await.map_err(image_error)
     }
 
-    /// What writes images as an archive, for a thread that may block.
+    /// What writes images as an archive, for a thread that may block. A repository without a tag means all that it has.
     ///
     /// # Errors
     /// There is no such image; from the writing: its reader is gone, or the disk fails.
@@ -315,6 +315,14 @@ impl Engine {
         self: &Arc<Self>,
         names: Vec<String>,
     ) -> Result<impl FnOnce(Box<dyn Write>) -> Result<()> + Send + use<>> {
+        let whole = |name: String| match name.parse::<Reference>() {
+            Ok(bare) if bare.tag().is_none() && bare.digest().is_none() => match self.tags_of(&name) {
+                Ok(tags) if !tags.is_empty() => tags,
+                _ => vec![name],
+            },
+            _ => vec![name],
+        };
+        let names: Vec<String> = names.into_iter().flat_map(whole).collect();
         let images = names.iter().map(|name| self.images.get(name).map_err(image_error)).collect::<Result<Vec<_>>>()?;
         let engine = self.clone();
         Ok(move |to: Box<dyn Write>| {

@@ -613,3 +613,18 @@ fn a_command_is_a_list_of_words_or_a_word() {
     lab.run("cc", json!({ "Cmd": ["sleep", "60"] }));
     lab.tell("/containers/cc/exec", json!({ "Cmd": "ls" }), 400);
 }
+
+#[test]
+fn a_repository_is_saved_with_all_its_tags() {
+    let lab = lab();
+    for tag in ["1", "2"] {
+        assert_eq!(lab.post_bytes(&format!("/images/busybox/tag?repo=two&tag={tag}"), b"").unwrap().status, 201);
+    }
+    let archive = lab.get("/images/get?names=two").unwrap();
+    assert_eq!(archive.status, 200);
+    for tag in ["1", "2"] {
+        assert_eq!(lab.delete(&format!("/images/two:{tag}")).unwrap().status, 200);
+    }
+    let said = lab.post_bytes("/images/load", &archive.body).unwrap().text();
+    assert!(said.contains("two:1") && said.contains("two:2"), "{said}");
+}

@@ -12,6 +12,7 @@ const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// Applies instructions to a configuration, in order.
 pub(crate) fn apply_changes(config: &mut ImageConfig, changes: &[String]) -> Result<(), BuildError> {
+    let mut cmd_set = false;
     for change in changes.iter().flat_map(|c| c.split('\n')).map(str::trim).filter(|c| !c.is_empty()) {
         let instruction = parse_one(change)?;
         match &instruction.command {
@@ -27,7 +28,7 @@ pub(crate) fn apply_changes(config: &mut ImageConfig, changes: &[String]) -> Res
             command => {
                 let env = config.env.clone().unwrap_or_default();
                 let lookup = |name: &str| env_value(&env, name).map(str::to_owned);
-                apply(command, config, '\\', &lookup, &mut false).map_err(BuildError::Instruction)?;
+                apply(command, config, '\\', &lookup, &mut cmd_set).map_err(BuildError::Instruction)?;
             }
         }
     }
@@ -269,5 +270,8 @@ mod tests {
         let mut config = ImageConfig { cmd: Some(vec!["old".into()]), ..ImageConfig::default() };
         apply_changes(&mut config, &["ENTRYPOINT [\"/e\"]".to_owned()]).unwrap();
         assert_eq!(config.cmd, None);
+        let own = ["CMD [\"new\"]", "ENTRYPOINT [\"/e\"]"].map(str::to_owned);
+        apply_changes(&mut config, &own).unwrap();
+        assert_eq!(config.cmd, Some(vec!["new".into()]), "but not one that came with it");
     }
 }
