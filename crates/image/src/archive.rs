@@ -297,6 +297,10 @@ impl Images {
             let layers = image.layers.iter().map(|l| spool.file(l).map(|(path, digest, _)| (path, digest.to_owned())));
             let leases = self.take_layers(&configuration, layers.collect::<Result<_, _>>()?)?;
             let names = image.repo_tags.unwrap_or_default();
+            // What a digest names is said by who has hashed it.
+            if let Some(forged) = names.iter().find(|n| n.parse::<Reference>().is_ok_and(|r| r.digest().is_some())) {
+                return Err(Error::Archive(format!("invalid tag \"{forged}\"")));
+            }
             let names = names.iter().map(|n| n.parse::<Reference>().map(Reference::or_latest));
             arrived.push(Arrived { configuration, names: names.collect::<Result<_, _>>()?, _layers: leases });
         }
