@@ -59,7 +59,7 @@ fn a_new_volume_takes_what_the_image_has_at_its_place() {
     assert_eq!(sh(&lab, "rm /v/passwd", json!({ "Binds": ["etc:/v"] })), "");
     assert_eq!(
         sh(&lab, "ls /v", json!({ "Binds": ["etc:/v"] })),
-        "group\nhostname\nhosts\nnsswitch.conf\nresolv.conf\n"
+        "group\nhostname\nhosts\nmtab\nnsswitch.conf\nresolv.conf\n"
     );
 }
 
