@@ -93,9 +93,6 @@ pub fn reserve_static(
     let addresses = static_addresses(settings);
     let mut taken: Vec<IpAddr> = Vec::new();
     for address in addresses {
-        let names: BTreeMap<ContainerId, String> =
-            state.containers.iter().map(|(id, e)| (*id, e.record.name.clone())).collect();
-        let name_of = |id: ContainerId| names.get(&id).cloned().unwrap_or_else(|| id.short());
         let holder = state.leases.holder(network.id, address);
         if let Some(Holder::Container(other)) = holder.filter(|h| **h != Holder::Container(container)) {
             match claim {
@@ -108,6 +105,8 @@ pub fn reserve_static(
             }
         }
         let had = holder == Some(&Holder::Container(container));
+        let containers = &state.containers;
+        let name_of = |id: ContainerId| containers.get(&id).map_or_else(|| id.short(), |e| e.record.name.clone());
         if let Err(e) = state.leases.lease(&network, address, container, name_of) {
             // All of them, or none: but what it had before stays its own.
             for own in taken {

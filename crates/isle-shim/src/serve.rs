@@ -98,7 +98,9 @@ impl Shim {
                     Source::Listener => self.accept(),
                     Source::Signals => self.reap(),
                     Source::Client(id) => self.hear(id),
-                    Source::Output(process, stream) => self.read_output(process, stream),
+                    Source::Output(process, stream) => {
+                        self.read_output(process, stream);
+                    }
                     Source::Input(process) => {
                         if let Some(slot) = self.slots.get_mut(&process) {
                             slot.write_pending();

@@ -20,8 +20,9 @@
 //! ```
 //!
 //! What belongs to a flow passes, so the first packet of one must not lie about who began it: from an address of a
-//! network it comes by that network's bridge, or not at all. Inside a network members may take each other's names, where
-//! they reach each other anyway; where they do not (`icc=false`), each port is held to its own addresses.
+//! network it comes by that network's bridge, and to one it leaves by it. From outside, where such an address may lie by
+//! accident, it must be reached there. Inside a network members may take each other's names, where they reach each other
+//! anyway; where they do not (`icc=false`), each port is held to its own addresses.
 //!
 //! Rules are written in a small language, which [`compile()`] turns into the kernel's instructions, and [`render`] into
 //! text: the text is a snapshot in the tests, and its hash is the schema's version.
@@ -136,7 +137,7 @@ pub fn inet_chains(variant: Variant) -> Vec<Chain> {
                 ),
             ],
         },
-        // Of what is bridged, br_netfilter shows the frames: one that goes to a neighbour for somebody elsewhere.
+        // A frame between neighbours, which br_netfilter shows here, may be addressed to somebody elsewhere.
         Chain {
             name: "destinations",
             hook: None,

@@ -56,6 +56,7 @@ async fn open_in_time(runtime: &Runtime, id: ContainerId, home: &OwnedFd) -> Res
     if frozen {
         let _ = set(false).await;
     }
+    // Then it is as good as gone: another takes over what the keeper has held, rather than all wait for it.
     let late = || CallError::Gone(Some(io::ErrorKind::TimedOut.into()));
     let opened = tokio::time::timeout(ANSWER, Control::open(home)).await.unwrap_or_else(|_| Err(late()));
     if frozen {

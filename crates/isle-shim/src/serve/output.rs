@@ -14,20 +14,24 @@ impl Shim {
         }
     }
 
-    /// Read one process's stream once, and pass it on.
-    pub(super) fn read_output(&mut self, process: Process, stream: Stream) {
+    /// Read one process's stream once, and pass it on. Whether there may be more at once.
+    pub(super) fn read_output(&mut self, process: Process, stream: Stream) -> bool {
         let mut buffer = [0; 32 * 1024];
-        let Some(slot) = self.slots.get(&process) else { return };
+        let Some(slot) = self.slots.get(&process) else { return false };
         let end = match stream {
             Stream::Stdout => &slot.ends.stdout,
             Stream::Stderr => &slot.ends.stderr,
         };
-        let Some(fd) = end else { return };
+        let Some(fd) = end else { return false };
         match stdio::read(fd, &mut buffer) {
-            Read::Bytes(n) => self.pass_on(process, stream, &buffer[..n]),
+            Read::Bytes(n) => {
+                self.pass_on(process, stream, &buffer[..n]);
+                return true;
+            }
             Read::Nothing => {}
             Read::End => self.stream_ended(process, stream),
         }
+        false
     }
 
     pub(super) fn pass_on(&mut self, process: Process, stream: Stream, bytes: &[u8]) {
@@ -80,21 +84,8 @@ impl Shim {
 
     /// Read what is there, until nothing is.
     pub(super) fn drain(&mut self, process: Process, stream: Stream) {
-        let mut buffer = [0; 32 * 1024];
         // Something else that writes without end must not keep us here.
         let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            let Some(slot) = self.slots.get(&process) else { return };
-            let end = match stream {
-                Stream::Stdout => &slot.ends.stdout,
-                Stream::Stderr => &slot.ends.stderr,
-            };
-            let Some(fd) = end else { return };
-            match stdio::read(fd, &mut buffer) {
-                Read::Bytes(n) => self.pass_on(process, stream, &buffer[..n]),
-                Read::Nothing => return,
-                Read::End => return self.stream_ended(process, stream),
-            }
-        }
+        while Instant::now() < until && self.read_output(process, stream) {}
     }
 }
