@@ -560,6 +560,15 @@ fn sec_12_a_false_source_begins_no_flow_between_others() {
             let length = hearing.recv(&mut said).expect("the host is heard");
             assert_eq!(&said[..length], b"host", "{host}, br_netfilter {on}");
         }
+        // Nor does the proxy carry a false source: to a container without IPv6, of a neighbour by IPv6.
+        lab.network(json!({ "Name": "older" }));
+        lab.run("older", publisher("older", &[("7000/udp", "", "7000")]));
+        let carried = lab.inside(At::Container("older"), || UdpSocket::bind((any(false), 7000))).unwrap();
+        carried.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let to = (SocketAddr::new(HOST6.into(), 7000), lab.mac(At::Host, "eth0"));
+        let target = lab.addresses("target", "back")[1];
+        let own = (OUTSIDE6.into(), &carried);
+        false_sources_do_not_arrive(&lab, (At::Outside, "uplink0"), to, own, &[target]);
         // And the host's services hear of nobody but who asks.
         let service = lab.in_host(|| UdpSocket::bind((any(true), 5353))).unwrap();
         service.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
