@@ -194,6 +194,10 @@ async fn serve(stream: UnixStream, mut inbox: Inbox, mut inlet: mpsc::Receiver<O
                 let descriptors = inbox.take(frame.descriptors);
                 match frame.value::<Message>() {
                     Ok(Message::Reply { number, result }) => {
+                        // What was lost before this connection there was is told in no event.
+                        if let Ok(Reply::Status(status)) = &result {
+                            telling.send_modify(|told| told.lines_lost = told.lines_lost.max(status.lines_lost));
+                        }
                         if let Some(answer) = waiting.remove(&number) {
                             let result = result.map(|reply| (reply, descriptors));
                             let _ = answer.send(result.map_err(|refusal| CallError::Refused(RefusalText(refusal))));

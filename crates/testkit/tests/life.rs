@@ -54,20 +54,27 @@ fn logs_are_rotated_read_back_whole_or_kept_nowhere() {
 
 #[test]
 fn lines_of_a_log_that_cannot_be_written_are_told_of() {
-    let lab = Lab::start(&program()).unwrap();
+    let mut lab = Lab::start(&program()).unwrap();
     let id = lab.create("loser", json!({ "Cmd": ["sh", "-c", "echo one; echo two; exec sleep 600"] }));
     let log = lab.root_directory().join("containers").join(&id).join(format!("{id}-json.log"));
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
     std::os::unix::fs::symlink("/dev/full", log).unwrap();
     lab.ask("/containers/loser/start", 204);
-    let warnings = || lab.get("/info").unwrap().json()["Warnings"].to_string();
-    testkit::within(std::time::Duration::from_secs(10), "a client is told", || {
-        warnings().contains("2 lines of container loser's log are lost")
-    });
+    let warnings = |lab: &Lab| lab.get("/info").unwrap().json()["Warnings"].to_string();
+    let is_told = |lab: &Lab| {
+        testkit::within(std::time::Duration::from_secs(10), "a client is told", || {
+            warnings(lab).contains("2 lines of container loser's log are lost")
+        });
+    };
+    is_told(&lab);
     let said = lab.log();
     assert!(said.contains("lines of its log are lost"), "{said}");
+    // The next daemon was not there when it happened.
+    lab.stop_daemon();
+    lab.start_daemon().unwrap();
+    is_told(&lab);
     lab.remove("loser");
-    assert!(!warnings().contains("loser"));
+    assert!(!warnings(&lab).contains("loser"));
 }
 
 #[test]
