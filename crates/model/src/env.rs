@@ -5,6 +5,11 @@ pub fn key(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(name, _)| name)
 }
 
+/// What a name has for a value; `None` where it has none.
+pub fn value<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
+    env.iter().find_map(|entry| entry.split_once('=').filter(|(known, _)| *known == name).map(|(_, value)| value))
+}
+
 /// Joins `given` to `env`, in Docker's rules: what has the name of an entry takes its place, and a name without a value
 /// takes the variable away.
 pub fn merge<'a>(env: &mut Vec<String>, given: impl IntoIterator<Item = &'a String>) {
@@ -49,6 +54,8 @@ mod tests {
         check("A=1", "B A= B", "A=");
         check("A=1", "A=2 A=3", "A=3");
         check("AB=1", "A=1=2", "AB=1 A=1=2");
+        let env = list("AB=1 A=1=2 C");
+        assert_eq!(["A", "AB", "B", "C"].map(|name| value(&env, name)), [Some("1=2"), Some("1"), None, None]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::BuildError;
 use super::parse::{Command, CommandLine, parse_one};
 use super::words::{Lookup, expand, expand_and_split};
+use model::env;
 use model::image::{Empty, ImageConfig};
 use std::path::{Component, Path, PathBuf};
 
@@ -27,7 +28,7 @@ pub(crate) fn apply_changes(config: &mut ImageConfig, changes: &[String]) -> Res
             }
             command => {
                 let env = config.env.clone().unwrap_or_default();
-                let lookup = |name: &str| env_value(&env, name).map(str::to_owned);
+                let lookup = |name: &str| env::value(&env, name).map(str::to_owned);
                 apply(command, config, '\\', &lookup, &mut cmd_set).map_err(BuildError::Instruction)?;
             }
         }
@@ -53,7 +54,7 @@ pub(crate) fn apply(
                     return Err("ENV names can not be blank".to_owned());
                 }
                 shown.push_str(&format!(" {key}={value}"));
-                set_env(config.env.get_or_insert_default(), &key, &value);
+                env::merge(config.env.get_or_insert_default(), [&format!("{key}={value}")]);
             }
             shown
         }
@@ -163,19 +164,6 @@ pub(crate) fn shell(config: &ImageConfig) -> Vec<String> {
 /// Words as Go's `%q` shows a list.
 fn quoted(words: &[String]) -> String {
     words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(" ")
-}
-
-pub(crate) fn env_value<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
-    env.iter().find_map(|v| v.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
-}
-
-/// Sets a variable where it stood, or at the end.
-pub(crate) fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
-    let text = format!("{name}={value}");
-    match env.iter_mut().find(|v| v.split_once('=').map_or(v.as_str(), |(key, _)| key) == name) {
-        Some(old) => *old = text,
-        None => env.push(text),
-    }
 }
 
 /// A path below a directory, unless it is absolute; dots resolved by the letter.

@@ -8,7 +8,7 @@ mod files;
 mod run;
 
 use super::args::Args;
-use super::config::{self, env_value, set_env};
+use super::config;
 use super::context::Files;
 use super::parse::{self, Command, Dockerfile, Instruction};
 use super::words::expand;
@@ -19,6 +19,7 @@ use crate::image::{Image, encode};
 use crate::index::Facts;
 use crate::store::{Images, Lease, Scratch, When};
 use jiff::Timestamp;
+use model::env;
 use model::image::{Configuration, History, ImageId, Platform};
 use model::reference::Reference;
 use model::rootfs::Rootfs;
@@ -214,7 +215,7 @@ impl State {
         digest::of(format!("{parent}\n{os}/{architecture}\n{created_by}\n{config}").as_bytes())
     }
     fn env(&self, name: &str) -> Option<String> {
-        env_value(self.configuration.config.env.as_deref().unwrap_or_default(), name).map(str::to_owned)
+        env::value(self.configuration.config.env.as_deref().unwrap_or_default(), name).map(str::to_owned)
     }
 }
 
@@ -332,7 +333,10 @@ impl Build<'_> {
             self.standing_on(Some(image.id), Configuration::clone(&image.configuration))
         };
         if state.env("PATH").is_none() {
-            set_env(state.configuration.config.env.get_or_insert_default(), "PATH", model::spec::PATH);
+            env::merge(
+                state.configuration.config.env.get_or_insert_default(),
+                [&format!("PATH={}", model::spec::PATH)],
+            );
         }
         self.say_image(&state);
         let triggers = state.configuration.config.on_build.take().unwrap_or_default();
@@ -410,7 +414,7 @@ impl Build<'_> {
 
     fn apply(&self, command: &Command, state: &mut State) -> Result<String, Error> {
         let env = state.configuration.config.env.clone().unwrap_or_default();
-        let lookup = |name: &str| env_value(&env, name).map(str::to_owned).or_else(|| self.args.value(name));
+        let lookup = |name: &str| env::value(&env, name).map(str::to_owned).or_else(|| self.args.value(name));
         let applied = config::apply(command, &mut state.configuration.config, self.escape, &lookup, &mut state.cmd_set);
         Ok(applied.map_err(BuildError::Instruction)?)
     }
